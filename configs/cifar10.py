@@ -1,0 +1,62 @@
+"""CIFAR-10 (TFDS `cifar10`), a small Perceiver IO on a CPU.
+
+No Perceiver figure for CIFAR-10 with a recipe is published.
+
+    tfds build cifar10 --file_format=array_record      # once; pip install 'perceiver_jax[prepare]'
+    python -m experiments.run --config=configs/cifar10.py --workdir=runs/cifar10
+
+Variants: `conv` puts a convolutional stem in front (8x8 tokens in place of 32x32 pixels);
+`permuted` and `conv_permuted` reorder the pixels of every image by one fixed permutation, which the
+first kind of model cannot notice and the second must.
+
+Expected: see experiments/results/README.md.
+"""
+
+from configs import common
+
+VARIANTS = ("pixels", "permuted", "conv", "conv_permuted")
+
+
+def get_config(variant: str = ""):
+    name, tiny = common.parse(variant, VARIANTS)
+    config = common.base(batch_size=128, steps=50_000 * 10 // 128)
+    config.eval_every = 1000
+    config.checkpoint_every = 1000
+    config.data = common.data(
+        "cifar10",
+        train="decode | pad_crop(4) | flip | keep('image', 'label')",
+        evaluate="decode | keep('image', 'label')",
+    )
+    config.data.in_memory = True
+    config.data.mean, config.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
+    config.data.label_smoothing = 0.1
+    config.model = {
+        "dtype": "float32",
+        "input": common.pixels(num_bands=16),
+        "encoder": common.encoder(
+            num_latents=64,
+            latent_channels=128,
+            num_blocks=2,
+            num_self_attends_per_block=3,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=64,
+            cross_attend_v_channels=64,
+            remat="full",
+        ),
+        "decoder": common.decoder(),
+        "output": common.classification(num_classes=10, query_channels=128),
+    }
+    config.optimizer = common.optimizer(
+        "adamw",
+        1e-3,
+        {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=0.99,
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )
+    if name.startswith("conv"):
+        config.model.input = common.conv_stem(channels=64, num_bands=8)
+    if name.endswith("permuted"):
+        config.model.input.permutation_seed = 0
+    return common.shrink(config) if tiny else config

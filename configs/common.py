@@ -1,0 +1,179 @@
+"""What every config has. Numbers only: nothing here imports the library.
+
+A config file defines `get_config(variant="")`. A variant is `name`, `tiny` or `name:tiny`; `tiny`
+keeps every switch of its experiment and shrinks the sizes until two steps take seconds.
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def base(*, batch_size: int, steps: int) -> ConfigDict:
+    """Returns the fields of the loop; the config file adds `data`, `model` and `optimizer`."""
+    config = ConfigDict()
+    config.experiment = "image"  # experiments/image.py makes the task
+    config.seed = 0
+    config.batch_size = batch_size  # over all devices and processes
+    config.steps = steps
+    config.accumulate = 1  # microbatches per step
+    config.eval_every = 0  # steps; 0 is only at the end
+    config.log_every = 50
+    config.checkpoint_every = 1000
+    config.checkpoints_kept = 2
+    config.tensorboard = False
+    # Where a new run starts: the whole state of another workdir, or only its weights.
+    config.start = ConfigDict({"run": "", "weights": ""})
+    return config
+
+
+def data(source: str, *, train: str, evaluate: str, train_split="train", eval_split="test"):
+    """Returns the `data` section: `source` is `digits` or a TFDS name, the rest see `data/`."""
+    return ConfigDict(
+        {
+            "source": source,
+            "data_dir": "",  # of TFDS; '' is its own default
+            "in_memory": False,  # decode all of it once at the start
+            "readers": "auto",  # or 'threads:N', 'workers:N'; never changes a batch
+            "train_split": train_split,
+            "eval_split": eval_split,
+            "train": train,
+            "eval": evaluate,
+            "eval_batch_size": 256,
+            "mean": (0.0,),  # of the channels, in 0..255
+            "std": (255.0,),
+            "label_smoothing": 0.0,
+            "mix_alpha": 0.0,  # of mixup and CutMix; 0 is neither
+        }
+    )
+
+
+def encoder(**fields) -> ConfigDict:
+    """Returns the `model.encoder` section, by default that of the released ImageNet models."""
+    section = ConfigDict(
+        {
+            "num_latents": 512,
+            "latent_channels": 1024,
+            "num_cross_attends": 1,
+            "num_blocks": 8,
+            "num_self_attends_per_block": 6,
+            "share_weights": True,
+            "num_cross_attend_heads": 1,
+            "num_self_attend_heads": 8,
+            "cross_attend_qk_channels": placeholder(int),
+            "cross_attend_v_channels": placeholder(int),
+            "cross_attend_widening": 1,
+            "self_attend_qk_channels": placeholder(int),
+            "self_attend_v_channels": placeholder(int),
+            "self_attend_widening": 1,
+            "dropout_rate": 0.0,
+            "attention_dropout_rate": 0.0,
+            "latent_init_scale": 0.02,
+            "remat": "none",
+        }
+    )
+    section.update(fields)
+    return section
+
+
+def decoder(**fields) -> ConfigDict:
+    """Returns the `model.decoder` section of a query decoder."""
+    section = ConfigDict(
+        {
+            "module": "Decoder",
+            "num_heads": 1,
+            "qk_channels": placeholder(int),
+            "v_channels": placeholder(int),
+            "widening": 1,
+            "query_residual": True,
+        }
+    )
+    section.update(fields)
+    return section
+
+
+def pixels(*, num_bands: int) -> ConfigDict:
+    """Returns the `model.input` section of raw pixels with Fourier positions."""
+    return ConfigDict(
+        {
+            "module": "image.Pixels",
+            "num_bands": num_bands,
+            "max_resolution": (),  # of the Fourier bands; () is the image's own size
+            "permutation_seed": placeholder(int),
+        }
+    )
+
+
+def conv_stem(*, channels: int, num_bands: int) -> ConfigDict:
+    """Returns the `model.input` section of a convolutional stem with Fourier positions."""
+    return ConfigDict(
+        {
+            "module": "image.ConvStem",
+            "channels": channels,
+            "num_bands": num_bands,
+            "permutation_seed": placeholder(int),
+        }
+    )
+
+
+def classification(num_classes: int, query_channels: int) -> ConfigDict:
+    """Returns the `model.output` section of classes from one learned query."""
+    return ConfigDict(
+        {
+            "module": "label.Classification",
+            "num_classes": num_classes,
+            "query_channels": query_channels,
+            "query_init_scale": 0.02,
+        }
+    )
+
+
+def optimizer(name: str, learning_rate: float, schedule: dict, **fields) -> ConfigDict:
+    """Returns the `optimizer` section, by default as the papers train ImageNet."""
+    section = ConfigDict(
+        {
+            "name": name,
+            "learning_rate": learning_rate,
+            "reference_batch_size": 256,  # the rate is times batch_size / this; 0 is not scaled
+            "b1": 0.9,
+            "b2": 0.999,
+            "eps": 1e-6,
+            "weight_decay": 0.1,
+            "no_decay": ("bias$", "norm"),
+            "clip_norm": 10.0,
+            "schedule": {"warmup_steps": 0, **schedule},
+        }
+    )
+    section.update(fields)
+    return section
+
+
+def parse(variant: str, names: Sequence[str]) -> tuple[str, bool]:
+    """Splits `name:tiny` into the name (by default the first of `names`) and whether tiny."""
+    parts = variant.split(":") if variant else []
+    tiny = parts[-1:] == ["tiny"]
+    parts = parts[:-1] if tiny else parts
+    name = ":".join(parts) or names[0]
+    if name not in names:
+        raise ValueError(f"variant {variant!r} is none of {list(names)}, each also with ':tiny'")
+    return name, tiny
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """Makes every size tiny; what kind of experiment it is stays."""
+    config.batch_size = 8
+    config.steps = 2
+    config.log_every = 1
+    config.data.eval_batch_size = 8
+    config.data.readers = "threads:1"
+    encoder = config.model.encoder
+    encoder.num_latents = 8
+    encoder.latent_channels = 32
+    encoder.num_blocks = encoder.num_cross_attends = min(encoder.num_cross_attends, 2)
+    encoder.num_self_attends_per_block = 2
+    if "num_bands" in config.model.input:
+        config.model.input.num_bands = 4
+    if "query_channels" in config.model.output:
+        config.model.output.query_channels = 32
+    return config

@@ -1,0 +1,121 @@
+"""Image classification: a config to a `Task`. Composition only."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.data import device, pipeline, sources, transforms
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
+    data = config.data
+    load = functools.partial(
+        sources.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
+    )
+    train_source, eval_source = load(split=data.train_split), load(split=data.eval_split)
+    train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
+    place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    readers = data.readers
+
+    def train_data(start_step: int):
+        return pipeline.train_batches(
+            train_source,
+            train_line,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            readers=readers,
+            **place,
+        )
+
+    def eval_data():
+        return pipeline.eval_batches(
+            eval_source, eval_line, batch_size=data.eval_batch_size, readers=readers, **place
+        )
+
+    model = perceiver.build(config.model.to_dict())
+    prepare = functools.partial(
+        prepare_images,
+        num_classes=config.model.output.num_classes,
+        mean=data.mean,
+        std=data.std,
+        label_smoothing=data.label_smoothing,
+        mix_alpha=data.mix_alpha,
+    )
+    example = {name: x[:1] for name, x in next(iter(eval_data())).items()}
+    prepared = jax.eval_shape(lambda: prepare(jax.tree.map(jnp.asarray, example), None))
+    size = flops.textbook(model, prepared)
+    return Task(
+        model=model,
+        train_data=train_data,
+        eval_data=eval_data,
+        prepare=prepare,
+        loss=losses.softmax_cross_entropy,
+        metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
+        flops_per_example=size,
+        plots=functools.partial(draw, model, prepare, eval_data),
+        description=(
+            "train: "
+            + pipeline.describe(
+                train_source, train_line, batch_size=config.batch_size, seed=config.seed
+            ),
+            "eval: " + pipeline.describe(eval_source, eval_line, batch_size=data.eval_batch_size),
+            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
+        ),
+    )
+
+
+def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
+    """uint8 `image` and `label` -> float32 `image` and `target` `[B, K]`, on the device.
+
+    Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss.
+    """
+    image = device.normalize(batch["image"], mean, std)
+    if key is None:
+        return batch | {"image": image, "target": jax.nn.one_hot(batch["label"], num_classes)}
+    target = device.smooth_targets(batch["label"], num_classes, label_smoothing)
+    if mix_alpha:
+        image, target = device.mix(image, target, key, mix_alpha)
+    return batch | {"image": image, "target": target}
+
+
+def draw(model, prepare, eval_data, variables, num_examples):
+    """Predictions for the first evaluation examples, and where each cross-attend looks."""
+    batches = eval_data()
+    batch = {name: x[:num_examples] for name, x in next(batches).items()}
+    batches.close()
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
+        tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
+        return logits, seen["intermediates"]["encoder"], tokens.position
+
+    logits, seen, position = run(variables, batch)
+    figures = {"predictions": plots.prediction_grid(batch["image"], logits, batch["label"])}
+    for name, read in seen.items():
+        maps = to_grid(read["attention"]["weights"][-1], position, batch["image"].shape[1:3])
+        figures[f"attention_{name}"] = plots.attention_maps(batch["image"][:6], maps[:6])
+    return figures
+
+
+def to_grid(weights, position, image_shape):
+    """Attention weights `[B, H, N, M]`, by token -> the mean over heads `[B, N, h, w]`, by place.
+
+    A learned table has no grid of its own: its tokens are the image's pixels.
+    """
+    weights = np.asarray(weights).mean(axis=1)
+    grid = getattr(position, "shape", image_shape)
+    indices = getattr(position, "indices", None)
+    if indices is not None:
+        placed = np.zeros_like(weights)
+        placed[..., np.asarray(indices)] = weights
+        weights = placed
+    return weights.reshape(*weights.shape[:2], *grid)

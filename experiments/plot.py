@@ -1,0 +1,60 @@
+"""Draws what a run has learned, from its workdir alone.
+
+    python -m experiments.plot --workdir=runs/digits
+
+Writes PNG files to <workdir>/plots:
+
+    training.png       every logged metric over the steps
+    predictions.png    evaluation examples with predicted classes
+    attention_*.png    where the latents look, over the input image; one file per cross-attend
+"""
+
+import importlib
+import pathlib
+
+from absl import app, flags, logging
+
+from perceiver_jax import plots
+from perceiver_jax.train import checkpoint
+from perceiver_jax.train.log import read_metrics, warn
+from perceiver_jax.train.start import build
+from perceiver_jax.train.workdir import METRICS, load_config
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
+EXAMPLES = flags.DEFINE_integer("examples", 24, "How many predictions to draw.", lower_bound=1)
+
+
+def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path]:
+    """Writes the pictures of a run and returns their paths.
+
+    Raises:
+      FileNotFoundError: `workdir` is not a run's, or holds no checkpoint.
+    """
+    workdir = pathlib.Path(workdir)
+    config = load_config(workdir)
+    task = importlib.import_module(f"experiments.{config.experiment}").make_task(config)
+    weights, _ = checkpoint.restore_weights(workdir, build(task, config).target, warn=warn)
+    variables = {"params": weights["params"], **weights["model_state"]}
+    records = read_metrics(workdir / METRICS)
+    figures = {"training": plots.training_curves(records)} if records else {}
+    figures |= task.plots(variables, num_examples)
+    folder = workdir / "plots"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
+    for path in draw(WORKDIR.value, num_examples=EXAMPLES.value):
+        print(path)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("workdir")
+    app.run(main)

@@ -1,0 +1,53 @@
+"""Trains or evaluates what a config describes.
+
+    python -m experiments.run --config=configs/digits.py --workdir=runs/digits
+    python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/fourier \\
+        --config.data.data_dir=/data/tfds --config.batch_size=256
+    python -m experiments.run --config=... --workdir=... --mode=eval
+
+A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`); its
+docstring says what it reproduces, how long it takes and what to expect. Any field can be set on the
+command line as `--config.model.encoder.num_latents=256`; a name or type that does not exist is an
+error.
+
+Run the same command again after any interruption: the run goes on where it was saved and ends as if
+nothing had happened. A workdir belongs to one config.
+
+In the workdir: config.json, metrics.jsonl, checkpoints/, and at the end result.json.
+
+Exit codes: 0 finished; 70 a loss or norm was not finite (the last good checkpoint is kept); 75
+stopped by SIGTERM or Ctrl-C after saving, run it again; 1 any other error.
+"""
+
+import importlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from perceiver_jax.train import loop
+from perceiver_jax.train.stop import Stopped
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File and variant, see above.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run, made if it is not there.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
+    logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
+    config = CONFIG.value
+    experiment = importlib.import_module(f"experiments.{config.experiment}")
+    task = experiment.make_task(config)
+    run = loop.train if MODE.value == "train" else loop.evaluate
+    try:
+        run(task, config, WORKDIR.value)
+    except Stopped as stopped:
+        print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_code)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

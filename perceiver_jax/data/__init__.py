@@ -1,0 +1,23 @@
+"""Host-side data: `sources` -> `transforms` -> `pipeline`, all numpy; `device` runs inside jit.
+
+    source = load("cifar10", "train[5000:]", in_memory=True)
+    line = parse("decode | pad_crop(4) | flip | keep('image', 'label')")
+    for batch in train_batches(source, line, batch_size=128, seed=0): ...
+
+`device`, the only part that needs JAX, is imported by name.
+"""
+
+from perceiver_jax.data.pipeline import choose_readers, describe, eval_batches, train_batches
+from perceiver_jax.data.sources import Arrays, load
+from perceiver_jax.data.transforms import parse, transform
+
+__all__ = [
+    "Arrays",
+    "choose_readers",
+    "describe",
+    "eval_batches",
+    "load",
+    "parse",
+    "train_batches",
+    "transform",
+]

@@ -1,0 +1,107 @@
+"""Device-side preparation, inside the compiled step: uint8 to float, targets, mixing of examples.
+
+Pure functions of arrays, elementwise over the batch apart from one roll by a row, so that they
+keep whatever sharding the batch has.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+# Of ImageNet's training images, per RGB channel, on the scale 0..255.
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+def normalize(
+    image: jax.Array,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> jax.Array:
+    """(image - mean) / std.
+
+    Args:
+      image: [B, H, W, C], uint8.
+      mean: one value per channel, on the image's scale 0..255.
+      std: likewise.
+
+    Returns:
+      float32 [B, H, W, C].
+    """
+    if not len(mean) == len(std) == image.shape[-1]:
+        raise ValueError(
+            f"normalize: {image.shape[-1]} channels, but {len(mean)} means and {len(std)} stds"
+        )
+    mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
+    return (image.astype(jnp.float32) - mean) / std
+
+
+def smooth_targets(label: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+    """(1 - smoothing) * one_hot + smoothing / num_classes.
+
+    The official ImageNet recipe has smoothing 0.1, which the paper does not mention.
+
+    Args:
+      label: [B], int32.
+      num_classes: K.
+      smoothing: the part of each target that is spread over all classes.
+
+    Returns:
+      float32 [B, K]; rows sum to 1.
+    """
+    return (1.0 - smoothing) * jax.nn.one_hot(label, num_classes) + smoothing / num_classes
+
+
+def mix(
+    image: jax.Array, target: jax.Array, key: jax.Array, alpha: float = 0.2
+) -> tuple[jax.Array, jax.Array]:
+    """Mixup for the first half of the batch, CutMix for the second (Perceiver IO, App. A.1).
+
+    Mixup, arXiv 1710.09412: w image + (1 - w) partner, w ~ Beta(alpha, alpha) for each example.
+    CutMix, arXiv 1905.04899: image inside a random box, partner outside; w is the box's part of
+    the area. As in the official code the box's side is sqrt(1 - u) of the image's, u uniform,
+    before the part that sticks out is cut off. Targets are mixed with the same w.
+
+    One difference: an example's partner is the next one in the batch, where the official code reads
+    twice the images and uses each once.
+
+    Args:
+      image: [B, H, W, C].
+      target: [B, K].
+      key: a PRNG key; the result is a function of it.
+      alpha: of the Beta distribution, > 0.
+
+    Returns:
+      image float32 [B, H, W, C] and target float32 [B, K].
+    """
+    batch, height, width, _ = image.shape
+    weight_key, box_key = jax.random.split(key)
+    weight = jax.random.beta(weight_key, alpha, alpha, (batch, 1, 1, 1), jnp.float32)
+    box = _boxes(box_key, batch, height, width)  # [B, H, W, 1]
+    by_mixup = (jnp.arange(batch) < batch // 2).reshape(batch, 1, 1, 1)
+    weight = jnp.where(by_mixup, weight, box)  # [B, H, W, 1], per pixel
+    share = weight.mean(axis=(1, 2, 3)).reshape(batch, 1)
+    return _interpolate(image, weight), _interpolate(target, share)
+
+
+def _interpolate(first: jax.Array, weight: jax.Array) -> jax.Array:
+    first = first.astype(jnp.float32)
+    return weight * first + (1.0 - weight) * jnp.roll(first, -1, axis=0)
+
+
+def _boxes(key: jax.Array, batch: int, height: int, width: int) -> jax.Array:
+    """CutMix masks, float32 [B, H, W, 1]: 1 inside a random box, 0 outside."""
+    area_key, y_key, x_key = jax.random.split(key, 3)
+    side = jnp.sqrt(1.0 - jax.random.uniform(area_key, (batch, 1)))
+    rows = _interval(y_key, side, height).reshape(batch, height, 1, 1)
+    columns = _interval(x_key, side, width).reshape(batch, 1, width, 1)
+    return (rows & columns).astype(jnp.float32)
+
+
+def _interval(key: jax.Array, side: jax.Array, extent: int) -> jax.Array:
+    """Which of `extent` pixels lie within side / 2 of a uniform one, [B, extent]."""
+    centre = jax.random.randint(key, side.shape, 0, extent)
+    half = (side * extent).astype(jnp.int32) // 2
+    pixel = jnp.arange(extent).reshape(1, extent)
+    return (centre - half <= pixel) & (pixel < centre + half)

@@ -1,0 +1,279 @@
+"""Sources and transforms to batches: a batch is a function of (seed, step) and of nothing else.
+
+    one endless sequence of positions 0, 1, 2, ...  epoch after epoch, each one permuted afresh
+    -> transforms, seeded by (seed, position)       so every epoch crops and flips differently
+    -> step s of batch size B: positions s B to (s + 1) B - 1
+    -> process p of n: the p-th contiguous part of those rows
+
+so that resuming is arithmetic, and the concatenation of the processes' parts in their order is the
+same global batch for any number of processes, threads or workers. Batches flow across the ends of
+epochs; nothing is dropped. Grain permutes and reads in the background; the unit of its work is a
+whole local batch, so that records are fetched many at a time and Python's overhead is shared.
+
+`readers` says who reads, per process:
+
+    'threads:4'   4 threads (decoding releases the GIL). 'threads:0' is no background at all.
+    'workers:4'   4 processes, for transforms heavy in Python such as RandAugment; about 0.25 GiB
+                  and 2 s of start-up each. As ever with processes, a script that asks for them
+                  needs `if __name__ == "__main__":`.
+    'auto'        measures a few of these for seconds and takes the fastest (`choose_readers`).
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import os
+import re
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from perceiver_jax.data.sources import fetch
+from perceiver_jax.data.transforms import Pipeline
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalBatches:
+    """Random access to batches: number k holds positions k rows to (k + 1) rows - 1.
+
+    Attributes:
+      source: the examples.
+      transforms: a parsed line.
+      rows: of each batch.
+      count: how many batches there are.
+      seed: of the transforms.
+      order: position to the example's index; None counts through the source again and again.
+      valid: positions from here on are padding, `mask` False.
+    """
+
+    source: Any
+    transforms: Pipeline
+    rows: int
+    count: int
+    seed: int
+    order: grain.MapDataset | None = None
+    valid: int = sys.maxsize
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Batch:
+        positions = range(number * self.rows, (number + 1) * self.rows)
+        indices = [p % len(self.source) if self.order is None else self.order[p] for p in positions]
+        examples = [
+            self.transforms(example, np.random.default_rng((self.seed, position)))
+            for example, position in zip(fetch(self.source, indices), positions, strict=True)
+        ]
+        batch = {field: _stack(field, [e[field] for e in examples]) for field in examples[0]}
+        return {**batch, "mask": np.asarray(positions) < self.valid}
+
+
+def _stack(field: str, values: list[Any]) -> np.ndarray:
+    shapes = {np.shape(value) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"{field!r} differs in shape within a batch: {sorted(shapes)[:3]}; a crop and a "
+            "resize(size) in the pipeline make images of one size"
+        )
+    return np.stack(values)
+
+
+def train_batches(
+    source: Any,
+    transforms: Pipeline,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    readers: str = "auto",
+) -> "Reading":
+    """Yields this process's rows of the batches start_step, start_step + 1, ... without end.
+
+    Args:
+      source: `len(source)` and `source[i] -> dict`.
+      transforms: a parsed line.
+      batch_size: rows of the *global* batch; a multiple of `process_count`.
+      seed: of the order and of the transforms.
+      start_step: where to begin: the number of batches already consumed.
+      process_index: this process among `process_count`.
+      process_count: how many processes share each batch.
+      readers: see above.
+
+    Returns:
+      An iterator of dicts of arrays [batch_size / process_count, ...], `mask` all True. Its
+      `close()` stops the readers.
+    """
+    rows = _local_rows(source, batch_size, process_count)
+    order_seed, transform_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
+    order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
+    count = sys.maxsize // rows
+    batches = LocalBatches(source, transforms, rows, count, transform_seed, order)
+    first = start_step * process_count + process_index
+    readers = _chosen(source, transforms, rows) if readers == "auto" else readers
+    return Reading(batches, slice(first, None, process_count), readers)
+
+
+def eval_batches(
+    source: Any,
+    transforms: Pipeline,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    readers: str = "threads:1",
+) -> "Reading":
+    """Yields this process's rows of every evaluation batch: each example once, in order.
+
+    The last batch is filled up with examples from the start, `mask` False there, so that every
+    process yields equally many batches of equal shape. Arguments as for `train_batches`; random
+    transforms are allowed and draw the same every time.
+    """
+    rows = _local_rows(source, batch_size, process_count)
+    count = -(-len(source) // batch_size) * process_count
+    batches = LocalBatches(source, transforms, rows, count, seed=0, valid=len(source))
+    readers = _chosen(source, transforms, rows) if readers == "auto" else readers
+    return Reading(batches, slice(process_index, None, process_count), readers)
+
+
+def describe(source: Any, transforms: Pipeline, *, batch_size: int, seed: int | None = None) -> str:
+    """The pipeline in one line; with a `seed` it is a training pipeline."""
+    order = [] if seed is None else [f"shuffle(seed {seed})"]
+    stages = [f"{source!r} {len(source)} examples", *order, str(transforms), f"batch({batch_size})"]
+    return " | ".join(stages)
+
+
+def choose_readers(
+    source: Any,
+    transforms: Pipeline,
+    *,
+    batch_size: int,
+    seconds: float | None = None,
+    log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> str:
+    """Measures the likely `readers` for this source on this machine; returns the fastest.
+
+    Arrays in memory are tried for 0.2 s each with one thread and with a few; a source on disk for
+    2 s each with one thread, as many threads as there are cores, and as many worker processes.
+    Batches do not depend on the choice, so nothing else does.
+    """
+    in_memory = getattr(source, "in_memory", False)
+    cores = _cores()
+    candidates = [f"threads:{n}" for n in sorted({1, min(cores, 4) if in_memory else cores})]
+    if not in_memory and cores > 1:
+        candidates.append(f"workers:{cores}")
+    seconds = seconds or (0.2 if in_memory else 2.0)
+    rates = {}
+    for readers in candidates:
+        rates[readers] = _measure(source, transforms, min(batch_size, 32), readers, seconds)
+        log(f"data readers {readers}: {rates[readers]:,.0f} examples/s")
+    best = max(rates, key=rates.__getitem__)
+    log(f"data readers: {best} for {source!r}")
+    return best
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.lru_cache(maxsize=8)
+def _chosen(source: Any, transforms: Pipeline, rows: int) -> str:
+    """Measured once for each source: an evaluation is opened many times."""
+    return choose_readers(source, transforms, batch_size=rows)
+
+
+def _measure(
+    source: Any, transforms: Pipeline, batch_size: int, readers: str, seconds: float
+) -> float:
+    """Examples per second in steady state."""
+    batches = train_batches(source, transforms, batch_size=batch_size, seed=0, readers=readers)
+    with contextlib.closing(batches):
+        for _ in range(_count(readers)[1] * 2 + 2):  # Start-up, and what readers hold ready.
+            next(batches)
+        start, done = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
+            next(batches)
+            done += batch_size
+    return done / elapsed
+
+
+def _local_rows(source: Any, batch_size: int, process_count: int) -> int:
+    if len(source) == 0:
+        raise ValueError(f"{source!r} is empty: check its split")
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} is global and must be a positive multiple of the number of "
+            f"processes, {process_count}"
+        )
+    return batch_size // process_count
+
+
+def _count(readers: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(threads|workers):(\d+)", readers)
+    if not match or readers == "workers:0":
+        raise ValueError(f"readers: 'auto', 'threads:4' or 'workers:4', got {readers!r}")
+    return match[1], int(match[2])
+
+
+class Reading(Iterator[Batch]):
+    """Iterates over `batches[part]` with `readers` in the background until closed or collected."""
+
+    def __init__(self, batches: LocalBatches, part: slice, readers: str):
+        kind, count = _count(readers)
+        _tune_process()
+        selected = grain.MapDataset.source(batches)[part]
+        if kind == "threads":
+            options = grain.ReadOptions(count, prefetch_buffer_size=count + 1 if count else 0)
+            dataset = selected.to_iter_dataset(options)
+        else:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads its flags; notebooks never parse any.
+            serial = selected.to_iter_dataset(grain.ReadOptions(0, prefetch_buffer_size=0))
+            workers = grain.MultiprocessingOptions(count, per_worker_buffer_size=2)
+            dataset = serial.mp_prefetch(workers, worker_init_fn=_tune_worker)
+        self._iterators = [iter(dataset)]
+        # Also runs at exit: by the time Grain's own clean-up would, modules it needs are gone.
+        self.close = weakref.finalize(self, _close, self._iterators)
+
+    def __next__(self) -> Batch:
+        if not self._iterators:
+            raise StopIteration
+        return next(self._iterators[0])
+
+
+def _close(iterators: list[grain.DatasetIterator]) -> None:
+    iterators.pop().close()
+
+
+def _tune_worker(index: int, count: int) -> None:
+    del index, count
+    _tune_process()
+
+
+def _tune_process() -> None:
+    """Settings that make image reading about a sixth faster; they change no result.
+
+    OpenCV's own threads would fight ours. And glibc by default gives every freed image back to
+    the system, so that the next one pays for fresh zeroed pages: keep them instead.
+    """
+    cv2.setNumThreads(0)
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mmap_threshold, trim_threshold = -3, -1
+            mallopt(mmap_threshold, 1 << 25)  # the largest that glibc accepts: 32 MiB
+            mallopt(trim_threshold, 1 << 30)

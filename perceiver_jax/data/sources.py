@@ -1,0 +1,201 @@
+"""Random-access sources: `len(source)` examples, `source[i]` a dict. `load` finds one by name.
+
+Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from perceiver_jax.data.transforms import Encoded, Example, decode
+
+
+class Arrays:
+    """Examples held in memory: a dict of arrays that share their leading axis [N, ...]."""
+
+    in_memory = True
+
+    def __init__(self, arrays: Mapping[str, Any], name: str = "arrays"):
+        self.arrays = {field: np.asarray(array) for field, array in arrays.items()}
+        self.name = name
+        lengths = {field: len(array) for field, array in self.arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"{name}: the arrays need one common length, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def __getitem__(self, index: int) -> Example:
+        return {field: array[index] for field, array in self.arrays.items()}
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Tfds:
+    """A prepared TFDS split on disk or in a bucket. Images stay `Encoded` for `decode`."""
+
+    in_memory = False
+
+    def __init__(self, name: str, split: str, data_dir: str = ""):
+        import tensorflow_datasets as tfds  # Slow to import, and digits does without.
+
+        builder = _prepared_builder(name, data_dir)
+        self.name = f"{name}[{split}]"
+        self.channels = {
+            field: feature.shape[-1]
+            for field, feature in builder.info.features.items()
+            if isinstance(feature, tfds.features.Image)
+        }
+        for field, channels in self.channels.items():
+            if channels not in {1, 3}:
+                raise ValueError(f"{self.name}: {field!r} has {channels} channels, not 1 or 3")
+        # SkipDecoding hands over the file's bytes: OpenCV decodes faster than TFDS's PIL, and
+        # off the GIL.
+        decoders = dict.fromkeys(self.channels, tfds.decode.SkipDecoding())
+        self.records = builder.as_data_source(split=split, decoders=decoders)
+        files = len(builder.info.splits[split].file_instructions)
+        self.at_once = _worth_reading_at_once(files, str(builder.data_path))
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._example(self.records[index])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        if not self.at_once:
+            return [self[index] for index in indices]
+        return [self._example(record) for record in self.records.__getitems__(indices)]
+
+    def _example(self, record: Example) -> Example:
+        return {field: self._value(field, value) for field, value in record.items()}
+
+    def _value(self, field: str, value: Any) -> Any:
+        if field in self.channels:
+            return Encoded(value, self.channels[field])
+        if isinstance(value, int | np.integer):
+            return np.int32(value)  # TFDS labels are int64, which JAX would cut anyway.
+        return value
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def _worth_reading_at_once(files: int, path: str) -> bool:
+    """Whether to fetch a batch's records by one call, which starts a thread for each file.
+
+    That is 3 times faster for a lone file and hides a bucket's latency, but a batch spread over
+    many local files would spend more on threads than on reading.
+    """
+    return files == 1 or "://" in path
+
+
+def load(name: str, split: str, *, data_dir: str = "", in_memory: bool = False) -> Arrays | Tfds:
+    """Opens a dataset's split.
+
+    Args:
+      name: `digits` (scikit-learn's, nothing to download) or a TFDS name: `mnist`, `cifar10`,
+        `imagenet2012`, with version or config if wanted.
+      split: for digits `train` or `test`; else a TFDS split such as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default.
+      in_memory: decode everything once into arrays. For images of one size that fit.
+
+    Raises:
+      FileNotFoundError: the TFDS dataset is not prepared; says how to.
+      ValueError: an unknown name or split, or `in_memory` for images of many sizes.
+    """
+    if name == "digits":
+        return _digits(split)
+    source = Tfds(name, split, data_dir)
+    return into_memory(source) if in_memory else source
+
+
+def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:
+    """Many examples, in one call where the source offers `__getitems__`."""
+    if hasattr(source, "__getitems__"):
+        return source.__getitems__(indices)
+    return [source[index] for index in indices]
+
+
+def into_memory(source: Any) -> Arrays:
+    """Decodes every example of `source` into `Arrays`, with progress on stderr."""
+    arrays: dict[str, np.ndarray] = {}
+    total = len(source)
+    for start in range(0, total, 1000):
+        stop = min(start + 1000, total)
+        for index, encoded in enumerate(fetch(source, range(start, stop)), start):
+            example = decode(encoded, np.random.default_rng(0))
+            if not arrays:
+                arrays = {field: _rows(total, value) for field, value in example.items()}
+            for field, value in example.items():
+                _require_shape(np.shape(value), arrays[field].shape[1:], source, field, index)
+                arrays[field][index] = value
+        end = "\n" if stop == total else "\r"
+        print(f"decoding {source!r}: {stop:,} of {total:,}", end=end, file=sys.stderr)
+    return Arrays(arrays, name=repr(source))
+
+
+def _require_shape(
+    shape: tuple[int, ...], first: tuple[int, ...], source: Any, field: str, index: int
+) -> None:
+    if shape != first:
+        raise ValueError(
+            f"{source!r}: in_memory needs every {field!r} of one shape, but example {index} has "
+            f"{list(shape)} and the first {list(first)}; load it with in_memory=False"
+        )
+
+
+def _rows(count: int, value: Any) -> np.ndarray:
+    """Room for `count` values like this one; texts differ in length, so they stay objects."""
+    value = np.asarray(value)
+    return np.empty((count, *value.shape), object if value.dtype.kind in "SU" else value.dtype)
+
+
+def _digits(split: str) -> Arrays:
+    """Scikit-learn's 1,797 handwritten digits: uint8 [8, 8, 1] scaled from 0..16, int32 labels.
+
+    They come unsplit. Ours is `train_test_split(range(1797), test_size=0.2, random_state=0,
+    stratify=labels)`, sorted: 1,437 train and 360 test examples.
+    """
+    from sklearn import datasets, model_selection
+
+    if split not in {"train", "test"}:
+        raise ValueError(f"digits has the splits 'train' and 'test', not {split!r}")
+    digits = datasets.load_digits()
+    train, test = model_selection.train_test_split(
+        np.arange(len(digits.target)), test_size=0.2, random_state=0, stratify=digits.target
+    )
+    rows = np.sort(train if split == "train" else test)
+    image = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)[..., None]
+    label = digits.target[rows].astype(np.int32)
+    return Arrays({"image": image, "label": label}, name=f"digits[{split}]")
+
+
+def _prepared_builder(name: str, data_dir: str) -> Any:
+    """The TFDS builder of a dataset that can be read, or an error that says what to run."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(
+            f"no dataset {name!r}: neither 'digits' nor a name that tensorflow_datasets knows"
+        ) from None
+    command = f"tfds build {name} --file_format=array_record"
+    if data_dir:
+        command += f" --data_dir={data_dir}"
+    remedy = f"run\n  pip install 'perceiver_jax[prepare]'\n  {command}"
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"{name} is not prepared: nothing in {builder.data_path}. Prepare it once:\n{remedy}"
+        )
+    file_format = builder.info.file_format
+    if file_format is not None and not file_format.file_suffix.startswith("array_record"):
+        raise FileNotFoundError(
+            f"{name} in {builder.data_path} is stored as {file_format.file_suffix}, which has no "
+            f"random access. Prepare it again, into another directory or over it:\n{remedy}"
+        )
+    return builder

@@ -1,0 +1,109 @@
+"""Counting FLOPs, multiply and add apart, as both papers do.
+
+`textbook` describes the *model*, by arithmetic on its fields: what the formula costs when keys and
+values are formed and every product is done. It does not change when a cheaper exact strategy runs.
+`executed` counts what a function does. Both leave out norms, softmax and activations, as the papers
+do (whose 404 and 707 GFLOP come out).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import jax
+
+from perceiver_jax.perceiver import Decoder, Encoder, Perceiver
+
+
+def linear(rows: int, inputs: int, outputs: int) -> float:
+    """`rows` vectors through a matrix."""
+    return 2.0 * rows * inputs * outputs
+
+
+def attention(n: int, m: int, q_width: int, kv_width: int, qk: int | None, v: int | None) -> float:
+    """N queries of `q_width` read M tokens of `kv_width`; the number of heads does not matter."""
+    qk = qk or kv_width
+    v = v or qk
+    projections = linear(n, q_width, qk) + linear(m, kv_width, qk) + linear(m, kv_width, v)
+    return projections + linear(n, m, qk) + linear(n, m, v) + linear(n, v, q_width)
+
+
+def mlp(n: int, width: int, widening: int) -> float:
+    """The two layers of an MLP on N vectors."""
+    return 2 * linear(n, width, widening * width)
+
+
+def encoder(e: Encoder, num_tokens: int, width: int) -> float:
+    """One example of `num_tokens` tokens of `width` channels through an encoder."""
+    n, d = e.num_latents, e.latent_channels
+    qk, v = e.cross_attend_qk_channels, e.cross_attend_v_channels
+    read = attention(n, num_tokens, d, width, qk, v) + mlp(n, d, e.cross_attend_widening)
+    qk, v = e.self_attend_qk_channels or d, e.self_attend_v_channels or d
+    layer = attention(n, n, d, d, qk, v) + mlp(n, d, e.self_attend_widening)
+    return e.num_cross_attends * read + e.num_blocks * e.num_self_attends_per_block * layer
+
+
+def decoder(d: Decoder, e: Encoder, num_queries: int, width: int) -> float:
+    """`num_queries` queries of `width` channels answered from the latents of one example."""
+    read = attention(
+        num_queries, e.num_latents, width, e.latent_channels, d.qk_channels, d.v_channels
+    )
+    return read + mlp(num_queries, width, d.widening)
+
+
+def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
+    """Forward FLOPs of one example: encoder, decoder, and the matrix products of both ends.
+
+    Args:
+      model: any `Perceiver`.
+      batch: a prepared batch, arrays or `jax.ShapeDtypeStruct`s, of one example.
+    """
+    if any(x.shape[0] != 1 for x in jax.tree.leaves(batch)):
+        raise ValueError("textbook FLOPs are those of one example: pass a batch of size 1")
+
+    def ends(model, batch):
+        tokens = model.input(batch, train=False)
+        queries = model.output.queries(tokens)
+        latents = jax.numpy.zeros((1, model.encoder.num_latents, model.encoder.latent_channels))
+        if isinstance(model.decoder, Decoder):
+            decoded = jax.numpy.zeros((1, queries.num_tokens, queries.width))
+        else:
+            decoded = model.decoder(queries, latents, train=False)
+        model.output(decoded)
+        return tokens, queries
+
+    def run(batch):
+        return model.init_with_output(jax.random.key(0), batch, method=ends)[0]
+
+    tokens, queries = jax.eval_shape(run, batch)
+    total = executed(run, batch) + encoder(model.encoder, tokens.num_tokens, tokens.width)
+    if isinstance(model.decoder, Decoder):
+        total += decoder(model.decoder, model.encoder, queries.num_tokens, queries.width)
+    return total
+
+
+def executed(function: Callable, *args) -> float:
+    """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
+    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _count(jaxpr) -> float:
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        size = math.prod(eqn.outvars[0].aval.shape) if eqn.outvars else 0
+        if eqn.primitive.name == "dot_general":
+            contracted = eqn.params["dimension_numbers"][0][0]
+            depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2.0 * size * depth
+        elif eqn.primitive.name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval.shape
+            outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * size * math.prod(kernel) / outputs
+        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+            if _is_jaxpr(value):
+                total += repeats * _count(getattr(value, "jaxpr", value))
+    return total
+
+
+def _is_jaxpr(value) -> bool:
+    return hasattr(value, "eqns")

@@ -1,0 +1,131 @@
+"""Images in, three ways: raw pixels, learned positions, convolutional stem.
+
+A batch holds `image`: float `[B, H, W, C]`, normalised. Positions are those of the array that the
+network sees (the crop): source-image coordinates let it memorise (Perceiver 2021, section 4.1).
+
+References: Perceiver IO (Jaegle et al. 2022) section 4.4 and app. A; the released ImageNet models.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from perceiver_jax.position import Fourier, Table
+from perceiver_jax.tokens import Tokens
+
+
+def plain_init(fan_in: int) -> nn.initializers.Initializer:
+    """Truncated normal, parameter 1/sqrt(fan_in) without variance correction: plain layers."""
+    return nn.initializers.truncated_normal(1 / math.sqrt(fan_in))
+
+
+def pixel_permutation(num_pixels: int, seed: int) -> np.ndarray:
+    """The one fixed permutation of all pixels of every image, `[num_pixels]`."""
+    return np.random.default_rng(seed).permutation(num_pixels)
+
+
+class Pixels(nn.Module):
+    """Every pixel is a token: its channels and the Fourier features of its place.
+
+    Attributes:
+      num_bands, max_resolution: see `Fourier`; 64 bands and the image's own size in the papers.
+      permutation_seed: if not None, pixels take one fixed random order *after* their positions are
+        built, the permuted-image experiment (Perceiver 2021, Table 2).
+    """
+
+    num_bands: int = 64
+    max_resolution: tuple[int, ...] = ()
+    permutation_seed: int | None = None
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`image [B, H, W, C]` -> H W tokens of C channels + positions."""
+        image = batch["image"]
+        batch_size, height, width, channels = image.shape
+        tokens = Tokens(
+            content=image.reshape(batch_size, height * width, channels).astype(self.dtype),
+            position=Fourier((height, width), self.num_bands, self.max_resolution),
+        )
+        if self.permutation_seed is None:
+            return tokens
+        return tokens.take(jnp.asarray(pixel_permutation(height * width, self.permutation_seed)))
+
+
+class LearnedPositions(nn.Module):
+    """Pixels through a 1x1 convolution, beside a learned and projected position table.
+
+    The table ties the model to one image size. Attributes: widths of content and of position.
+    """
+
+    channels: int = 256
+    position_channels: int = 256
+    position_init_scale: float = 0.02
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`image [B, H, W, C]` -> H W tokens of `channels` + `position_channels`."""
+        image = batch["image"]
+        batch_size, height, width, channels = image.shape
+        content = nn.Conv(
+            self.channels, (1, 1), kernel_init=plain_init(channels), dtype=self.dtype, name="conv"
+        )(image)
+        init = nn.initializers.truncated_normal(self.position_init_scale)
+        size = (height * width, self.position_channels)
+        table = self.param("positions", init, size)
+        table = nn.Dense(
+            self.position_channels,
+            kernel_init=plain_init(self.position_channels),
+            dtype=self.dtype,
+            name="project_positions",
+        )(table)
+        return Tokens(
+            content=content.reshape(batch_size, height * width, self.channels),
+            position=Table(table),
+        )
+
+
+class ConvStem(nn.Module):
+    """7x7/2 convolution, batch norm, ReLU, 3x3/2 max-pool: 16 times fewer tokens than pixels.
+
+    Attributes:
+      channels: of the convolution.
+      num_bands: Fourier bands at the stem's output size.
+      permutation_seed: if not None, pixels are permuted before the stem. Positions belong to the
+        stem's output, so here the experiment takes the convolution's neighbourhoods away.
+    """
+
+    channels: int = 64
+    num_bands: int = 64
+    permutation_seed: int | None = None
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`image [B, H, W, C]` -> ceil(H/4) ceil(W/4) tokens of `channels` + positions."""
+        image = batch["image"]
+        if self.permutation_seed is not None:
+            size = math.prod(image.shape[1:3])
+            order = jnp.asarray(pixel_permutation(size, self.permutation_seed))
+            image = image.reshape(image.shape[0], size, -1)[:, order].reshape(image.shape)
+        x = nn.Conv(
+            self.channels,
+            (7, 7),
+            strides=2,
+            padding="SAME",
+            use_bias=False,
+            kernel_init=plain_init(49 * image.shape[-1]),
+            dtype=self.dtype,
+            name="conv",
+        )(image)
+        x = nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm"
+        )(x)
+        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")  # [B, h, w, channels]
+        return Tokens(
+            content=x.reshape(x.shape[0], -1, self.channels),
+            position=Fourier(x.shape[1:3], self.num_bands),
+        )

@@ -1,0 +1,60 @@
+"""Class labels out: one answer for the whole input.
+
+References: Perceiver IO (Jaegle et al. 2022) section 3.2; Perceiver (2021) section 3.1 (mean-pool).
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.position import Table
+from perceiver_jax.tokens import Tokens
+
+
+class Classification(nn.Module):
+    """Logits from one learned query.
+
+    Attributes:
+      num_classes: number of logits.
+      query_channels: width of the query.
+      query_init_scale: parameter of its truncated normal.
+    """
+
+    num_classes: int
+    query_channels: int = 1024
+    query_init_scale: float = 0.02
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def setup(self):
+        init = nn.initializers.truncated_normal(self.query_init_scale)
+        self.query = self.param("query", init, (1, self.query_channels))
+        self.logits = nn.Dense(
+            self.num_classes, kernel_init=plain_init(self.query_channels), dtype=self.dtype
+        )
+
+    def queries(self, tokens: Tokens) -> Tokens:
+        """One query, whatever the input."""
+        return Tokens(position=Table(self.query))
+
+    def __call__(self, decoded: jax.Array) -> jax.Array:
+        """`[B, 1, query_channels]` -> float32 logits `[B, num_classes]`."""
+        return self.logits(decoded[:, 0]).astype(jnp.float32)
+
+
+class PooledClassification(nn.Module):
+    """Logits from the mean latent (with `MeanPool`): the 2021 head, its weights start at zero."""
+
+    num_classes: int
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def queries(self, tokens: Tokens) -> None:
+        """Asks nothing."""
+        return None
+
+    @nn.compact
+    def __call__(self, decoded: jax.Array) -> jax.Array:
+        """`[B, 1, D]` -> float32 logits `[B, num_classes]`."""
+        zeros = nn.initializers.zeros
+        logits = nn.Dense(self.num_classes, kernel_init=zeros, dtype=self.dtype, name="logits")
+        return logits(decoded[:, 0]).astype(jnp.float32)

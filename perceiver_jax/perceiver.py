@@ -1,0 +1,248 @@
+"""The architecture: an encoder, a decoder and their composition. Reads top to bottom.
+
+    tokens = input(batch)                      adapters know the modality
+    latents = encoder(tokens)                  a cross-attention reads, self-attentions think
+    prediction = output(decoder(queries, latents))
+
+References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al. 2022) section 3.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax.attention import CrossAttention, SelfAttention
+from perceiver_jax.tokens import Tokens
+
+# What the backward pass of a latent layer may keep instead of computing again.
+REMAT_POLICIES = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class LatentTransformer(nn.Module):
+    """`num_layers` self-attention layers with their own weights, applied `num_repeats` times over.
+
+    One layer is traced and compiled: the weights are stacked `[num_layers, ...]` under `layers`.
+    """
+
+    layers: SelfAttention
+    num_layers: int
+    num_repeats: int = 1
+    remat: str = "none"
+
+    def __call__(self, latents: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, N, D]` -> `[B, N, D]`."""
+
+        def apply_layer(layer, z):
+            return layer(z, train=train)
+
+        if self.remat != "none":
+            policy = REMAT_POLICIES[self.remat]
+            apply_layer = nn.remat(apply_layer, policy=policy, prevent_cse=False)
+
+        def apply_block(layer, z, _):
+            scan = nn.scan(
+                lambda layer, z, _: (apply_layer(layer, z), None),
+                variable_axes={"params": 0},
+                split_rngs={"params": True, "dropout": True},
+                length=self.num_layers,
+            )
+            return scan(layer, z, None)
+
+        if self.num_repeats > 1:
+            apply_block = nn.scan(
+                apply_block,
+                variable_broadcast="params",
+                split_rngs={"params": False, "dropout": True},
+                length=self.num_repeats,
+            )
+        return apply_block(self.layers, latents, None)[0]
+
+
+class Encoder(nn.Module):
+    """Reads tokens into latents. Perceiver IO: one cross-attend. Perceiver (2021): several.
+
+    The latents pass through `num_blocks` blocks of `num_self_attends_per_block` layers. The
+    `num_cross_attends` reads are spread evenly before the blocks (2021, Table 6 "interleaved"),
+    each read followed by `num_blocks / num_cross_attends` blocks.
+
+    With `share_weights` every block has the same weights, and so has every read but the first:
+    sharing that one too made training unstable (2021, section 4.1). Without it nothing is shared.
+
+    Attributes (defaults: the released ImageNet models):
+      *_qk_channels, *_v_channels: None means the key/value input's width, and `qk_channels`; in
+        the self-attends both mean `latent_channels`.
+      latent_init_scale: parameter of the truncated normal at 2 sigma, not variance-corrected.
+      remat: one of `REMAT_POLICIES`: what the backward pass of the latent layers keeps.
+      dtype: compute dtype. Parameters, softmax and layer norms are float32.
+    """
+
+    num_latents: int = 512
+    latent_channels: int = 1024
+    num_cross_attends: int = 1
+    num_blocks: int = 8
+    num_self_attends_per_block: int = 6
+    share_weights: bool = True
+    num_cross_attend_heads: int = 1
+    num_self_attend_heads: int = 8
+    cross_attend_qk_channels: int | None = None
+    cross_attend_v_channels: int | None = None
+    cross_attend_widening: int = 1
+    self_attend_qk_channels: int | None = None
+    self_attend_v_channels: int | None = None
+    self_attend_widening: int = 1
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    latent_init_scale: float = 0.02
+    remat: str = "none"
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
+        """Returns the latents, `[B, num_latents, latent_channels]`."""
+        if self.num_blocks % self.num_cross_attends:
+            raise ValueError(
+                f"num_blocks={self.num_blocks} must divide by "
+                f"num_cross_attends={self.num_cross_attends}"
+            )
+        if self.remat not in REMAT_POLICIES:
+            raise ValueError(f"remat={self.remat!r} is not one of {sorted(REMAT_POLICIES)}")
+        latents = self.param(
+            "latents",
+            nn.initializers.truncated_normal(self.latent_init_scale),
+            (self.num_latents, self.latent_channels),
+        )
+        z = latents[None].astype(self.dtype)  # [1, N, D] until the first read
+        read, think = self._read("cross_attend"), self._think("blocks")
+        for i in range(self.num_cross_attends):
+            if i == 1 or (i > 1 and not self.share_weights):
+                read = self._read(f"cross_attend_{i}")
+            if i > 0 and not self.share_weights:
+                think = self._think(f"blocks_{i}")
+            z = read(Tokens(content=z), inputs, train=train)
+            z = think(z, train=train)
+        return z
+
+    def _read(self, name: str) -> CrossAttention:
+        return CrossAttention(
+            num_heads=self.num_cross_attend_heads,
+            qk_channels=self.cross_attend_qk_channels,
+            v_channels=self.cross_attend_v_channels,
+            widening=self.cross_attend_widening,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def _think(self, name: str) -> LatentTransformer:
+        blocks = self.num_blocks // self.num_cross_attends
+        num_layers = self.num_self_attends_per_block
+        layers = SelfAttention(
+            num_heads=self.num_self_attend_heads,
+            qk_channels=self.self_attend_qk_channels,
+            v_channels=self.self_attend_v_channels,
+            widening=self.self_attend_widening,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            parent=None,  # belongs to the stack below
+        )
+        if self.share_weights:
+            return LatentTransformer(layers, num_layers, blocks, self.remat, name=name)
+        return LatentTransformer(layers, num_layers * blocks, 1, self.remat, name=name)
+
+
+class Decoder(nn.Module):
+    """Answers queries from the latents with one cross-attention (Perceiver IO, section 3.2).
+
+    Attributes:
+      qk_channels, v_channels: None means the latents' width, and `qk_channels`.
+      query_residual: add the query to its answer. On for ImageNet with Fourier or conv inputs; off
+        for learned positions, language, flow and autoencoding.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    query_residual: bool = True
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, queries: Tokens, latents: jax.Array, *, train: bool) -> jax.Array:
+        """Returns `[B, M, queries.width]`."""
+        return CrossAttention(
+            num_heads=self.num_heads,
+            qk_channels=self.qk_channels,
+            v_channels=self.v_channels,
+            widening=self.widening,
+            query_residual=self.query_residual,
+            dtype=self.dtype,
+            name="cross_attend",
+        )(queries, Tokens(content=latents), train=train)
+
+
+class MeanPool(nn.Module):
+    """The readout of the 2021 Perceiver in a decoder's place: the mean latent, queries unused."""
+
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, queries: Tokens | None, latents: jax.Array, *, train: bool) -> jax.Array:
+        """Returns `[B, 1, D]`."""
+        return jnp.mean(latents, axis=1, keepdims=True, dtype=jnp.float32).astype(self.dtype)
+
+
+class Perceiver(nn.Module):
+    """`input` -> `encoder` -> `decoder` -> `output`; only the ends know the modality."""
+
+    input: nn.Module
+    encoder: Encoder
+    decoder: Decoder | MeanPool
+    output: nn.Module
+
+    def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> Any:
+        """A prepared batch -> what `output` predicts (float32)."""
+        tokens = self.input(batch, train=train)
+        latents = self.encoder(tokens, train=train)
+        queries = self.output.queries(tokens)
+        return self.output(self.decoder(queries, latents, train=train))
+
+
+def build(spec: Mapping[str, Any]) -> Perceiver:
+    """Makes a `Perceiver` from plain values, as a config's `model` section holds them.
+
+    Args:
+      spec: `dtype` (a name, for compute) and the sections `input`, `encoder`, `decoder`, `output`,
+        each a dict of fields. `module` names the class where there is a choice: `"image.Pixels"`
+        is `perceiver_jax.modalities.image.Pixels`; a decoder is `"Decoder"` or `"MeanPool"`.
+
+    Raises:
+      ValueError: a module that does not exist, named.
+      TypeError: a field that the module does not have, named.
+    """
+    dtype = jnp.dtype(spec["dtype"])
+
+    def make(section: str, folder: str):
+        fields = dict(spec[section])
+        path = fields.pop("module", "perceiver.Encoder")
+        file, _, name = f"{folder}{path}".rpartition(".")
+        try:
+            module = getattr(importlib.import_module(f"perceiver_jax.{file}"), name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"model.{section}.module={path!r} does not exist: {error}") from error
+        return module(**fields, dtype=dtype)
+
+    return Perceiver(
+        input=make("input", "modalities."),
+        encoder=make("encoder", ""),
+        decoder=make("decoder", "perceiver."),
+        output=make("output", "modalities."),
+    )

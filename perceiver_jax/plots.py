@@ -1,0 +1,122 @@
+"""Pictures: arrays in, a matplotlib figure out. Nothing here reads files or runs a model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+RIGHT, WRONG = "#1a7f37", "#c62828"
+
+
+def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
+    """One panel per metric over steps: every logged training value, its running mean, evaluations.
+
+    Args:
+      records: lines of `metrics.jsonl`: `step`, `kind` ("train" or "eval") and numbers (None where
+        a value was not finite).
+    """
+    skip = {"step", "kind", "seconds"}
+    names = list(dict.fromkeys(n for record in records for n in record if n not in skip))
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        for kind in ("train", "eval"):
+            points = [(r["step"], r[name]) for r in records if r["kind"] == kind and name in r]
+            points = [p for p in points if p[1] is not None]
+            if not points:
+                continue
+            steps, values = np.array(points).T
+            if kind == "eval":
+                axes.plot(steps, values, "o-", color="#d2691e", ms=4, label="evaluation")
+                axes.annotate(
+                    f"{values[-1]:.4g}", (steps[-1], values[-1]), (-4, 6), ha="right",
+                    textcoords="offset points", fontsize=8, color="#d2691e",
+                )  # fmt: skip
+            else:
+                axes.plot(steps, values, color="#1f77b4", alpha=0.3, lw=1)
+                axes.plot(steps, running_mean(values), color="#1f77b4", lw=1.5, label="training")
+        axes.set_title(name.replace("_", " "), fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+    return figure
+
+
+def running_mean(values: np.ndarray, share: float = 0.05) -> np.ndarray:
+    """Mean over a centred window of `share` of the series, shorter at both ends."""
+    half = int(len(values) * share / 2)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (total[high] - total[low]) / (high - low)
+
+
+def prediction_grid(
+    images: np.ndarray, logits: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None
+) -> Figure:
+    """Images with their predicted class and its probability; red, with the truth, where wrong.
+
+    Args:
+      images: uint8 `[B, H, W, 1 or 3]`.
+      logits: `[B, K]`.
+      labels: `[B]`.
+      names: of the classes; their numbers if None.
+    """
+    names = names or [str(k) for k in range(logits.shape[1])]
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances /= chances.sum(axis=1, keepdims=True)
+    columns = min(8, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.4 * columns, 1.65 * rows), layout="constrained")
+    for i, (image, chance, label) in enumerate(zip(images, chances, labels, strict=True)):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        show_image(axes, image)
+        best = int(chance.argmax())
+        text = f"{names[best]} {chance[best]:.0%}"
+        text += "" if best == label else f"\nis {names[label]}"
+        axes.set_title(text, fontsize=8, color=RIGHT if best == label else WRONG)
+    return figure
+
+
+def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -> Figure:
+    """Where latents look: one row per image, the image first, then single latents, then their mean.
+
+    Each map is scaled to its own largest weight. The latents shown are those whose maps differ
+    most between the places they look at: the most focused ones, the same for every image.
+
+    Args:
+      images: uint8 `[B, H, W, 1 or 3]`.
+      maps: attention weights of N latents `[B, N, h, w]`; each map sums to 1.
+      max_latents: how many to show.
+    """
+    focus = maps.max(axis=(2, 3)).mean(axis=0)  # [N]
+    chosen = np.sort(np.argsort(-focus, kind="stable")[:max_latents])
+    columns = len(chosen) + 2
+    figure = Figure(figsize=(1.3 * columns, 1.45 * len(images)), layout="constrained")
+    for row, (image, weights) in enumerate(zip(images, maps, strict=True)):
+        panels = [("image", None), *((f"latent {n}", weights[n]) for n in chosen)]
+        panels.append(("mean of all", weights.mean(axis=0)))
+        for column, (title, weight) in enumerate(panels):
+            axes = figure.add_subplot(len(images), columns, row * columns + column + 1)
+            if weight is None:
+                show_image(axes, image)
+            else:
+                show_image(axes, image, alpha=0.25)
+                extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+                axes.imshow(weight, cmap="magma", alpha=0.8, vmin=0, extent=extent)
+            if row == 0:
+                axes.set_title(title, fontsize=8)
+    return figure
+
+
+def show_image(axes, image: np.ndarray, **style) -> None:
+    """Draws one uint8 image `[H, W, 1 or 3]` without axes."""
+    grey = image.shape[-1] == 1
+    style |= {"cmap": "gray", "vmin": 0, "vmax": 255} if grey else {}
+    axes.imshow(image[..., 0] if grey else image, **style)
+    axes.set_axis_off()

@@ -1,0 +1,106 @@
+"""Where tokens are: descriptions of position, kept apart from what the tokens say.
+
+A description is small (a grid's shape, or a table shared by the whole batch); `table()` is the
+dense array it means. Nothing else in the library may depend on how a position is made.
+
+References: Perceiver (Jaegle et al. 2021) section 3.2; Perceiver IO (Jaegle et al. 2022) app. D.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+
+@struct.dataclass
+class Fourier:
+    """Fourier features of points on a regular grid with linearly spaced frequency bands.
+
+    A point has one coordinate p in [-1, 1] per axis, both ends included, and the features
+
+        [p_1 .. p_d, sin(pi f_1 p_1) .. sin(pi f_K p_d), cos(pi f_1 p_1) .. cos(pi f_K p_d)]
+
+    with f = linspace(1, max_resolution / 2, K) per axis (Nyquist at the top) and axis-major order.
+
+    Attributes:
+      shape: points per axis, e.g. (height, width); tokens are in row-major order.
+      num_bands: K.
+      max_resolution: one sampling rate per axis; empty means `shape` itself.
+      indices: `[M]` flat indices of the points meant, in token order; None means all of them.
+    """
+
+    shape: tuple[int, ...] = struct.field(pytree_node=False)
+    num_bands: int = struct.field(pytree_node=False)
+    max_resolution: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    indices: jax.Array | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return math.prod(self.shape) if self.indices is None else self.indices.shape[0]
+
+    @property
+    def width(self) -> int:
+        return len(self.shape) * (2 * self.num_bands + 1)
+
+    def axes(self) -> list[np.ndarray]:
+        """Per axis, the features of its coordinates alone: float32 `[n, 1 + 2 K]` = [p, sin, cos].
+
+        Computed in float64 and rounded once: at band 112 a float32 phase would already be off by
+        2e-5.
+        """
+        resolution = self.max_resolution or self.shape
+        if len(resolution) != len(self.shape):
+            raise ValueError(
+                f"max_resolution={resolution} needs one value for each axis of {self.shape}"
+            )
+        features = []
+        for size, rate in zip(self.shape, resolution, strict=True):
+            coordinate = np.linspace(-1.0, 1.0, size)[:, None]
+            phase = np.pi * coordinate * np.linspace(1.0, rate / 2, self.num_bands)[None]
+            parts = (coordinate, np.sin(phase), np.cos(phase))
+            features.append(np.concatenate(parts, axis=1).astype(np.float32))
+        return features
+
+    def table(self) -> jax.Array:
+        """The dense position features, float32 `[M, width]`."""
+        if self.indices is None:
+            rows = jnp.meshgrid(*map(jnp.arange, self.shape), indexing="ij")
+            rows = [r.reshape(-1) for r in rows]
+        else:
+            rows = jnp.unravel_index(self.indices, self.shape)
+        points = [jnp.asarray(axis)[row] for axis, row in zip(self.axes(), rows, strict=True)]
+        k = self.num_bands
+        columns = [slice(0, 1), slice(1, 1 + k), slice(1 + k, 1 + 2 * k)]
+        return jnp.concatenate([p[:, c] for c in columns for p in points], axis=1)
+
+    def take(self, indices: jax.Array) -> "Fourier":
+        """The positions of the tokens at `indices` `[n]`, in that order."""
+        return self.replace(indices=indices if self.indices is None else self.indices[indices])
+
+
+@struct.dataclass
+class Table:
+    """A table of positions, usually learned: `values` is `[M, width]`, shared by the batch."""
+
+    values: jax.Array
+
+    @property
+    def num_tokens(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.values.shape[1]
+
+    def table(self) -> jax.Array:
+        """The dense positions, `[M, width]`."""
+        return self.values
+
+    def take(self, indices: jax.Array) -> "Table":
+        """The positions of the tokens at `indices` `[n]`, in that order."""
+        return Table(self.values[indices])
+
+
+Position = Fourier | Table

@@ -1,0 +1,292 @@
+"""Checkpoints: saved in the background, verified when read, a damaged one never fatal.
+
+A checkpoint is the folder `<workdir>/checkpoints/<step>` with three Orbax items:
+
+    weights    params and model_state: all that fine-tuning, evaluation and plots need
+    training   step, opt_state and the random key: with `weights`, the whole state
+    meta       JSON: step, config, seed, timer, versions, and for each array of the two items its
+               shape, dtype and checksum
+
+Orbax notices a missing or truncated file, but not a flipped bit in array data, and it casts
+silently to the dtype asked for; the list in `meta` is there for both.
+"""
+
+import importlib.metadata
+import pathlib
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from perceiver_jax.train.optimizer import path_name
+from perceiver_jax.train.state import TrainState
+from perceiver_jax.train.workdir import CHECKPOINTS
+
+WEIGHTS, TRAINING, META = "weights", "training", "meta"
+
+
+class Mismatch(ValueError):
+    """A readable checkpoint of something else: its arrays are not those asked for."""
+
+
+class Unrestorable(RuntimeError):
+    """There are checkpoints and none of them can be read."""
+
+
+def open_manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
+    """Opens a folder for saving; `keep` newest checkpoints stay. Close it.
+
+    Raises:
+      ValueError: `keep` is below 1.
+    """
+    if keep < 1:
+        raise ValueError(
+            f"config.checkpoints_kept={keep}: keep at least 1 checkpoint, or 2 to have one to fall "
+            "back to"
+        )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed process left half written
+    )
+    return ocp.CheckpointManager(directory.absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
+    """Starts saving `state` under its step; returns once the arrays have been copied.
+
+    Args:
+      manager: from `open_manager`.
+      state: its step must not be in the folder yet.
+      meta: JSON values to keep beside it; see `versions`.
+
+    Raises:
+      Exception: whatever went wrong in the background since the last save.
+    """
+    items = pack(state)
+    step = int(jax.device_get(state.step))
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+            **{META: ocp.args.JsonSave({**meta, "step": step, "arrays": describe(items)})},
+        ),
+    )
+
+
+def restore_newest(
+    directory: pathlib.Path,
+    target: TrainState,
+    *,
+    warn: Callable[[str], None],
+    set_aside: pathlib.Path | None = None,
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restores the newest checkpoint that is whole.
+
+    Args:
+      directory: of numbered checkpoints; need not exist.
+      target: a state of `jax.ShapeDtypeStruct` with shardings.
+      warn: is told of every damaged checkpoint.
+      set_aside: damaged checkpoints newer than the one restored are moved here, so that their
+        steps can be saved again; None leaves them.
+
+    Returns:
+      State and meta, or None where there is no checkpoint at all.
+
+    Raises:
+      Mismatch: the newest readable one holds other arrays.
+      Unrestorable: all are damaged (none is moved).
+    """
+    damaged = {}
+    for path in checkpoints(directory):
+        try:
+            restored = restore(path, target)
+        except Mismatch:
+            raise
+        except Exception as error:  # Orbax and TensorStore raise many types, `Exception` included
+            damaged[path] = first_line(error)
+            warn(f"checkpoint {path} is damaged, trying the one before. {damaged[path]}")
+            continue
+        for bad in damaged if set_aside else ():
+            warn(f"moved {bad} to {move_aside(bad, set_aside)}; going on from {path}")
+        return restored
+    if damaged:
+        raise Unrestorable(
+            f"no checkpoint in {directory} can be read (nothing was moved):\n  "
+            + "\n  ".join(f"{path.name}: {error}" for path, error in damaged.items())
+            + "\nPut one back from a copy, or choose another workdir to start again."
+        )
+    return None
+
+
+def restore(path: pathlib.Path, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Restores the whole state of one checkpoint, and its meta.
+
+    Raises:
+      Mismatch: other names, shapes or dtypes than `target`; all of them are listed.
+      Exception: the checkpoint is damaged.
+    """
+    items, meta = read(path, jax.eval_shape(pack, target), target)
+    key = jax.random.wrap_key_data(items[TRAINING].pop("key"))
+    return TrainState(**items[WEIGHTS], **items[TRAINING], key=key), meta
+
+
+def restore_weights(
+    source: pathlib.Path, target: TrainState, *, warn: Callable[[str], None]
+) -> tuple[dict[str, Any], pathlib.Path]:
+    """Restores parameters and model state only.
+
+    Args:
+      source: a workdir (its newest whole checkpoint is taken) or one checkpoint's folder.
+      target: as for `restore_newest`.
+      warn: is told of every damaged checkpoint.
+
+    Returns:
+      `{'params': ..., 'model_state': ...}` and the checkpoint they came from.
+
+    Raises:
+      FileNotFoundError: no checkpoint there.
+      Mismatch, Unrestorable: as above.
+    """
+    paths = [source] if (source / WEIGHTS).is_dir() else checkpoints(source / CHECKPOINTS)
+    if not paths:
+        raise FileNotFoundError(
+            f"no weights in {source}: it is neither a workdir with checkpoints nor a checkpoint "
+            f"(a folder with {WEIGHTS!r} in it)"
+        )
+    weights = {WEIGHTS: jax.eval_shape(pack, target)[WEIGHTS]}
+    errors = []
+    for path in paths:
+        try:
+            items, _ = read(path, weights, target)
+            return items[WEIGHTS], path
+        except Mismatch:
+            raise
+        except Exception as error:
+            errors.append(f"{path}: {first_line(error)}")
+            warn(f"damaged checkpoint {errors[-1]}")
+    raise Unrestorable("no checkpoint can be read:\n  " + "\n  ".join(errors))
+
+
+def checkpoints(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders of finished checkpoints, newest first."""
+    if not directory.is_dir():
+        return []
+    return sorted((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: -int(p.name))
+
+
+def versions() -> dict[str, str]:
+    """Returns the version of everything that decides what a checkpoint means."""
+    found = {"python": platform.python_version()}
+    for name in ("perceiver_jax", "jax", "flax", "optax", "orbax-checkpoint"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""  # run from a checkout that is not installed
+    return found
+
+
+def pack(state: TrainState) -> dict[str, Any]:
+    """Returns the state as the items saved; a typed key becomes the uint32 data it stands for."""
+    return {
+        WEIGHTS: {"params": state.params, "model_state": state.model_state},
+        TRAINING: {
+            "step": state.step,
+            "opt_state": state.opt_state,
+            "key": jax.random.key_data(state.key),
+        },
+    }
+
+
+def read(
+    path: pathlib.Path, shapes: dict[str, Any], target: TrainState
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads the items named in `shapes`, checks every array, returns them and the meta."""
+    sharding = target.step.sharding
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+
+        def load(**args):
+            return reader.restore(path.absolute(), args=ocp.args.Composite(**args))
+
+        meta = load(**{META: ocp.args.JsonRestore()})[META]
+        saved = {n: v for n, v in meta["arrays"].items() if n.split("/", 1)[0] in shapes}
+        check_arrays(path, saved, wanted)
+        items = load(**{name: ocp.args.StandardRestore(item) for name, item in wanted.items()})
+    items = {name: items[name] for name in shapes}
+    sums = {name: checksum for name, (_, _, checksum) in describe(items).items()}
+    wrong = [name for name, checksum in sums.items() if checksum != saved[name][2]]
+    if wrong:
+        raise OSError(f"the data of {len(wrong)} arrays has changed since it was saved: {wrong}")
+    return items, meta
+
+
+def check_arrays(path: pathlib.Path, saved: dict[str, Any], wanted: Any) -> None:
+    """Raises Mismatch, listing every array that is missing, unexpected or of another kind."""
+    expected = {n: [list(x.shape), x.dtype.name] for n, x in named_leaves(wanted)}
+    lines = [f"missing: {name} {expected[name]}" for name in expected.keys() - saved.keys()]
+    lines += [f"unexpected: {name} {saved[name][:2]}" for name in saved.keys() - expected.keys()]
+    lines += [
+        f"differs: {name} is {saved[name][:2]}, the model has {expected[name]}"
+        for name in expected.keys() & saved.keys()
+        if saved[name][:2] != expected[name]
+    ]
+    if lines:
+        raise Mismatch(
+            f"checkpoint {path} is not of this model and optimizer:\n  "
+            + "\n  ".join(sorted(lines))
+            + "\nUse the config it was made with."
+        )
+
+
+def describe(items: Any) -> dict[str, list]:
+    """Returns `{path: [shape, dtype, checksum]}` of every array."""
+    names, leaves = zip(*named_leaves(items), strict=True)
+    sums = jax.device_get(checksums(list(leaves)))
+    return {
+        name: [list(leaf.shape), leaf.dtype.name, int(checksum)]
+        for name, leaf, checksum in zip(names, leaves, sums, strict=True)
+    }
+
+
+def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    """Returns (path, leaf) pairs."""
+    return [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+@jax.jit
+def checksums(arrays: list[jax.Array]) -> list[jax.Array]:
+    """Returns a uint32 per array: the sum of its words, each times its own odd number, mod 2^32.
+
+    An odd factor keeps any single changed word visible, sums of integers do not depend on how an
+    array is spread over devices, and the work is done where the array is.
+    """
+
+    def checksum(x):
+        x = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
+        word = np.dtype(f"uint{8 * min(x.dtype.itemsize, 4)}")
+        words = jax.lax.bitcast_convert_type(x, word).astype(jnp.uint32).reshape(-1)
+        factors = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
+        return jnp.sum(words * factors, dtype=jnp.uint32)
+
+    return [checksum(x) for x in arrays]
+
+
+def first_line(error: Exception) -> str:
+    """Returns the kind of an error and the first line of what it says, which may be pages."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def move_aside(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+    """Moves a checkpoint into `folder`, under a name not taken; returns where it is now."""
+    folder.mkdir(parents=True, exist_ok=True)
+    attempt = 0
+    while (goal := folder / (f"{path.name}-{attempt}" if attempt else path.name)).exists():
+        attempt += 1
+    return path.rename(goal)

@@ -1,0 +1,215 @@
+"""What a run says: a timer that survives restarts, a progress line, metrics on disk."""
+
+import contextlib
+import json
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from perceiver_jax.train.workdir import METRICS, write_atomically
+
+# Fields of `metrics.jsonl` that differ from one run of the same thing to the next.
+TIMING = ("seconds", "examples_per_second")
+
+
+def say(text: str) -> None:
+    """Prints, in process 0 only."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Prints to stderr, in process 0 only, so that it cannot be missed."""
+    if jax.process_index() == 0:
+        print(f"WARNING: {text}", file=sys.stderr, flush=True)
+
+
+class Timer:
+    """Training time over all restarts, apart from pauses; throughput apart from compiling.
+
+    `tick` is called when a step is known to be finished. The time up to a process's first tick
+    (it compiles) counts as training but not for the throughput.
+    """
+
+    def __init__(
+        self,
+        *,
+        seconds: float = 0.0,
+        timed_seconds: float = 0.0,
+        timed_steps: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.seconds = seconds
+        self.timed_seconds = timed_seconds
+        self.timed_steps = timed_steps
+        self._clock = clock
+        self._since = clock()
+        self._first = True
+        self._window = (0.0, 0)
+
+    def tick(self) -> None:
+        """One more step is finished."""
+        passed = self._pass()
+        if not self._first:
+            self.timed_seconds += passed
+            self.timed_steps += 1
+            self._window = (self._window[0] + passed, self._window[1] + 1)
+        self._first = False
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Time in here (evaluation, saving) is not training. No step may be under way."""
+        self.seconds += self._clock() - self._since
+        try:
+            yield
+        finally:
+            self._since = self._clock()
+
+    def recent(self) -> float:
+        """Returns steps per second since the last call; the overall rate where there were none."""
+        seconds, steps = self._window
+        self._window = (0.0, 0)
+        return steps / seconds if seconds else self.overall()
+
+    def overall(self) -> float:
+        """Returns steps per second over all restarts; nan before two steps of a process."""
+        return self.timed_steps / self.timed_seconds if self.timed_seconds else math.nan
+
+    def saved(self) -> dict[str, Any]:
+        """Returns what `Timer(**saved)` goes on from."""
+        names = ("seconds", "timed_seconds", "timed_steps")
+        return {name: getattr(self, name) for name in names}
+
+    def _pass(self) -> float:
+        now = self._clock()
+        passed, self._since = now - self._since, now
+        self.seconds += passed
+        return passed
+
+
+class Log:
+    """Appends to `<workdir>/metrics.jsonl`, and to TensorBoard where asked.
+
+    A line is an object with 'step', 'kind' ('train' or 'eval') and the metrics; what is not finite
+    is written as null. A run that goes on from `step` drops later lines first, and a line that is
+    there already is not written again, so the file ends equal to that of an uninterrupted run.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, step: int, tensorboard: bool):
+        self._path = workdir / METRICS
+        self._board = open_board(workdir, step) if tensorboard and is_writer() else None
+        lines = [line for line in read_metrics(self._path) if line["step"] <= step]
+        self._there = {(line["step"], line["kind"]) for line in lines}
+        self._file = None
+        if is_writer():
+            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def has(self, step: int, kind: str) -> bool:
+        """Whether this line has been written."""
+        return (step, kind) in self._there
+
+    def write(self, step: int, kind: str, metrics: dict[str, float]) -> None:
+        """Writes one line, handed to the operating system before returning."""
+        if self.has(step, kind):
+            return
+        self._there.add((step, kind))
+        if self._file is None:
+            return
+        values = {n: v if math.isfinite(v) else None for n, v in metrics.items()}
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in metrics.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Closes the files."""
+        for file in (self._file, self._board):
+            if file:
+                file.close()
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]  # whole lines end in a newline
+
+
+def open_board(workdir: pathlib.Path, step: int) -> Any:
+    """Opens a TensorBoard writer that hides what was written after `step`.
+
+    Raises:
+      ImportError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "config.tensorboard=True needs tensorboardX: pip install 'perceiver_jax[tensorboard]', "
+            "or set it to False (metrics.jsonl is always written)"
+        ) from error
+    return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+
+def progress(
+    step: int,
+    steps: int,
+    metrics: dict[str, float],
+    *,
+    steps_per_second: float,
+    batch_size: int,
+    flops_per_example: float,
+) -> str:
+    """Returns the progress line.
+
+    Args:
+      step: steps done, of `steps`.
+      metrics: name to value.
+      steps_per_second: nan where it is not known yet.
+      batch_size: global.
+      flops_per_example: of the forward pass; a training step is counted as three.
+    """
+    parts = [f"step {step}/{steps} {step / steps:.0%}", show(metrics)]
+    if math.isfinite(steps_per_second):
+        rate = steps_per_second * batch_size
+        parts += [
+            f"{with_prefix(rate)} examples/s",
+            f"{with_prefix(3 * flops_per_example * rate, gap=' ')}FLOP/s model",
+            f"{duration((steps - step) / steps_per_second)} left",
+        ]
+    return " | ".join(parts)
+
+
+def show(metrics: dict[str, float]) -> str:
+    """Returns 'loss 0.123 accuracy 0.9'."""
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def with_prefix(value: float, *, gap: str = "") -> str:
+    """Returns '5.4k' for 5400: three digits and the SI prefix, `gap` between them."""
+    for prefix, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{gap}{prefix}"
+    return f"{value:.3g}{gap}"
+
+
+def duration(seconds: float) -> str:
+    """Returns '2h05m', '1m20s' or '9s'."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"

@@ -1,0 +1,53 @@
+"""`TrainState`: the whole of a training run as one pytree; what a checkpoint holds."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from perceiver_jax.train.task import Batch, Task
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes.
+
+    Attributes:
+      step: int32 `[]`, the number of steps done.
+      params: the model's `params` collection.
+      model_state: every other collection of the model (`batch_stats`, ...); `{}` if it has none.
+      opt_state: the optimizer's state.
+      key: typed random key `[]`. It never changes: step `n` uses `fold_in(key, n)`.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    key: jax.Array
+
+
+def create(
+    task: Task, optimizer: optax.GradientTransformation, example_batch: Batch, seed: int
+) -> TrainState:
+    """Returns the state at step 0. Pure: call it under `jax.jit` or `jax.eval_shape`.
+
+    Args:
+      task: its `model` and `prepare` are used.
+      optimizer: the transformation that `optimizer.make_optimizer` returns.
+      example_batch: an evaluation batch; only the shapes matter, zeros will do.
+      seed: the parameters and every later random number follow from it.
+    """
+    root = jax.random.key(seed)
+    batch = task.prepare(example_batch, None)
+    variables = task.model.init({"params": jax.random.fold_in(root, 0)}, batch, train=False)
+    model_state = {name: value for name, value in variables.items() if name != "params"}
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        model_state=model_state,
+        opt_state=optimizer.init(variables["params"]),
+        key=jax.random.fold_in(root, 1),
+    )

@@ -1,0 +1,182 @@
+"""The training step and the evaluation step: pure functions of a state and a batch.
+
+They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from perceiver_jax.train.state import TrainState
+from perceiver_jax.train.task import Batch, Task
+
+# What every training step reports besides the task's own metrics. All must be finite.
+VITALS = ("loss", "l2_grads", "l2_params", "l2_updates", "learning_rate")
+
+# Independent random streams of one step: each use of randomness has its number.
+STREAMS = {"prepare": 0, "dropout": 1}
+
+Metrics = dict[str, jax.Array]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    *,
+    accumulate: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns `step(state, batch) -> (state, metrics)`.
+
+    The loss is the mean of the per-example losses over the examples that `mask` keeps. With
+    `accumulate = k` the prepared batch is cut into k microbatches, gone through one after another;
+    the gradient is that of the whole batch. Two things do differ: each microbatch draws its own
+    dropout, and batch norm sees (and updates its averages with) one microbatch at a time.
+
+    Args:
+      task: supplies model, prepare, loss and metrics.
+      optimizer: gradient transformation, its state in `TrainState.opt_state`.
+      schedule: step to learning rate, only reported here.
+      accumulate: number of microbatches; the prepared batch must divide by it.
+
+    Returns:
+      A pure function. Metrics are float32 scalars: `VITALS` (the l2 norms of the gradient before
+      clipping, of the new parameters and of the update) and the task's metrics.
+    """
+    check_metric_names(task)
+
+    def microbatch_loss(params, model_state, batch, key, count):
+        """The microbatch's share of the mean loss; its new model state and metric sums."""
+        prediction, new_state = task.model.apply(
+            {"params": params, **model_state},
+            batch,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+        total, _ = masked_loss(task, prediction, batch)
+        return total / count, (dict(new_state), metric_sums(task, prediction, batch))
+
+    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
+
+    def accumulated_gradient(params, model_state, batch, key, count):
+        def body(carry, microbatch_and_index):
+            model_state, grads = carry
+            microbatch, index = microbatch_and_index
+            (loss, (model_state, sums)), new = gradient(
+                params, model_state, microbatch, jax.random.fold_in(key, index), count
+            )
+            return (model_state, jax.tree.map(jnp.add, grads, new)), (loss, sums)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        parts = (split_batch(batch, accumulate), jnp.arange(accumulate))
+        (model_state, grads), stacked = jax.lax.scan(body, (model_state, zeros), parts)
+        loss, sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
+        return (loss, (model_state, sums)), grads
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        batch = task.prepare(batch, jax.random.fold_in(key, STREAMS["prepare"]))
+        count = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+        (loss, (model_state, sums)), grads = (
+            gradient if accumulate == 1 else accumulated_gradient
+        )(
+            state.params,
+            state.model_state,
+            batch,
+            jax.random.fold_in(key, STREAMS["dropout"]),
+            count,
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": loss,
+            "l2_grads": l2(grads),
+            "l2_params": l2(params),
+            "l2_updates": l2(updates),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        } | {name: total / number for name, (total, number) in sums.items()}
+        state = state.replace(
+            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state
+        )
+        return state, metrics
+
+    return train_step
+
+
+def make_eval_step(task: Task) -> Callable[[TrainState, Batch], Sums]:
+    """Returns `step(state, batch) -> {name: (sum, count)}`, the loss among the names.
+
+    Sums and counts add up over batches, so an evaluation is exact however ragged its last batch.
+    """
+    check_metric_names(task)
+
+    def eval_step(state: TrainState, batch: Batch) -> Sums:
+        batch = task.prepare(batch, None)
+        variables = {"params": state.params, **state.model_state}
+        prediction = task.model.apply(variables, batch, train=False)
+        loss = masked_loss(task, prediction, batch)
+        return {"loss": loss} | metric_sums(task, prediction, batch)
+
+    return eval_step
+
+
+def l2(tree: Any) -> jax.Array:
+    """Returns the norm of all the arrays of a tree taken together."""
+    squares = (jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree))
+    return jnp.sqrt(sum(squares))
+
+
+def masked_loss(task: Task, prediction: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Returns the sum of the loss over the examples that `mask` keeps, and their number."""
+    mask = batch["mask"]
+    losses = task.loss(prediction, batch)
+    chex.assert_shape(losses, mask.shape)
+    kept = jnp.where(mask, losses.astype(jnp.float32), 0.0)
+    return jnp.sum(kept), jnp.sum(mask, dtype=jnp.float32)
+
+
+def metric_sums(task: Task, prediction: Any, batch: Batch) -> Sums:
+    """Returns every metric's (sum, count), as float32."""
+    return {
+        name: tuple(jnp.asarray(value, jnp.float32) for value in metric(prediction, batch))
+        for name, metric in task.metrics.items()
+    }
+
+
+def split_batch(batch: Batch, parts: int) -> Batch:
+    """Cuts each array `[B, ...]` into `[parts, B / parts, ...]`.
+
+    Row `i` goes to part `i % parts`: an array whose rows are spread over devices in runs is cut
+    within each device, so no row travels.
+
+    Raises:
+      ValueError: an array's leading axis does not divide by `parts`.
+    """
+
+    def split(path, x):
+        if x.ndim == 0 or x.shape[0] % parts:
+            raise ValueError(
+                f"batch{jax.tree_util.keystr(path)} of shape {x.shape} does not divide into "
+                f"{parts} microbatches: make config.batch_size a multiple of config.accumulate"
+            )
+        return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree_util.tree_map_with_path(split, batch)
+
+
+def check_metric_names(task: Task) -> None:
+    """Raises ValueError where a metric of the task has the name of something always reported."""
+    taken = sorted(set(VITALS) & set(task.metrics))
+    if taken:
+        raise ValueError(f"Task.metrics: {taken} are reported by every step already; rename them")
+
+
+def divide(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Returns sum / count by name; nan where nothing was counted."""
+    return {n: float(s) / float(c) if c else float("nan") for n, (s, c) in sums.items()}

@@ -1,0 +1,48 @@
+"""`Task`: everything the training loop knows about an experiment."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+Batch = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What an experiment hands to the loop. `experiments/<name>.py` builds one from a config.
+
+    Attributes:
+      model: `model.init({'params': key}, batch, train=False)` and `model.apply(variables, batch,
+        train=...)` give variables and a prediction; called with a *prepared* batch. In training
+        there is one random stream, 'dropout', and every collection but `params` may change.
+        Initialised with an evaluation batch of zeros: parameters depend on shapes only. Layers
+        scanned over lie below a path `layers/` (see `optimizer.STACKED`).
+      train_data: `train_data(start_step)` yields this process's part of the global batches
+        `start_step, start_step + 1, ...` without end, as dicts of numpy arrays. It is read two
+        batches ahead. `close()` is called at the end where it has one.
+      eval_data: `eval_data()` yields this process's part of every evaluation batch, the last one
+        padded, `batch["mask"]` False on padding. Every process yields as many. Closed likewise.
+      prepare: `prepare(batch, key)` runs on the device inside the compiled step: uint8 to float,
+        targets, mixing. Once per step, on the whole global batch; keeps `mask`, and axis 0 of
+        every array counts examples. `key` is None in evaluation (nothing random).
+      loss: `loss(prediction, batch) -> [B]`, one value per example; the loop applies the mask.
+      metrics: name to `metric(prediction, batch) -> (sum, count)`, masked. 'loss' and the names in
+        `step.VITALS` are taken.
+      flops_per_example: forward FLOPs of the textbook model for one example, multiply and add
+        counted apart (the papers' convention).
+      plots: `plots(variables, num_examples)` gives figures by name; not used by the loop.
+      description: lines printed once at the start (data pipelines, model size).
+    """
+
+    model: nn.Module
+    train_data: Callable[[int], Iterator[Batch]]
+    eval_data: Callable[[], Iterator[Batch]]
+    prepare: Callable[[Batch, jax.Array | None], Batch]
+    loss: Callable[[Any, Batch], jax.Array]
+    metrics: Mapping[str, Callable[[Any, Batch], tuple[jax.Array, jax.Array]]]
+    flops_per_example: float
+    plots: Callable[[Any, int], Mapping[str, Any]] = lambda variables, num_examples: {}
+    description: tuple[str, ...] = ()

@@ -1,0 +1,50 @@
+"""Package metadata. Tool settings live in pyproject.toml."""
+
+import pathlib
+
+import setuptools
+
+setuptools.setup(
+    name="perceiver_jax",
+    version="0.1.0",
+    description="Perceiver and Perceiver IO in JAX and Flax: one architecture, any modality.",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.15",
+    packages=setuptools.find_packages(include=["perceiver_jax*", "configs*", "experiments*"]),
+    install_requires=[
+        "absl-py>=2.1,<3",
+        "array_record>=0.8,<0.9",
+        "chex>=0.1.90,<0.2",
+        "flax>=0.12,<0.13",
+        "grain>=0.2.18,<0.3",
+        "importlib_resources>=6,<8",  # tensorflow-datasets imports it without declaring it
+        "jax>=0.10,<0.13",
+        "matplotlib>=3.9,<4",
+        "ml-collections>=1.1,<2",
+        "numpy>=2,<3",
+        "opencv-python-headless>=4.10,<6",
+        "optax>=0.2.5,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=11,<14",
+        "scikit-learn>=1.5,<2",
+        "tensorflow-datasets>=4.9.10,<5",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6.100,<7",
+            "ipykernel>=6.29,<8",
+            "nbclient>=0.10,<0.12",
+            "nbformat>=5.10,<6",
+            "pytest>=8.3,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff==0.17.6",
+        ],
+        "pretrained": ["safetensors>=0.5,<1"],
+        "tensorboard": ["tensorboardX>=2.6,<3"],
+        "prepare": ["tensorflow>=2.20,<3"],
+        "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "cuda": ["jax[cuda13]>=0.10,<0.13"],
+    },
+)

@@ -1,0 +1,275 @@
+"""Every config, tiny, through the real data and the real loop; and the command lines."""
+
+import importlib
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import ml_collections
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from tfds_files import write_tfds
+
+from configs import common, digits
+from experiments import image, plot
+from perceiver_jax.train import loop
+from perceiver_jax.train.workdir import load_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+FILES = sorted(
+    p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common")
+)
+MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
+ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """TFDS directories of 12 + 12 random images: mnist, cifar10, imagenet2012 (JPEG, any size)."""
+    folder, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
+
+    def examples(shape, kind, classes):
+        sizes = [shape or (*rng.integers(20, 90, 2), 3) for _ in range(12)]
+        return [
+            (rng.integers(0, 256, s, np.uint8), kind, int(rng.integers(classes))) for s in sizes
+        ]
+
+    for name, version, shape, kind, classes, test in (
+        ("mnist", "3.0.1", (28, 28, 1), "PNG", 10, "test"),
+        ("cifar10", "3.0.2", (32, 32, 3), "PNG", 10, "test"),
+        ("imagenet2012", "5.1.0", None, "JPEG", 1000, "validation"),
+    ):
+        splits = {split: examples(shape, kind, classes) for split in ("train", test)}
+        write_tfds(folder, name, version, splits)
+    return str(folder)
+
+
+def tiny(name, data_dir):
+    file, _, variant = name.partition(":")
+    config = MODULES[file].get_config(f"{variant}:tiny")
+    config.data.data_dir = data_dir
+    return config.lock()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, monkeypatch):
+    config = tiny(name, data_dir)
+    with config.unlocked():
+        config.data.planted = 1  # an unused field, which must be found
+    seen, recording = set(), [True]
+    sections = {id(config): "config"}
+    for key, value in config.iteritems():
+        if isinstance(value, ml_collections.ConfigDict):
+            sections[id(value)] = f"config.{key}"
+    get, to_json = ml_collections.ConfigDict.__getitem__, ml_collections.ConfigDict.to_json
+
+    def record(self, key):
+        if recording[0] and id(self) in sections:
+            seen.add(f"{sections[id(self)]}.{key}")
+        return get(self, key)
+
+    def unrecorded(self, *args, **kwargs):  # writing the config down is not using it
+        recording[0] = False
+        try:
+            return to_json(self, *args, **kwargs)
+        finally:
+            recording[0] = True
+
+    monkeypatch.setattr(ml_collections.ConfigDict, "__getitem__", record)
+    monkeypatch.setattr(ml_collections.ConfigDict, "to_json", unrecorded)
+    experiment = importlib.import_module(f"experiments.{config.experiment}")
+    result = loop.train(experiment.make_task(config), config, tmp_path)
+    monkeypatch.undo()
+
+    assert result["step"] == 2 and np.isfinite(result["loss"])
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    # `model` is passed on as keyword arguments, of which an unknown one raises.
+    wanted = {
+        f"{path}.{key}"
+        for section, path in [(config, "config"), *((config[s], f"config.{s}") for s in SECTIONS)]
+        for key in section
+    }
+    assert wanted - seen == {"config.data.planted"}
+
+
+SECTIONS = ("data", "optimizer", "start")
+
+
+def test_two_steps_learn_something(data_dir, tmp_path):
+    """A check on the check above: with a learning rate of zero the parameters stay."""
+    results = []
+    for rate in (0.0, 1e-2):
+        config = tiny("mnist:standard", data_dir)
+        with config.unlocked():
+            config.optimizer.learning_rate = rate
+        results.append(loop.train(image.make_task(config), config, tmp_path / str(rate)))
+    assert results[0]["loss"] != results[1]["loss"]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_config_docstrings_are_the_experiments_record(name):
+    text = MODULES[name.partition(":")[0]].__doc__
+    assert "python -m experiments.run" in text
+    assert f"`{name.partition(':')[2]}`" in text or name.partition(":")[2] in ("standard", "pixels")
+
+
+def test_unknown_variants_are_named():
+    with pytest.raises(ValueError, match="'nonsense:tiny' is none of"):
+        digits.get_config("nonsense:tiny")
+    assert common.parse("", ("a", "b")) == ("a", False)
+    assert common.parse("tiny", ("a", "b")) == ("a", True)
+    assert common.parse("b:tiny", ("a", "b")) == ("b", True)
+
+
+def test_batch_size_sets_the_length_of_the_imagenet_recipe():
+    config = MODULES["imagenet"].get_config("fourier")
+    assert config.steps == 1_281_167 * 110 // 1024
+    config.batch_size = 512
+    assert config.steps == 1_281_167 * 110 // 512
+
+
+def test_a_permuted_image_is_the_same_to_a_perceiver_and_not_to_a_convolution(data_dir):
+    def change(name):
+        plain, permuted = (tiny(n, data_dir) for n in name)
+        task, other = image.make_task(plain), image.make_task(permuted)
+        batch = task.prepare(next(task.eval_data()), None)
+        variables = task.model.init(jax.random.key(0), batch, train=False)
+        logits = [t.model.apply(variables, batch, train=False) for t in (task, other)]
+        return np.abs(logits[0] - logits[1]).max()
+
+    assert change(("cifar10:pixels", "cifar10:permuted")) < 1e-5
+    assert change(("cifar10:conv", "cifar10:conv_permuted")) > 1e-3
+
+
+def test_mock_imagenet_trains(tmp_path):
+    """With TFDS's own stand-in, which needs TensorFlow to make its images."""
+    pytest.importorskip("tensorflow")
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=12):
+        config = MODULES["imagenet"].get_config("fourier:tiny")
+        assert loop.train(image.make_task(config), config, tmp_path)["step"] == 2
+
+
+def command(*args, check=True):
+    """Runs a command line of the project in a process of its own, on one device."""
+    env = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "HOME": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", *args],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """A short run of the first command of the README, by its command line."""
+    workdir = tmp_path_factory.mktemp("digits")
+    run = ("experiments.run", "--config=configs/digits.py", f"--workdir={workdir}")
+    settings = ("--config.steps=240", "--config.eval_every=120")
+    return workdir, (*run, *settings), command(*run, *settings)
+
+
+def test_the_main_job_learns_and_reports(digits_run):
+    workdir, _, done = digits_run
+    assert "digits[train] 1437 examples | shuffle(seed 0) | affine(8, 0.08, 0.6)" in done.stdout
+    assert "examples/s" in done.stdout and "FLOP/s model" in done.stdout and "left" in done.stdout
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["accuracy"] > 0.7, "240 steps reach 0.9; chance is 0.1"
+    assert {"loss", "step", "seconds", "commit", "device"} <= set(result)
+    kinds = [json.loads(line)["kind"] for line in (workdir / "metrics.jsonl").open()]
+    assert kinds.count("eval") == 2 and kinds.count("train") == 4
+
+
+def test_the_same_command_again_and_eval_give_the_same_result(digits_run):
+    workdir, args, _ = digits_run
+    first = json.loads((workdir / "result.json").read_text())
+    (workdir / "result.json").unlink()
+    assert "finished" in command(*args).stdout
+    assert json.loads((workdir / "result.json").read_text())["loss"] == first["loss"]
+    (workdir / "result.json").unlink()
+    command(*args, "--mode=eval")
+    again = json.loads((workdir / "result.json").read_text())
+    assert (again["loss"], again["accuracy"]) == (first["loss"], first["accuracy"])
+    assert again["step"] == 240
+
+
+def test_another_config_is_refused_with_the_field(digits_run):
+    _, args, _ = digits_run
+    done = command(*args, "--config.optimizer.learning_rate=0.5", check=False)
+    assert done.returncode == 1
+    assert "config.optimizer.learning_rate: 0.002 -> 0.5" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--config.optimizer.learnin_rate=1", 'Did you mean "learning_rate"'),
+        ("--config.steps=many", "steps"),
+        ("--config.data.train=decode | keeep('image')", "unknown transform 'keeep'"),
+    ],
+)
+def test_typos_are_named(setting, message, tmp_path):
+    args = ("experiments.run", "--config=configs/digits.py", f"--workdir={tmp_path}/x", setting)
+    done = command(*args, check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_tells_how():
+    done = command("experiments.run", "--help", check=False)
+    assert "--config=configs/digits.py --workdir=runs/digits" in done.stdout
+    assert "Exit codes" in done.stdout
+
+
+def test_pictures_of_a_run(digits_run):
+    workdir, _, _ = digits_run
+    done = command("experiments.plot", f"--workdir={workdir}", "--examples=10")
+    names = {"training.png", "predictions.png", "attention_cross_attend.png"}
+    assert {pathlib.Path(line).name for line in done.stdout.splitlines()} == names
+    for name in names:
+        assert (workdir / "plots" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_need_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        plot.draw(tmp_path, num_examples=1)
+
+
+def test_a_config_survives_its_json(digits_run):
+    workdir, _, _ = digits_run
+    config = load_config(workdir)
+    assert config.optimizer.no_decay == ("bias$", "norm")
+    assert config.model.input.max_resolution == ()
+    assert config.model.encoder.self_attend_qk_channels is None
+
+
+def test_attention_maps_are_put_back_in_their_places():
+    """Permuted tokens: each weight must land on the pixel that its token came from."""
+    config = digits.get_config("permuted:tiny")
+    task = image.make_task(config)
+    batch = task.prepare(next(task.eval_data()), None)
+    tokens = task.model.input.apply({}, batch, train=False)
+    brightness = np.asarray(tokens.content)[..., 0][:, None, None]  # [B, 1 head, 1 latent, M]
+    maps = image.to_grid(brightness, tokens.position, (8, 8))
+    np.testing.assert_array_equal(maps[:, 0], np.asarray(batch["image"])[..., 0])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "colabs").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_run(path, monkeypatch, tmp_path):
+    monkeypatch.setenv("PERCEIVER_JAX_QUICK", "1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), (
+        "commit notebooks without output"
+    )
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()

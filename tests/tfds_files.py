@@ -1,0 +1,46 @@
+"""Writes a prepared TFDS dataset byte for byte, without TensorFlow."""
+
+import io
+import json
+
+import numpy as np
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+
+def write_tfds(directory, name, version, splits, *, shards=1, file_format="array_record"):
+    """Writes the files of `tfds build`: splits = {name: [(image, image format, label)]}."""
+    folder = directory / name / version
+    folder.mkdir(parents=True)
+    infos = []
+    for split, examples in splits.items():
+        parts = np.array_split(np.arange(len(examples)), shards)
+        for shard, numbers in enumerate(parts):
+            path = folder / f"{name}-{split}.{file_format}-{shard:05}-of-{shards:05}"
+            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+            for number in numbers:
+                writer.write(serialized(*examples[number], f"{split}_{number}"))
+            writer.close()
+        infos.append(
+            {
+                "name": split,
+                "shardLengths": [str(len(numbers)) for numbers in parts],
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            }
+        )
+    info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
+
+
+def serialized(image, kind, label, file_name):
+    """A tf.train.Example."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, kind)
+    example = tf_example_pb2.Example()
+    feature = example.features.feature
+    feature["image"].bytes_list.value.append(buffer.getvalue())
+    feature["label"].int64_list.value.append(label)
+    feature["file_name"].bytes_list.value.append(file_name.encode())
+    return example.SerializeToString()
