@@ -19,7 +19,7 @@ VARIANTS = ("pixels", "permuted", "conv", "conv_permuted")
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = common.base(batch_size=128, steps=50_000 * 10 // 128)
+    config = common.base(batch_size=64, steps=50_000 * 8 // 64)
     config.eval_every = 1000
     config.checkpoint_every = 1000
     config.data = common.data(
@@ -32,12 +32,13 @@ def get_config(variant: str = ""):
     config.data.label_smoothing = 0.1
     config.model = {
         "dtype": "float32",
-        "input": common.pixels(num_bands=16),
+        "input": common.pixels(num_bands=8),
         "encoder": common.encoder(
-            num_latents=64,
+            num_latents=32,
             latent_channels=128,
-            num_blocks=2,
+            num_blocks=1,
             num_self_attends_per_block=3,
+            num_cross_attend_heads=4,
             num_self_attend_heads=4,
             cross_attend_qk_channels=64,
             cross_attend_v_channels=64,
@@ -48,12 +49,12 @@ def get_config(variant: str = ""):
     }
     config.optimizer = common.optimizer(
         "adamw",
-        1e-3,
+        2e-3,
         {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
         reference_batch_size=0,
         b2=0.99,
         weight_decay=0.05,
-        clip_norm=1.0,
+        clip_norm=10.0,
     )
     if name.startswith("conv"):
         config.model.input = common.conv_stem(channels=64, num_bands=8)

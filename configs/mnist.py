@@ -19,24 +19,25 @@ VARIANTS = ("standard", "permuted")
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = common.base(batch_size=128, steps=60_000 * 10 // 128)
+    config = common.base(batch_size=64, steps=60_000 * 12 // 64)
     config.eval_every = 1000
     config.checkpoint_every = 1000
     config.data = common.data(
         "mnist",
-        train="decode | affine(10, 0.1, 2) | keep('image', 'label')",
+        train="decode | affine(8, 0.08, 1.5) | keep('image', 'label')",
         evaluate="decode | keep('image', 'label')",
     )
     config.data.in_memory = True
     config.data.mean, config.data.std = (33.3,), (78.6,)
     config.model = {
         "dtype": "float32",
-        "input": common.pixels(num_bands=16),
+        "input": common.pixels(num_bands=6),
         "encoder": common.encoder(
             num_latents=32,
             latent_channels=128,
-            num_blocks=2,
+            num_blocks=1,
             num_self_attends_per_block=3,
+            num_cross_attend_heads=4,
             num_self_attend_heads=4,
             cross_attend_qk_channels=32,
             cross_attend_v_channels=32,
@@ -47,12 +48,12 @@ def get_config(variant: str = ""):
     }
     config.optimizer = common.optimizer(
         "adamw",
-        1e-3,
+        2e-3,
         {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
         reference_batch_size=0,
         b2=0.99,
         weight_decay=0.05,
-        clip_norm=1.0,
+        clip_norm=10.0,
     )
     if name == "permuted":
         config.model.input.permutation_seed = 0
