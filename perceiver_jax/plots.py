@@ -42,7 +42,8 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
+        axes.margins(y=0.15)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
             axes.legend(fontsize=7)
     return figure
 
@@ -97,7 +98,7 @@ def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -
     focus = maps.max(axis=(2, 3)).mean(axis=0)  # [N]
     chosen = np.sort(np.argsort(-focus, kind="stable")[:max_latents])
     columns = len(chosen) + 2
-    figure = Figure(figsize=(1.3 * columns, 1.45 * len(images)), layout="constrained")
+    figure = Figure(figsize=(1.3 * columns, 1.25 * len(images) + 0.3), layout="constrained")
     for row, (image, weights) in enumerate(zip(images, maps, strict=True)):
         panels = [("image", None), *((f"latent {n}", weights[n]) for n in chosen)]
         panels.append(("mean of all", weights.mean(axis=0)))

@@ -1,4 +1,8 @@
-"""Every test sees 8 devices, simulated on the CPU, and implicit rank promotion is an error."""
+"""Every test sees 8 devices, simulated on the CPU, and implicit rank promotion is an error.
+
+Tests start the same programs again and again, some in processes of their own: each is compiled once
+a session, in a cache that all of them share.
+"""
 
 import os
 
@@ -8,5 +12,22 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """The folder of this session's compiled programs, shared by its worker processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    return folder

@@ -47,7 +47,7 @@ def reference(query, key, value, mask):
 sizes = st.tuples(*[st.integers(1, 5)] * 6, st.integers(0, 10**6))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(sizes, st.sampled_from([1.0, 100.0]))
 def test_attend_is_the_textbook_formula(shape, scale):
     b, h, n, m, k, v, seed = shape
@@ -56,7 +56,7 @@ def test_attend_is_the_textbook_formula(shape, scale):
     np.testing.assert_allclose(attend(query, key, value, mask=mask), expected, atol=2e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(sizes, st.data())
 def test_merging_parts_in_any_grouping_is_attending_to_all(shape, data):
     b, h, n, m, k, v, seed = shape

@@ -196,8 +196,9 @@ def test_rematerialisation_changes_memory_not_numbers(remat):
     plain, tanhs = gradient("none")
     rematted, more_tanhs = gradient(remat)
     assert more_tanhs > tanhs  # the activation is computed again in the backward pass
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain))
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(rematted), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * scale)
 
 
 def test_dropout_differs_between_layers_and_repeats():

@@ -25,7 +25,7 @@ def brute_force(shape, bands, resolution):
     return np.array(rows)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(1, 5), st.booleans())
 def test_fourier_table_is_its_definition(shape, bands, own_resolution):
     resolution = tuple(shape) if own_resolution else tuple(7 * n for n in shape)

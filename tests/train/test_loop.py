@@ -96,20 +96,23 @@ def test_a_finished_run_is_only_evaluated(finished, tmp_path, capsys):
 
 def test_evaluate(finished, tmp_path):
     workdir, result = finished
-    before = sorted(str(path) for path in workdir.rglob("*"))
-    metrics = evaluate(toy.make_task(**NET), toy.make_config(), workdir)
-    assert metrics == {"loss": result["loss"], "accuracy": result["accuracy"]}
-    assert sorted(str(path) for path in workdir.rglob("*")) == before
+    (workdir / "result.json").unlink()
+    found = evaluate(toy.make_task(**NET), toy.make_config(), workdir)
+    assert json.loads((workdir / "result.json").read_text()) == found
+    for name in ("loss", "accuracy", "step", "examples_per_second", "commit"):
+        assert found[name] == result[name]
     # Exact: the same over batches of another size, whose last one is ragged in another way.
     again = evaluate(toy.make_task(**NET, eval_batch_size=8), toy.make_config(), workdir)
-    assert again == pytest.approx(metrics, rel=1e-6)
-    # Weights of somewhere else, from a fresh workdir, which is not made.
+    for name in ("loss", "accuracy"):
+        assert again[name] == pytest.approx(result[name], rel=1e-6)
+    with pytest.raises(FileNotFoundError, match="nothing to evaluate"):
+        evaluate(toy.make_task(**NET), toy.make_config(), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    # Weights of somewhere else, in a workdir of their own.
     config = toy.make_config(start__weights=str(workdir / "checkpoints" / "4"))
     older = evaluate(toy.make_task(**NET), config, tmp_path / "new")
     assert older["loss"] == next(r["loss"] for r in lines(workdir) if r["kind"] == "eval")
-    assert not (tmp_path / "new").exists()
-    with pytest.raises(FileNotFoundError, match="nothing to evaluate"):
-        evaluate(toy.make_task(**NET), toy.make_config(), tmp_path / "new")
+    assert (tmp_path / "new" / "result.json").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
