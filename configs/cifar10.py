@@ -49,12 +49,12 @@ def get_config(variant: str = ""):
     }
     config.optimizer = common.optimizer(
         "adamw",
-        2e-3,
+        1e-3,
         {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
         reference_batch_size=0,
         b2=0.99,
         weight_decay=0.05,
-        clip_norm=10.0,
+        clip_norm=1.0,
     )
     if name.startswith("conv"):
         config.model.input = common.conv_stem(channels=64, num_bands=8)

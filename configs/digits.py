@@ -22,7 +22,7 @@ def get_config(variant: str = ""):
     config.checkpoint_every = 500
     config.data = common.data(
         "digits",
-        train="affine(8, 0.08, 0.6) | keep('image', 'label')",
+        train="keep('image', 'label')",
         evaluate="keep('image', 'label')",
     )
     config.data.in_memory = True
@@ -37,10 +37,11 @@ def get_config(variant: str = ""):
             latent_channels=64,
             num_blocks=1,
             num_self_attends_per_block=3,
-            num_cross_attend_heads=4,
+            num_cross_attend_heads=8,
             num_self_attend_heads=4,
-            cross_attend_qk_channels=32,
-            cross_attend_v_channels=32,
+            cross_attend_qk_channels=64,
+            cross_attend_v_channels=64,
+            dropout_rate=0.1,
             remat="full",
         ),
         "decoder": common.decoder(),
