@@ -42,7 +42,7 @@ class Tfds:
     def __init__(self, name: str, split: str, data_dir: str = ""):
         import tensorflow_datasets as tfds  # Slow to import, and digits does without.
 
-        builder = _prepared_builder(name, data_dir)
+        builder = _builder(name, data_dir)
         self.name = f"{name}[{split}]"
         self.channels = {
             field: feature.shape[-1]
@@ -55,8 +55,13 @@ class Tfds:
         # SkipDecoding hands over the file's bytes: OpenCV decodes faster than TFDS's PIL, and
         # off the GIL.
         decoders = dict.fromkeys(self.channels, tfds.decode.SkipDecoding())
-        self.records = builder.as_data_source(split=split, decoders=decoders)
-        files = len(builder.info.splits[split].file_instructions)
+        try:
+            self.records = builder.as_data_source(split=split, decoders=decoders)
+        except Exception as error:
+            _explain(builder, name, data_dir, error)
+            raise
+        splits = builder.info.splits  # empty under tfds.testing.mock_data
+        files = len(splits[split].file_instructions) if splits else 0
         self.at_once = _worth_reading_at_once(files, str(builder.data_path))
 
     def __len__(self) -> int:
@@ -174,16 +179,20 @@ def _digits(split: str) -> Arrays:
     return Arrays({"image": image, "label": label}, name=f"digits[{split}]")
 
 
-def _prepared_builder(name: str, data_dir: str) -> Any:
-    """The TFDS builder of a dataset that can be read, or an error that says what to run."""
+def _builder(name: str, data_dir: str) -> Any:
+    """TFDS's builder of a dataset, prepared or not."""
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder(name, data_dir=data_dir or None)
+        return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"no dataset {name!r}: neither 'digits' nor a name that tensorflow_datasets knows"
         ) from None
+
+
+def _explain(builder: Any, name: str, data_dir: str, error: Exception) -> None:
+    """Raises what to run where a dataset cannot be opened because of how it was prepared."""
     command = f"tfds build {name} --file_format=array_record"
     if data_dir:
         command += f" --data_dir={data_dir}"
@@ -191,11 +200,10 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
     if not builder.is_prepared():
         raise FileNotFoundError(
             f"{name} is not prepared: nothing in {builder.data_path}. Prepare it once:\n{remedy}"
-        )
+        ) from error
     file_format = builder.info.file_format
     if file_format is not None and not file_format.file_suffix.startswith("array_record"):
         raise FileNotFoundError(
             f"{name} in {builder.data_path} is stored as {file_format.file_suffix}, which has no "
             f"random access. Prepare it again, into another directory or over it:\n{remedy}"
-        )
-    return builder
+        ) from error
