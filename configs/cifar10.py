@@ -19,7 +19,7 @@ VARIANTS = ("pixels", "permuted", "conv", "conv_permuted")
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = common.base(batch_size=64, steps=50_000 * 8 // 64)
+    config = common.base(batch_size=64, steps=50_000 * 4 // 64)
     config.eval_every = 1000
     config.checkpoint_every = 1000
     config.data = common.data(
