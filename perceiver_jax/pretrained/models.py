@@ -78,12 +78,14 @@ def _imagenet(kind, module, image_size, num_classes, residual, encoder) -> Relea
     )
 
 
-def imagenet_learned(*, image_size=224, num_classes=1000, channels=256, **encoder) -> Released:
+def imagenet_learned(
+    *, image_size=224, num_classes=1000, channels=256, position_channels=256, **encoder
+) -> Released:
     """Learned positions. The released notebook adds no query to the answer (a port does)."""
     module = {
         "module": "image.LearnedPositions",
         "channels": channels,
-        "position_channels": channels,
+        "position_channels": position_channels,
     }
     return _imagenet("learned", module, image_size, num_classes, False, encoder)
 
