@@ -3,7 +3,7 @@
 A pickle is a program: it names functions and has them called. Here every name it may use stands for
 an object of this file, which can do nothing but collect bytes, and every other name is refused
 before anything runs. NumPy's own unpickling functions are not called either. Two dialects: NumPy
-arrays in dicts or Haiku's mappings (the official files; neither Haiku nor JAX is needed), and
+arrays in dicts or Haiku's mappings (the official files; Haiku is not needed), and
 PyTorch's zip archives (`pytorch_model.bin`; PyTorch is not needed).
 """
 
@@ -16,12 +16,12 @@ import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 
 _DTYPE = re.compile(r"[<>|=]?([fiu]\d{1,2}|b1|\?)")
 _STORAGES = {
-    "BFloat16Storage": ml_dtypes.bfloat16,
+    "BFloat16Storage": jnp.dtype("bfloat16"),
     "BoolStorage": np.bool_,
     "DoubleStorage": np.float64,
     "FloatStorage": np.float32,
