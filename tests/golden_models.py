@@ -44,6 +44,7 @@ def vectors(name: str) -> dict[str, dict[str, np.ndarray]]:
     return groups
 
 
+@functools.cache
 def released(name: str) -> pretrained.Released:
     """The model at the sizes of its reference vectors."""
     config = json.loads((directory() / "configs.json").read_text())[FILES[name]]

@@ -48,7 +48,7 @@ def to_variables(
     Raises:
       ValueError: naming every tensor that is missing, not expected, or has the wrong shape.
     """
-    shapes = _flat(released.shapes())
+    shapes = _flat(released.shapes)
     table = _table(released, shapes)
     known = {getattr(n, format) for n in table} - {""}
     problems = [
@@ -81,9 +81,7 @@ def to_variables(
             rows.setdefault(n.path, []).append(_to_ours(x, n, format, conv_kernel))
     stacked = {n.path for n in table if n.layer is not None}
     flat = {path: np.stack(r) if path in stacked else r[0] for path, r in rows.items()}
-    return jax.tree.unflatten(
-        jax.tree.structure(released.shapes()), [flat[path] for path in shapes]
-    )
+    return jax.tree.unflatten(jax.tree.structure(released.shapes), [flat[path] for path in shapes])
 
 
 def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.ndarray]:
@@ -94,7 +92,7 @@ def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.
     Raises:
       ValueError: naming every variable that the model does not have in that shape, or misses.
     """
-    shapes = _flat(released.shapes())
+    shapes = _flat(released.shapes)
     have = {path: np.asarray(x, np.float32) for path, x in _flat(variables).items()}
     problems = [f"missing: {p} {x.shape}" for p, x in shapes.items() if p not in have]
     problems += [f"unexpected: {p} {x.shape}" for p, x in have.items() if p not in shapes]

@@ -48,7 +48,7 @@ def config(released: Released) -> dict[str, Any]:
     Bands, classes of padding and some widths are constants of the port: it reads an export at
     other than the released values of those only into a model that was changed accordingly.
     """
-    shapes = released.shapes()["params"]
+    shapes = released.shapes["params"]
     spec, sizes = released.spec, released.spec["encoder"]
     kernel = shapes["encoder"]["cross_attend"]["attention"]["key"]["kernel"]
     latents = shapes["encoder"]["latents"].shape

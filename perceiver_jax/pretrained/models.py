@@ -13,6 +13,7 @@ Where code and paper differ these are the code's: the sizes of the released weig
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ class Released:
         """The model."""
         return perceiver.build(self.spec)
 
+    @functools.cached_property
     def shapes(self) -> Any:
         """The variables' shapes and types: those of `init`, computed without any array."""
         model = self.build()

@@ -28,7 +28,7 @@ def small():
     batch = {"frames": jax.random.normal(jax.random.key(1), (2, 2, 4, 6, 3))}
     variables = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False))()
     variables["params"]["output"]["flow"]["kernel"] += 0.1  # zero at the start
-    return model, batch, variables
+    return jax.jit(model.apply, static_argnames=("train", "method")), batch, variables
 
 
 def test_patches_are_three_by_three_with_zeros_outside():
@@ -44,16 +44,15 @@ def test_patches_are_three_by_three_with_zeros_outside():
 
 
 def test_the_first_frame_comes_first(small):
-    model, batch, variables = small
+    apply, batch, variables = small
     kernel = variables["params"]["input"]["project"]["kernel"]
     assert kernel.shape == (54, 64)
     second = kernel.at[:27].set(0)
     variables = jax.tree.map(lambda x: second if x is kernel else x, variables)
     change = {"frames": batch["frames"].at[:, 0].add(1.0)}
 
-    @jax.jit
     def content(batch):
-        return model.apply(variables, batch, train=False, method="encode")[0].content
+        return apply(variables, batch, train=False, method="encode")[0].content
 
     np.testing.assert_array_equal(content(batch), content(change))
     other = {"frames": batch["frames"].at[:, 1].add(1.0)}
@@ -61,12 +60,12 @@ def test_the_first_frame_comes_first(small):
 
 
 def test_flow_is_in_pixels_and_starts_at_zero(small):
-    model, batch, variables = small
-    result = jax.jit(model.apply, static_argnames="train")(variables, batch, train=False)
+    apply, batch, variables = small
+    result = apply(variables, batch, train=False)
     assert result.shape == (2, 4, 6, 2) and np.any(result)
     double = flow.Flow(shape=(4, 6), scale=0.4)
     head = {"params": variables["params"]["output"]}
-    answers = jnp.ones((1, 24, SMALL.shapes()["params"]["output"]["flow"]["kernel"].shape[0]))
+    answers = jnp.ones((1, 24, SMALL.shapes["params"]["output"]["flow"]["kernel"].shape[0]))
     once = flow.Flow(shape=(4, 6)).apply(head, answers)
     np.testing.assert_allclose(double.apply(head, answers), 2 * once, rtol=1e-5)
     assert flow.Flow(shape=(4, 6)).scale == pytest.approx(0.2)
@@ -75,8 +74,7 @@ def test_flow_is_in_pixels_and_starts_at_zero(small):
 
 
 def test_chosen_pixels_are_those_of_the_whole(small):
-    model, batch, variables = small
-    run = jax.jit(model.apply, static_argnames="train")
+    run, batch, variables = small
     whole = run(variables, batch, train=False).reshape(2, 24, 2)
     indices = jnp.array([23, 5, 0])
     part = run(variables, batch, train=False, indices=indices)
@@ -84,8 +82,8 @@ def test_chosen_pixels_are_those_of_the_whole(small):
 
 
 def test_wrong_frames_are_named(small):
-    model, batch, variables = small
-    run = functools.partial(model.apply, variables, train=False)
+    apply, batch, variables = small
+    run = functools.partial(apply, variables, train=False)
     with pytest.raises(ValueError, match=r"must be \[B, 2, H, W, C\], got \(2, 1, 4, 6, 3\)"):
         jax.eval_shape(run, {"frames": batch["frames"][:, :1]})
     with pytest.raises(ValueError, match=r"20 answers are no frame of output.shape=\(4, 6\)"):
@@ -93,7 +91,7 @@ def test_wrong_frames_are_named(small):
 
 
 def test_textbook_flops():
-    model, variables = SMALL.build(), SMALL.shapes()
+    model, variables = SMALL.build(), SMALL.shapes
     run = lambda v, b: model.apply(v, b, train=False)  # noqa: E731
     batch = dict(SMALL.batch)
     assert flops.textbook(model, batch) == flops.executed(run, variables, batch)

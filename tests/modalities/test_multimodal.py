@@ -39,7 +39,8 @@ def small():
         "label": jnp.array([3, -1]),
         "video": jax.random.uniform(keys[1], (2, 2, 8, 8, 3)),
     }
-    return model, batch, jax.jit(lambda: model.init(jax.random.key(0), batch, train=False))()
+    variables = jax.jit(lambda: model.init(jax.random.key(0), batch, train=False))()
+    return jax.jit(model.apply, static_argnames=("train", "method")), batch, variables
 
 
 def test_space_to_depth_is_its_definition():
@@ -121,8 +122,8 @@ def ends(model, variables, batch):
 
 
 def test_widths_and_modalities(small):
-    model, batch, variables = small
-    tokens, queries = jax.eval_shape(functools.partial(ends, model), variables, batch)
+    _, batch, variables = small
+    tokens, queries = jax.eval_shape(functools.partial(ends, SMALL.build()), variables, batch)
     assert list(tokens) == ["audio", "label", "video"]
     widest = 16 * 3 + 3 * 5  # a block of video and its place
     assert {t.width for t in tokens.values()} == {widest + 4}
@@ -133,8 +134,8 @@ def test_widths_and_modalities(small):
 
 
 def test_the_label_is_always_masked(small):
-    model, batch, variables = small
-    run = jax.jit(lambda b: model.apply(variables, b, train=False))
+    apply, batch, variables = small
+    run = functools.partial(apply, variables, train=False)
     first, second = run(batch), run(batch | {"label": jnp.array([0, 1])})
     assert {n: x.shape for n, x in first.items()} == {
         "audio": (2, 32),
@@ -149,16 +150,18 @@ def test_the_label_is_always_masked(small):
 
 def test_chunks_of_outputs_are_those_of_the_whole(small):
     """Encode once, decode in chunks: the same as all chosen outputs at once."""
-    model, batch, variables = small
+    run, batch, variables = small
     every = {"audio": jnp.arange(8), "video": jnp.arange(128), "label": None}
-    run = jax.jit(model.apply, static_argnames=("train", "method"))
     whole = run(variables, batch, train=False, indices=every)
     tokens, latents = run(variables, batch, train=False, method="encode")
-    decode = jax.jit(
-        lambda i: model.apply(variables, tokens, latents, train=False, indices=i, method="decode")
-    )
+    decode = functools.partial(run, variables, tokens, latents, train=False, method="decode")
     parts = [
-        decode({"audio": jnp.arange(2 * i, 2 * i + 2), "video": jnp.arange(32 * i, 32 * i + 32)})
+        decode(
+            indices={
+                "audio": jnp.arange(2 * i, 2 * i + 2),
+                "video": jnp.arange(32 * i, 32 * i + 32),
+            }
+        )
         for i in range(4)
     ]
     assert set(parts[0]) == {"audio", "video"}  # the label was not asked for
@@ -193,10 +196,10 @@ def test_some_tokens_are_masked_in_training_only():
 
 
 def test_every_parameter_but_unused_mask_tokens_learns(small):
-    model, batch, variables = small
+    apply, batch, variables = small
 
     def loss(params):
-        result = model.apply({"params": params}, batch, train=False)
+        result = apply({"params": params}, batch, train=False)
         return sum(jnp.sum(x**2) for x in result.values())
 
     grads = jax.jit(jax.grad(loss))(variables["params"])

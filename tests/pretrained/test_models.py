@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from perceiver_jax import pretrained
-from perceiver_jax.pretrained import convert, names
+from perceiver_jax.pretrained import convert, huggingface, names
 
 PARAMETERS = {
     "imagenet_learned": 62_255_848,
@@ -35,7 +35,7 @@ def published(model):
 @pytest.mark.parametrize("model", PARAMETERS)
 def test_sizes_and_names(model):
     released = pretrained.released(model)
-    shapes = released.shapes()
+    shapes = released.shapes
     counts = {
         group: sum(math.prod(x.shape) for x in jax.tree.leaves(g)) for group, g in shapes.items()
     }
@@ -71,3 +71,52 @@ def test_unknown_model_and_size_are_named():
         pretrained.released("imagenet")
     with pytest.raises(TypeError, match="num_latent"):
         pretrained.released("flow", num_latent=3).build()
+
+
+def test_the_ports_configurations():
+    """What the port is configured with at the released sizes; the rest are its defaults."""
+    imagenet = {"num_latents": 512, "d_latents": 1024, "num_blocks": 8}
+    imagenet |= {"num_self_attends_per_block": 6, "num_cross_attention_heads": 1}
+    expected = {
+        "imagenet_learned": imagenet | {"d_model": 512, "image_size": 224},
+        "imagenet_fourier": imagenet | {"d_model": 261},
+        "imagenet_conv": imagenet | {"d_model": 322, "qk_channels": None, "v_channels": None},
+        "language": {
+            "num_latents": 256,
+            "d_latents": 1280,
+            "d_model": 768,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 26,
+            "num_self_attention_heads": 8,
+            "num_cross_attention_heads": 8,
+            "qk_channels": 256,
+            "v_channels": 1280,
+            "vocab_size": 262,
+            "max_position_embeddings": 2048,
+        },
+        "flow": {
+            "num_latents": 2048,
+            "d_latents": 512,
+            "d_model": 322,
+            "num_self_attends_per_block": 24,
+            "num_self_attention_heads": 16,
+            "num_cross_attention_heads": 1,
+            "train_size": [368, 496],
+        },
+        "kinetics": {
+            "num_latents": 784,
+            "d_latents": 512,
+            "d_model": 704,
+            "num_self_attends_per_block": 8,
+            "num_self_attention_heads": 8,
+            "image_size": 56,
+            "num_frames": 16,
+            "audio_samples_per_frame": 1920,
+            "samples_per_patch": 16,
+            "output_shape": [1, 16, 224, 224],
+            "output_num_channels": 512,
+        },
+    }
+    for model, fields in expected.items():
+        config = huggingface.config(pretrained.released(model))
+        assert {key: config[key] for key in fields} == fields, model
