@@ -228,7 +228,7 @@ class Perceiver(nn.Module):
 
         Args:
           indices: flat indices `[n]` of the outputs wanted, or a dict of them by modality. Each
-            query is answered by itself, so chunks of outputs are exactly parts of the whole.
+            query is answered by itself, so chunks of indices give the parts of what all give.
         """
         chosen = {} if indices is None else {"indices": indices}
         decoded = self.decoder(self.output.queries(tokens, **chosen), latents, train=train)
