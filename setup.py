@@ -40,6 +40,7 @@ setuptools.setup(
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
             "ruff==0.17.6",
+            "safetensors>=0.5,<1",
         ],
         "pretrained": ["safetensors>=0.5,<1"],
         "tensorboard": ["tensorboardX>=2.6,<3"],

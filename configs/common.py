@@ -112,6 +112,7 @@ def conv_stem(*, channels: int, num_bands: int) -> ConfigDict:
             "module": "image.ConvStem",
             "channels": channels,
             "num_bands": num_bands,
+            "max_resolution": (),  # of the Fourier bands; () is the stem's own size
             "permutation_seed": placeholder(int),
         }
     )

@@ -13,6 +13,7 @@ code: lecun-normal projections with zero biases, pre-norm with epsilon 1e-5, tan
 
 import functools
 import math
+from typing import Any
 
 import chex
 import jax
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from perceiver_jax.tokens import Tokens
+from perceiver_jax.tokens import Tokens, token_sets
 
 MASKED = -1e30  # a logit no real token has; finite, so that an empty row has no NaN gradient
 
@@ -97,6 +98,14 @@ def attend(query, key, value, *, mask=None, keep=None) -> jax.Array:
     return finish(partial(query, key, value, mask=mask, keep=keep))
 
 
+def attention_weights(query, keys, masks) -> jax.Array:
+    """The softmax over all sets of tokens together, to look at: `[B, H, N, sum of M]`."""
+    logits = [attention_logits(query, k, m) for k, m in zip(keys, masks, strict=True)]
+    batch = max(x.shape[0] for x in logits)
+    logits = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in logits]
+    return nn.softmax(jnp.concatenate(logits, axis=-1))
+
+
 def layer_norm(name: str) -> nn.Module:
     """LayerNorm over channels: epsilon 1e-5, float32, two-pass variance."""
     return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, name=name)
@@ -123,28 +132,45 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, inputs_q, inputs_kv, *, mask=None, query_mask=None, train: bool):
-        """`[B or 1, N, Cq]`, `[B, M, C]`, masks `[B, M]` and `[B or 1, N]` -> `[B, N, out]`."""
-        qk_channels = self.qk_channels or inputs_kv.shape[-1]
+        """Reads one set of tokens, or several disjoint sets in one softmax.
+
+        Args:
+          inputs_q: `[B or 1, N, Cq]`.
+          inputs_kv: `[B or 1, M, C]`, or a list of such arrays that differ in M.
+          mask: bool `[B, M]` or None; a list of them where `inputs_kv` is a list.
+          query_mask: bool `[B or 1, N]`; what a masked query reads is zero.
+
+        Returns:
+          `[B, N, out_channels]`.
+        """
+        if not isinstance(inputs_kv, list):
+            inputs_kv, mask = [inputs_kv], [mask]
+        qk_channels = self.qk_channels or inputs_kv[0].shape[-1]
         v_channels = self.v_channels or qk_channels
         for field, channels in (("qk_channels", qk_channels), ("v_channels", v_channels)):
             if channels % self.num_heads:
                 raise ValueError(f"{field}={channels} must divide by num_heads={self.num_heads}")
 
-        def heads(x, channels, name):  # [B, T, C] -> [B, H, T, channels / H]
-            x = nn.Dense(channels, dtype=self.dtype, name=name)(x)
-            return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+        def heads(xs, channels, name):  # [B, T, C] -> [B, H, T, channels / H], each
+            project = nn.Dense(channels, dtype=self.dtype, name=name)
+            split = (self.num_heads, channels // self.num_heads)
+            return [project(x).reshape(*x.shape[:2], *split).swapaxes(1, 2) for x in xs]
 
-        query = heads(inputs_q, qk_channels, "query")
-        key = heads(inputs_kv, qk_channels, "key")
-        value = heads(inputs_kv, v_channels, "value")
+        (query,) = heads([inputs_q], qk_channels, "query")
+        keys = heads(inputs_kv, qk_channels, "key")
+        values = heads(inputs_kv, v_channels, "value")
         if self.is_mutable_collection("intermediates") and not self.is_initializing():
-            self.sow("intermediates", "weights", nn.softmax(attention_logits(query, key, mask)))
-        keep = None
-        if train and self.dropout_rate:
-            shape = (key.shape[0], self.num_heads, query.shape[2], key.shape[2])
-            kept = 1 - self.dropout_rate
-            keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
-        result = attend(query, key, value, mask=mask, keep=keep).astype(self.dtype)
+            self.sow("intermediates", "weights", attention_weights(query, keys, mask))
+        results = []
+        for key, value, present in zip(keys, values, mask, strict=True):
+            keep = None
+            if train and self.dropout_rate:
+                batch = max(query.shape[0], key.shape[0])
+                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
+                kept = 1 - self.dropout_rate
+                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
+            results.append(partial(query, key, value, mask=present, keep=keep))
+        result = finish(functools.reduce(merge, results)).astype(self.dtype)
         result = result.swapaxes(1, 2).reshape(result.shape[0], -1, v_channels)  # [B, N, H V]
         if query_mask is not None:
             result = jnp.where(query_mask[..., None], result, 0)
@@ -185,9 +211,14 @@ class CrossAttention(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, queries: Tokens, inputs: Tokens, *, train: bool) -> jax.Array:
-        """Returns `[B, N, queries.width]`."""
+    def __call__(self, queries: Tokens, inputs: Any, *, train: bool) -> jax.Array:
+        """Reads `inputs`, `Tokens` or a tree of them. Returns `[B, N, queries.width]`."""
+        inputs = token_sets(inputs)
+        if len({tokens.width for tokens in inputs}) > 1:
+            widths = [tokens.width for tokens in inputs]
+            raise ValueError(f"tokens read together need one width, got {widths}: pad them")
         q = queries.dense(self.dtype)
+        norm_inputs = layer_norm("norm_inputs")
         x = Attention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
@@ -198,8 +229,8 @@ class CrossAttention(nn.Module):
             name="attention",
         )(
             layer_norm("norm_queries")(q),
-            layer_norm("norm_inputs")(inputs.dense(self.dtype)),
-            mask=inputs.mask,
+            [norm_inputs(tokens.dense(self.dtype)) for tokens in inputs],
+            mask=[tokens.mask for tokens in inputs],
             query_mask=queries.mask,
             train=train,
         )

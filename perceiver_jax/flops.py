@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import jax
 
 from perceiver_jax.perceiver import Decoder, Encoder, Perceiver
+from perceiver_jax.tokens import is_tokens, token_sets
 
 
 def linear(rows: int, inputs: int, outputs: int) -> float:
@@ -65,7 +66,9 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
         queries = model.output.queries(tokens)
         latents = jax.numpy.zeros((1, model.encoder.num_latents, model.encoder.latent_channels))
         if isinstance(model.decoder, Decoder):
-            decoded = jax.numpy.zeros((1, queries.num_tokens, queries.width))
+            decoded = jax.tree.map(
+                lambda q: jax.numpy.zeros((1, q.num_tokens, q.width)), queries, is_leaf=is_tokens
+            )
         else:
             decoded = model.decoder(queries, latents, train=False)
         model.output(decoded)
@@ -75,10 +78,17 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
         return model.init_with_output(jax.random.key(0), batch, method=ends)[0]
 
     tokens, queries = jax.eval_shape(run, batch)
-    total = executed(run, batch) + encoder(model.encoder, tokens.num_tokens, tokens.width)
+    num_tokens, width = _size(tokens)
+    total = executed(run, batch) + encoder(model.encoder, num_tokens, width)
     if isinstance(model.decoder, Decoder):
-        total += decoder(model.decoder, model.encoder, queries.num_tokens, queries.width)
+        total += decoder(model.decoder, model.encoder, *_size(queries))
     return total
+
+
+def _size(tokens) -> tuple[int, int]:
+    """How many tokens there are in all sets, and their width."""
+    sets = token_sets(tokens)
+    return sum(part.num_tokens for part in sets), sets[0].width
 
 
 def executed(function: Callable, *args) -> float:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax.attention import CrossAttention, SelfAttention
-from perceiver_jax.tokens import Tokens
+from perceiver_jax.tokens import Tokens, is_tokens
 
 # What the backward pass of a latent layer may keep instead of computing again.
 REMAT_POLICIES = {
@@ -105,8 +105,8 @@ class Encoder(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: Tokens, *, train: bool) -> jax.Array:
-        """Returns the latents, `[B, num_latents, latent_channels]`."""
+    def __call__(self, inputs: Any, *, train: bool) -> jax.Array:
+        """Reads `Tokens`, or a tree of them; returns `[B, num_latents, latent_channels]`."""
         if self.num_blocks % self.num_cross_attends:
             raise ValueError(
                 f"num_blocks={self.num_blocks} must divide by "
@@ -177,9 +177,9 @@ class Decoder(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, queries: Tokens, latents: jax.Array, *, train: bool) -> jax.Array:
-        """Returns `[B, M, queries.width]`."""
-        return CrossAttention(
+    def __call__(self, queries: Any, latents: jax.Array, *, train: bool) -> Any:
+        """Returns `[B, M, queries.width]`, or a tree of such arrays for a tree of queries."""
+        read = CrossAttention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
             v_channels=self.v_channels,
@@ -187,7 +187,9 @@ class Decoder(nn.Module):
             query_residual=self.query_residual,
             dtype=self.dtype,
             name="cross_attend",
-        )(queries, Tokens(content=latents), train=train)
+        )
+        latents = Tokens(content=latents)
+        return jax.tree.map(lambda q: read(q, latents, train=train), queries, is_leaf=is_tokens)
 
 
 class MeanPool(nn.Module):
@@ -201,19 +203,36 @@ class MeanPool(nn.Module):
 
 
 class Perceiver(nn.Module):
-    """`input` -> `encoder` -> `decoder` -> `output`; only the ends know the modality."""
+    """`input` -> `encoder` -> `decoder` -> `output`; only the ends know the modality.
+
+    Both ends may hold one and the same module, whose weights they then share (a tied embedding).
+    """
 
     input: nn.Module
     encoder: Encoder
     decoder: Decoder | MeanPool
     output: nn.Module
 
-    def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> Any:
-        """A prepared batch -> what `output` predicts (float32)."""
+    def __call__(self, batch: Mapping[str, jax.Array], *, train: bool, indices: Any = None) -> Any:
+        """A prepared batch -> what `output` predicts (float32). `indices`: see `decode`."""
+        tokens, latents = self.encode(batch, train=train)
+        return self.decode(tokens, latents, train=train, indices=indices)
+
+    def encode(self, batch: Mapping[str, jax.Array], *, train: bool) -> tuple[Any, jax.Array]:
+        """A prepared batch -> its tokens and the latents that read them."""
         tokens = self.input(batch, train=train)
-        latents = self.encoder(tokens, train=train)
-        queries = self.output.queries(tokens)
-        return self.output(self.decoder(queries, latents, train=train))
+        return tokens, self.encoder(tokens, train=train)
+
+    def decode(self, tokens: Any, latents: jax.Array, *, train: bool, indices: Any = None) -> Any:
+        """Predicts from `encode`'s result: all outputs, or those at `indices`.
+
+        Args:
+          indices: flat indices `[n]` of the outputs wanted, or a dict of them by modality. Each
+            query is answered by itself, so chunks of indices give the parts of what all give.
+        """
+        chosen = {} if indices is None else {"indices": indices}
+        decoded = self.decoder(self.output.queries(tokens, **chosen), latents, train=train)
+        return self.output(decoded, **chosen)
 
 
 def build(spec: Mapping[str, Any]) -> Perceiver:
@@ -221,8 +240,9 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
 
     Args:
       spec: `dtype` (a name, for compute) and the sections `input`, `encoder`, `decoder`, `output`,
-        each a dict of fields. `module` names the class where there is a choice: `"image.Pixels"`
-        is `perceiver_jax.modalities.image.Pixels`; a decoder is `"Decoder"` or `"MeanPool"`.
+        each a dict of fields, and `embedding` where both ends share one. `module` names the class
+        where there is a choice: `"image.Pixels"` is `perceiver_jax.modalities.image.Pixels`; a
+        decoder is `"Decoder"` or `"MeanPool"`. A field may hold modules by name (multimodal).
 
     Raises:
       ValueError: a module that does not exist, named.
@@ -230,19 +250,26 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
     """
     dtype = jnp.dtype(spec["dtype"])
 
-    def make(section: str, folder: str):
-        fields = dict(spec[section])
+    def make(section: str, fields: Mapping[str, Any], folder: str, **shared):
+        fields = dict(fields)
         path = fields.pop("module", "perceiver.Encoder")
         file, _, name = f"{folder}{path}".rpartition(".")
         try:
             module = getattr(importlib.import_module(f"perceiver_jax.{file}"), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model.{section}.module={path!r} does not exist: {error}") from error
-        return module(**fields, dtype=dtype)
+        for key, value in fields.items():
+            if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
+                parts = {k: make(f"{section}.{key}.{k}", v, folder) for k, v in value.items()}
+                fields[key] = parts
+        return module(**fields, **shared, dtype=dtype)
 
+    shared = {}
+    if "embedding" in spec:
+        shared = {"embedding": make("embedding", spec["embedding"], "modalities.")}
     return Perceiver(
-        input=make("input", "modalities."),
-        encoder=make("encoder", ""),
-        decoder=make("decoder", "perceiver."),
-        output=make("output", "modalities."),
+        input=make("input", spec["input"], "modalities.", **shared),
+        encoder=make("encoder", spec["encoder"], ""),
+        decoder=make("decoder", spec["decoder"], "perceiver."),
+        output=make("output", spec["output"], "modalities.", **shared),
     )

@@ -18,7 +18,9 @@ from flax import struct
 class Fourier:
     """Fourier features of points on a regular grid with linearly spaced frequency bands.
 
-    A point has one coordinate p in [-1, 1] per axis, both ends included, and the features
+    Of n points on an axis, point i has the coordinate p = -1 + 2 i / (n - 1), both ends included,
+    or without `endpoint` p = -1 + 2 i / n, as the released autoencoder asks for sub-sampled
+    outputs. The features are
 
         [p_1 .. p_d, sin(pi f_1 p_1) .. sin(pi f_K p_d), cos(pi f_1 p_1) .. cos(pi f_K p_d)]
 
@@ -28,12 +30,14 @@ class Fourier:
       shape: points per axis, e.g. (height, width); tokens are in row-major order.
       num_bands: K.
       max_resolution: one sampling rate per axis; empty means `shape` itself.
+      endpoint: whether the last point of an axis is at +1.
       indices: `[M]` flat indices of the points meant, in token order; None means all of them.
     """
 
     shape: tuple[int, ...] = struct.field(pytree_node=False)
     num_bands: int = struct.field(pytree_node=False)
     max_resolution: tuple[int, ...] = struct.field(pytree_node=False, default=())
+    endpoint: bool = struct.field(pytree_node=False, default=True)
     indices: jax.Array | None = None
 
     @property
@@ -57,7 +61,7 @@ class Fourier:
             )
         features = []
         for size, rate in zip(self.shape, resolution, strict=True):
-            coordinate = np.linspace(-1.0, 1.0, size)[:, None]
+            coordinate = np.linspace(-1.0, 1.0, size, endpoint=self.endpoint)[:, None]
             phase = np.pi * coordinate * np.linspace(1.0, rate / 2, self.num_bands)[None]
             parts = (coordinate, np.sin(phase), np.cos(phase))
             features.append(np.concatenate(parts, axis=1).astype(np.float32))
@@ -78,6 +82,10 @@ class Fourier:
     def take(self, indices: jax.Array) -> "Fourier":
         """The positions of the tokens at `indices` `[n]`, in that order."""
         return self.replace(indices=indices if self.indices is None else self.indices[indices])
+
+    def sample(self, indices: jax.Array) -> "Fourier":
+        """`take` without the end point: the places that sub-sampled outputs are asked at."""
+        return self.take(indices).replace(endpoint=False)
 
 
 @struct.dataclass

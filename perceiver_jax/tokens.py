@@ -1,5 +1,7 @@
 """`Tokens`: what every adapter makes and every attention reads."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,19 +14,24 @@ from perceiver_jax.position import Position
 class Tokens:
     """An array of tokens as content + position, kept apart.
 
-    Token j of example b means the concatenation `[content[b, j], position[j]]`. Positions do not
-    depend on the example. A leading axis of size 1 means "the same for every example", so learned
-    queries and latents are never copied over the batch.
+    Token j of example b means the concatenation `[content[b, j], position[j], padding]`. Positions
+    do not depend on the example. A leading axis of size 1 means "the same for every example", so
+    learned queries and latents are never copied over the batch.
+
+    Several modalities are a tree (dict, tuple) of `Tokens` of equal width, never one long array.
 
     Attributes:
       content: `[B, M, c]`, or None for tokens that are only a place (queries).
       position: describes `[M, p]`, or None for tokens without a place.
       mask: bool `[B, M]`, False where there is no token; None means all True.
+      padding: `[p]`, channels that are the same for every token: they bring a modality to the
+        width it shares with others.
     """
 
     content: jax.Array | None = None
     position: Position | None = None
     mask: jax.Array | None = None
+    padding: jax.Array | None = None
 
     def __post_init__(self):
         if self.content is None and self.position is None:
@@ -38,18 +45,20 @@ class Tokens:
     def width(self) -> int:
         """Channels of the concatenation."""
         content = 0 if self.content is None else self.content.shape[-1]
-        return content + (0 if self.position is None else self.position.width)
+        padding = 0 if self.padding is None else self.padding.shape[-1]
+        return content + (0 if self.position is None else self.position.width) + padding
 
     def dense(self, dtype: jax.typing.DTypeLike) -> jax.Array:
         """The textbook array `[B or 1, M, width]` in `dtype`."""
-        if self.position is None:
-            return self.content.astype(dtype)
-        table = self.position.table().astype(dtype)[None]
-        if self.content is None:
-            return table
-        chex.assert_equal(table.shape[1], self.content.shape[1])
-        table = jnp.broadcast_to(table, (self.content.shape[0], *table.shape[1:]))
-        return jnp.concatenate([self.content.astype(dtype), table], axis=-1)
+        parts = [] if self.content is None else [self.content]
+        if self.position is not None:
+            parts.append(self.position.table()[None])
+        chex.assert_equal(len({part.shape[1] for part in parts}), 1)
+        if self.padding is not None:
+            parts.append(self.padding[None, None])
+        shape = parts[0].shape[:2]
+        parts = [jnp.broadcast_to(x.astype(dtype), (*shape, x.shape[-1])) for x in parts]
+        return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
     def take(self, indices: jax.Array) -> "Tokens":
         """The tokens at `indices` `[n]`, in that order: a permutation or a subset."""
@@ -57,4 +66,15 @@ class Tokens:
             content=None if self.content is None else self.content[:, indices],
             position=None if self.position is None else self.position.take(indices),
             mask=None if self.mask is None else self.mask[:, indices],
+            padding=self.padding,
         )
+
+
+def is_tokens(x: Any) -> bool:
+    """Where a tree of `Tokens` ends: `jax.tree.map(function, tree, is_leaf=is_tokens)`."""
+    return isinstance(x, Tokens)
+
+
+def token_sets(tokens: Any) -> list[Tokens]:
+    """The `Tokens` of a tree of them, in alphabetical order of their names; `[tokens]` for one."""
+    return jax.tree.leaves(tokens, is_leaf=is_tokens)

@@ -17,9 +17,10 @@ from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens
 
 
-def plain_init(fan_in: int) -> nn.initializers.Initializer:
+def plain_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Truncated normal, parameter 1/sqrt(fan_in) without variance correction: plain layers."""
-    return nn.initializers.truncated_normal(1 / math.sqrt(fan_in))
+    fan_in = math.prod(shape[:-1])
+    return nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape, dtype)
 
 
 def pixel_permutation(num_pixels: int, seed: int) -> np.ndarray:
@@ -69,16 +70,16 @@ class LearnedPositions(nn.Module):
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`image [B, H, W, C]` -> H W tokens of `channels` + `position_channels`."""
         image = batch["image"]
-        batch_size, height, width, channels = image.shape
+        batch_size, height, width, _ = image.shape
         content = nn.Conv(
-            self.channels, (1, 1), kernel_init=plain_init(channels), dtype=self.dtype, name="conv"
+            self.channels, (1, 1), kernel_init=plain_init, dtype=self.dtype, name="conv"
         )(image)
         init = nn.initializers.truncated_normal(self.position_init_scale)
         size = (height * width, self.position_channels)
         table = self.param("positions", init, size)
         table = nn.Dense(
             self.position_channels,
-            kernel_init=plain_init(self.position_channels),
+            kernel_init=plain_init,
             dtype=self.dtype,
             name="project_positions",
         )(table)
@@ -93,13 +94,14 @@ class ConvStem(nn.Module):
 
     Attributes:
       channels: of the convolution.
-      num_bands: Fourier bands at the stem's output size.
+      num_bands, max_resolution: see `Fourier`, of the stem's output; () is its own size.
       permutation_seed: if not None, pixels are permuted before the stem. Positions belong to the
         stem's output, so here the experiment takes the convolution's neighbourhoods away.
     """
 
     channels: int = 64
     num_bands: int = 64
+    max_resolution: tuple[int, ...] = ()
     permutation_seed: int | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
 
@@ -117,7 +119,7 @@ class ConvStem(nn.Module):
             strides=2,
             padding="SAME",
             use_bias=False,
-            kernel_init=plain_init(49 * image.shape[-1]),
+            kernel_init=plain_init,
             dtype=self.dtype,
             name="conv",
         )(image)
@@ -127,5 +129,5 @@ class ConvStem(nn.Module):
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")  # [B, h, w, channels]
         return Tokens(
             content=x.reshape(x.shape[0], -1, self.channels),
-            position=Fourier(x.shape[1:3], self.num_bands),
+            position=Fourier(x.shape[1:3], self.num_bands, self.max_resolution),
         )

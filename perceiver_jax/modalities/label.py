@@ -1,4 +1,4 @@
-"""Class labels out: one answer for the whole input.
+"""Class labels: one answer for the whole input; and, among other modalities, one token in.
 
 References: Perceiver IO (Jaegle et al. 2022) section 3.2; Perceiver (2021) section 3.1 (mean-pool).
 """
@@ -10,6 +10,19 @@ from flax import linen as nn
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
+
+
+class OneHot(nn.Module):
+    """The label is one token without a place; a negative label (unknown) is all zeros."""
+
+    num_classes: int
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`label [B]` integers -> one token of `num_classes` channels."""
+        return Tokens(
+            content=jax.nn.one_hot(batch["label"], self.num_classes, dtype=self.dtype)[:, None]
+        )
 
 
 class Classification(nn.Module):
@@ -29,16 +42,14 @@ class Classification(nn.Module):
     def setup(self):
         init = nn.initializers.truncated_normal(self.query_init_scale)
         self.query = self.param("query", init, (1, self.query_channels))
-        self.logits = nn.Dense(
-            self.num_classes, kernel_init=plain_init(self.query_channels), dtype=self.dtype
-        )
+        self.logits = nn.Dense(self.num_classes, kernel_init=plain_init, dtype=self.dtype)
 
     def queries(self, tokens: Tokens) -> Tokens:
         """One query, whatever the input."""
         return Tokens(position=Table(self.query))
 
     def __call__(self, decoded: jax.Array) -> jax.Array:
-        """`[B, 1, query_channels]` -> float32 logits `[B, num_classes]`."""
+        """`[B, 1, channels]` -> float32 logits `[B, num_classes]`."""
         return self.logits(decoded[:, 0]).astype(jnp.float32)
 
 

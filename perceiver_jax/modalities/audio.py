@@ -1,0 +1,69 @@
+"""Sound in patches of raw samples, in and out.
+
+A batch holds `audio`: float `[B, S]` in [-1, 1], one channel.
+
+References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. I; the released autoencoder.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.position import Fourier
+from perceiver_jax.tokens import Tokens
+
+
+class Patches(nn.Module):
+    """Every `samples_per_patch` samples are a token, with its place in time.
+
+    Attributes:
+      num_bands, max_resolution: see `Fourier`, of the patches; () is their own number. The released
+        model gives the number of *samples*.
+    """
+
+    samples_per_patch: int = 16
+    num_bands: int = 192
+    max_resolution: tuple[int, ...] = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`audio [B, S]` -> S / `samples_per_patch` tokens of that many channels + positions."""
+        audio = batch["audio"].astype(self.dtype)
+        batch_size, samples = audio.shape
+        if samples % self.samples_per_patch:
+            raise ValueError(
+                f"audio of {samples} samples must divide by "
+                f"samples_per_patch={self.samples_per_patch}"
+            )
+        content = audio.reshape(batch_size, -1, self.samples_per_patch)
+        position = Fourier((content.shape[1],), self.num_bands, self.max_resolution)
+        return Tokens(content=content, position=position)
+
+
+class Samples(nn.Module):
+    """Every patch of samples from a query that is its place; places as in `video.Pixels`.
+
+    Attributes:
+      num_patches, samples_per_patch: of the clip.
+      num_bands, max_resolution: see `Fourier`.
+    """
+
+    num_patches: int
+    samples_per_patch: int = 16
+    num_bands: int = 192
+    max_resolution: tuple[int, ...] = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
+        """One query per patch, or per index in `indices [n]`."""
+        grid = Fourier((self.num_patches,), self.num_bands, self.max_resolution)
+        return Tokens(position=grid if indices is None else grid.sample(indices))
+
+    @nn.compact
+    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, n, D]` -> float32 `[B, n samples_per_patch]`, patch after patch."""
+        samples = nn.Dense(
+            self.samples_per_patch, kernel_init=plain_init, dtype=self.dtype, name="samples"
+        )(decoded)
+        return samples.astype(jnp.float32).reshape(decoded.shape[0], -1)

@@ -1,0 +1,118 @@
+"""Several modalities together: read in one softmax, answered by one decoder.
+
+Learned padding channels bring every modality to one width. The long array of all their tokens is
+never built: the inputs are a dict of `Tokens` that attention merges, and so are the queries, each
+of which is answered by itself.
+
+References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. B, I; the released autoencoder.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.position import Table
+from perceiver_jax.tokens import Tokens
+
+
+class Inputs(nn.Module):
+    """Joins the inputs of several modalities.
+
+    Attributes:
+      modalities: an input module for each name.
+      mask_rates: for some names, the fraction of tokens that is replaced by the learned mask token
+        of the modality: 1 always, anything less in training only (rng stream `dropout`).
+      min_padding: padding channels of the widest modality.
+      init_scale: parameter of the truncated normal of padding and mask tokens.
+    """
+
+    modalities: Mapping[str, nn.Module]
+    mask_rates: Mapping[str, float]
+    min_padding: int = 4
+    init_scale: float = 0.02
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch, *, train: bool) -> dict[str, Tokens]:
+        """Returns `Tokens` of one width by name; partly masked ones also as `<name>:masked`."""
+        if unknown := sorted(set(self.mask_rates) - set(self.modalities)):
+            raise ValueError(f"mask_rates names {unknown}, not among {sorted(self.modalities)}")
+        inputs = {n: self.modalities[n](batch, train=train) for n in sorted(self.modalities)}
+        width = max(tokens.width for tokens in inputs.values()) + self.min_padding
+        init = nn.initializers.truncated_normal(self.init_scale)
+        result = {}
+        for name, tokens in inputs.items():
+            padding = self.param(f"padding_{name}", init, (width - tokens.width,))
+            mask_token = self.param(f"mask_{name}", init, (width,))
+            visible = tokens.replace(padding=padding)
+            replaced = Tokens(position=Table(jnp.tile(mask_token[None], (tokens.num_tokens, 1))))
+            rate = self.mask_rates.get(name, 0.0)
+            if rate == 1:
+                result[name] = replaced.replace(mask=tokens.mask)
+            elif rate > 0 and train:
+                shape = (tokens.content.shape[0], tokens.num_tokens)
+                chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
+                present = jnp.ones(shape, bool) if tokens.mask is None else tokens.mask
+                result[name] = visible.replace(mask=present & ~chosen)
+                result[f"{name}:masked"] = replaced.replace(mask=present & chosen)
+            else:
+                result[name] = visible
+        return result
+
+
+class Outputs(nn.Module):
+    """Answers for several modalities.
+
+    Attributes:
+      modalities: an output module for each name.
+      channels: width of the projection of all answers, which each modality's head reads.
+      min_padding: padding channels of the widest query.
+      init_scale: parameter of the padding's truncated normal.
+    """
+
+    modalities: Mapping[str, nn.Module]
+    channels: int = 512
+    min_padding: int = 2
+    init_scale: float = 0.02
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def setup(self):
+        widths = {n: self.modalities[n].queries(None).width for n in sorted(self.modalities)}
+        width = max(widths.values()) + self.min_padding
+        init = nn.initializers.truncated_normal(self.init_scale)
+        self.paddings = {
+            n: self.param(f"padding_{n}", init, (width - w,)) for n, w in widths.items()
+        }
+        self.project = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype)
+
+    def queries(self, tokens, indices: Mapping | None = None) -> dict[str, Tokens]:
+        """Queries of one width by name.
+
+        Args:
+          tokens: what `Inputs` returned, by name.
+          indices: flat indices `[n]` by name, None for all of that modality's outputs; modalities
+            without an entry are not answered. As a whole None: everything.
+        """
+        result = {}
+        for name, chosen in self._wanted(indices).items():
+            queries = self.modalities[name].queries(tokens.get(name), **chosen)
+            result[name] = queries.replace(padding=self.paddings[name])
+        return result
+
+    def __call__(self, decoded: Mapping[str, jax.Array], indices: Mapping | None = None) -> dict:
+        """`[B, n, width]` by name -> predictions by name."""
+        return {
+            name: self.modalities[name](self.project(decoded[name]), **chosen)
+            for name, chosen in self._wanted(indices).items()
+        }
+
+    def _wanted(self, indices: Mapping | None) -> dict[str, dict]:
+        """By name, the keyword arguments of the modality's module."""
+        if indices is None:
+            indices = dict.fromkeys(sorted(self.modalities))
+        if unknown := sorted(set(indices) - set(self.modalities)):
+            raise ValueError(f"indices names {unknown}, not among {sorted(self.modalities)}")
+        return {n: {} if i is None else {"indices": i} for n, i in indices.items()}

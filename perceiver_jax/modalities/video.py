@@ -1,0 +1,79 @@
+"""Video in blocks of pixels; video out pixel by pixel.
+
+A batch holds `video`: float `[B, T, H, W, C]` in [0, 1].
+
+References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. I; the released autoencoder.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.position import Fourier
+from perceiver_jax.tokens import Tokens
+
+
+def space_to_depth(video: jax.Array, block: tuple[int, int, int]) -> jax.Array:
+    """`[B, T, H, W, C]` -> `[B, T/t, H/h, W/w, t h w C]`, channels in (t, h, w, C) order."""
+    sizes = video.shape[1:4]
+    if any(size % edge for size, edge in zip(sizes, block, strict=True)):
+        raise ValueError(f"block={block} must divide the video's (T, H, W)={sizes}")
+    (frames, height, width), (t, h, w) = sizes, block
+    x = video.reshape(-1, frames // t, t, height // h, h, width // w, w, video.shape[-1])
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)  # [B, T/t, H/h, W/w, t, h, w, C]
+    return x.reshape(*x.shape[:4], -1)
+
+
+class Blocks(nn.Module):
+    """Every block of pixels is a token: its values and its place in (time, row, column).
+
+    Attributes:
+      block: (t, h, w) pixels of one token.
+      num_bands, max_resolution: see `Fourier`, of the blocks; () is their own number.
+    """
+
+    block: tuple[int, int, int] = (1, 4, 4)
+    num_bands: int = 32
+    max_resolution: tuple[int, ...] = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`video [B, T, H, W, C]` -> tokens of t h w C channels + positions."""
+        blocks = space_to_depth(batch["video"].astype(self.dtype), self.block)
+        return Tokens(
+            content=blocks.reshape(blocks.shape[0], -1, blocks.shape[-1]),
+            position=Fourier(blocks.shape[1:4], self.num_bands, self.max_resolution),
+        )
+
+
+class Pixels(nn.Module):
+    """Every pixel from a query that is its place.
+
+    All pixels have their places on the grid with both ends. Chosen pixels have them without the
+    end point, as the released autoencoder was trained and is used: to decode a whole video as it
+    does, pass all indices (in chunks).
+
+    Attributes:
+      shape: (T, H, W) of the video.
+      channels: of a pixel.
+      num_bands, max_resolution: see `Fourier`.
+    """
+
+    shape: tuple[int, int, int]
+    channels: int = 3
+    num_bands: int = 32
+    max_resolution: tuple[int, ...] = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
+        """One query per pixel, or per flat index in `indices [n]`."""
+        grid = Fourier(self.shape, self.num_bands, self.max_resolution)
+        return Tokens(position=grid if indices is None else grid.sample(indices))
+
+    @nn.compact
+    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, n, D]` -> float32 `[B, T, H, W, channels]`; at indices `[B, n, channels]`."""
+        dense = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="pixels")
+        pixels = dense(decoded).astype(jnp.float32)
+        return pixels if indices is not None else pixels.reshape(-1, *self.shape, self.channels)
