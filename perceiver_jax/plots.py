@@ -34,6 +34,7 @@ def training_curves(records: Sequence[Mapping[str, Any]]) -> Figure:
                 axes.annotate(
                     f"{values[-1]:.4g}", (steps[-1], values[-1]), (-4, 6), ha="right",
                     textcoords="offset points", fontsize=8, color="#d2691e",
+                    bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
                 )  # fmt: skip
             else:
                 axes.plot(steps, values, color="#1f77b4", alpha=0.3, lw=1)
