@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from models import apply, model
 from PIL import Image
+from small_models import apply, model
 
 from perceiver_jax import inference
 from perceiver_jax.inference import clips, files

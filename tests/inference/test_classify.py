@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from models import apply, model
+from small_models import apply, model
 
 from perceiver_jax import inference
 from perceiver_jax.inference import files, images

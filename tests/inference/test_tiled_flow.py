@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import apply, model, tiny
+from small_models import apply, model, tiny
 
 from perceiver_jax import inference
 from perceiver_jax.inference import files

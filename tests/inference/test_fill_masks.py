@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import apply, model
+from small_models import apply, model
 
 from perceiver_jax import inference
 from perceiver_jax.inference.text import read_markers
