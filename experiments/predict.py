@@ -57,10 +57,10 @@ CHUNK_SIZE = flags.DEFINE_integer(
     "chunk_size", 8192, "Video: queries answered at a time; fewer need less memory.", lower_bound=1
 )
 MAX_CLIPS = flags.DEFINE_integer(
-    "max_clips", 1, "Video: clips of the model's length (released: 16 frames); 0 for all."
+    "max_clips", 1, "Video: clips of the model's length (16 frames); 0: all.", lower_bound=0
 )
 FRAME_RATE = flags.DEFINE_float(
-    "frame_rate", 25.0, "Video: frames per second of a folder of images, and of silence."
+    "frame_rate", 25.0, "Video: frames per second where the input does not say.", lower_bound=1
 )
 
 
