@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from perceiver_jax.attention import CrossAttention, SelfAttention
 from perceiver_jax.tokens import Tokens, is_tokens
@@ -238,6 +239,8 @@ class Perceiver(nn.Module):
 def build(spec: Mapping[str, Any]) -> Perceiver:
     """Makes a `Perceiver` from plain values, as a config's `model` section holds them.
 
+    It is hashable and equal to another one of the same values: a static argument of `jax.jit`.
+
     Args:
       spec: `dtype` (a name, for compute) and the sections `input`, `encoder`, `decoder`, `output`,
         each a dict of fields, and `embedding` where both ends share one. `module` names the class
@@ -261,7 +264,9 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
         for key, value in fields.items():
             if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
                 parts = {k: make(f"{section}.{key}.{k}", v, folder) for k, v in value.items()}
-                fields[key] = parts
+                fields[key] = FrozenDict(parts)
+            elif isinstance(value, Mapping):
+                fields[key] = FrozenDict(value)
         return module(**fields, **shared, dtype=dtype)
 
     shared = {}

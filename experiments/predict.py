@@ -1,0 +1,253 @@
+"""Predicts with a released model, or with one of its kind at another size.
+
+    python -m experiments.predict --model=imagenet_conv --input=cat.jpg --input=dog.jpg \\
+        --output=predictions
+    python -m experiments.predict --model=language --output=predictions \\
+        --input='This is an incomplete sentence where some words are[MASK*9]'
+    python -m experiments.predict --model=flow --input=first.png --input=second.png \\
+        --output=predictions
+    python -m experiments.predict --model=kinetics --input=clip.mp4 --input=clip.wav \\
+        --output=predictions
+
+What is written to the folder `--output`, and printed:
+
+    imagenet_*   predictions.json: the likeliest classes of each image. With --native_size the
+                 network sees whole images at their own size (not with learned positions).
+    language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
+    flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
+    kinetics     video.gif, audio.wav and predictions.json. The video is a file or a folder of
+                 images; without a .wav of 16 bits the sound is silence. The sound starts with
+                 the video and is cut to it (released: 1,920 samples a frame).
+
+--model is a released name (its weights are fetched once and cached), or a file or folder with
+weights. --random_weights needs no weights: an untrained model, whose answers mean nothing (and
+whose flow is zero). Other sizes than the released ones:
+
+    python -m experiments.predict --model=flow --random_weights \\
+        --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from perceiver_jax import inference, pretrained
+from perceiver_jax.inference import clips, files
+from perceiver_jax.train.log import duration
+
+MODEL = flags.DEFINE_string("model", None, "A released name, or a file or folder of weights.")
+INPUT = flags.DEFINE_multi_string("input", None, "What to predict for, see above; may repeat.")
+OUTPUT = flags.DEFINE_string("output", None, "Folder of the results, made if it is not there.")
+CONFIG = config_flags.DEFINE_config_file("config", None, "Other sizes, see above.")
+RANDOM_WEIGHTS = flags.DEFINE_bool("random_weights", False, "Use an untrained model.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the random weights.")
+CONV_KERNEL = flags.DEFINE_enum(
+    "conv_kernel", None, ["OIHW", "OIWH"], "See `pretrained.load`: Hugging Face imagenet_conv."
+)
+LABELS = flags.DEFINE_string("labels", None, "Text file of class names, one a line.")
+TOP = flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
+NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.")
+MIN_OVERLAP = flags.DEFINE_integer("min_overlap", 20, "Flow: pixels that tiles share at least.")
+CHUNK_SIZE = flags.DEFINE_integer(
+    "chunk_size", 8192, "Video: queries answered at a time; fewer need less memory.", lower_bound=1
+)
+MAX_CLIPS = flags.DEFINE_integer(
+    "max_clips", 1, "Video: clips of the model's length (16 frames); 0: all.", lower_bound=0
+)
+FRAME_RATE = flags.DEFINE_float(
+    "frame_rate", 25.0, "Video: frames per second where the input does not say.", lower_bound=1
+)
+
+
+def load_model():
+    """(model, variables), as the flags say."""
+    released = None
+    if CONFIG.value is not None:
+        sizes = CONFIG.value.to_dict()
+        released = pretrained.released(sizes.pop("name"), **sizes)
+        if MODEL.value in pretrained.MODELS and MODEL.value != released.name:
+            raise ValueError(f"--model={MODEL.value}, but --config is of {released.name}")
+    if not RANDOM_WEIGHTS.value:
+        return pretrained.load(MODEL.value, model=released, conv_kernel=CONV_KERNEL.value)
+    released = released or pretrained.released(MODEL.value)
+    return inference.random_weights(released, SEED.value)
+
+
+def bar(unit: str):
+    """A progress on stderr: one line rewritten in a terminal, else a line for each tenth."""
+    start = time.monotonic()
+    terminal = sys.stderr.isatty()
+
+    def show(done: int, total: int) -> None:
+        if not terminal and done < total and done * 10 // total == (done - 1) * 10 // total:
+            return
+        spent = time.monotonic() - start
+        left = f"{duration(spent / done * (total - done))} left" if done else "compiling"
+        filled = 24 * done // total
+        line = f"[{'#' * filled}{'.' * (24 - filled)}] {done}/{total} {unit} | {left}"
+        ending = "\n" if done == total or not terminal else ""
+        print(f"\r{line:<70}" if terminal else line, end=ending, file=sys.stderr, flush=True)
+
+    return show
+
+
+def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]]:
+    """For each example its classes as records; names are refused where they are too few."""
+    if names is not None and len(names) <= labels.classes.max():
+        raise ValueError(f"--labels holds {len(names)} names, too few for {labels.classes.max()}")
+    return [
+        [
+            {"class": int(c), "probability": float(p)} | ({"name": names[c]} if names else {})
+            for c, p in zip(classes, chances, strict=True)
+        ]
+        for classes, chances in zip(*labels, strict=True)
+    ]
+
+
+def report(title: str, records: list[dict]) -> None:
+    print(title)
+    for record in records:
+        name = record.get("name", f"class {record['class']}")
+        print(f"  {record['probability']:6.1%}  {name}")
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def classify(model, variables, inputs, output, names) -> list[pathlib.Path]:
+    """Names the likeliest classes of images."""
+    images = [files.read_image(path) for path in inputs]
+    labels = inference.classify(
+        model,
+        variables,
+        images,
+        k=TOP.value,
+        native_size=NATIVE_SIZE.value,
+        progress=bar("images"),
+    )
+    records = describe(labels, names)
+    for path, record in zip(inputs, records, strict=True):
+        report(path, record)
+    write_json(output / "predictions.json", dict(zip(inputs, records, strict=True)))
+    return [output / "predictions.json"]
+
+
+def fill_masks(model, variables, inputs, output, names) -> list[pathlib.Path]:
+    """Fills in hidden bytes; `inputs` are texts or .txt files."""
+    texts = [
+        pathlib.Path(x).read_text(encoding="utf-8").removesuffix("\n") if x.endswith(".txt") else x
+        for x in inputs
+    ]
+    results = []
+    show = bar("texts")
+    show(0, len(texts))
+    for i, text in enumerate(texts):
+        results.append(inference.fill_masks(model, variables, text))
+        show(i + 1, len(texts))
+    for result in results:
+        print(result.text)
+        print("  filled in:", *map(repr, result.fills))
+    path = output / "filled.txt"
+    path.write_text("".join(f"{result.text}\n" for result in results), encoding="utf-8")
+    return [path]
+
+
+def optical_flow(model, variables, inputs, output, names) -> list[pathlib.Path]:
+    """Finds the displacement from the first image to the second."""
+    if len(inputs) != 2:
+        raise ValueError(f"optical flow needs two images, --input twice; got {len(inputs)}")
+    flow = inference.optical_flow(
+        model,
+        variables,
+        *map(files.read_image, inputs),
+        min_overlap=MIN_OVERLAP.value,
+        progress=bar("tiles"),
+    )
+    files.write_flo(output / "flow.flo", flow)
+    files.write_image(output / "flow.png", inference.flow_colours(flow))
+    lengths = np.hypot(flow[..., 0], flow[..., 1])
+    print(f"displacement: mean {lengths.mean():.2f}, largest {lengths.max():.2f} pixels")
+    return [output / "flow.flo", output / "flow.png"]
+
+
+def autoencode(model, variables, inputs, output, names) -> list[pathlib.Path]:
+    """Brings a video and its sound through the latents."""
+    if len(inputs) > 2:
+        raise ValueError(f"a video and its sound, --input twice; got {len(inputs)}")
+    frames, samples = clips.clip_lengths(model)
+    size = model.output.modalities["video"].shape[1]
+    video, rate = files.read_video(
+        inputs[0], size, max_frames=frames * MAX_CLIPS.value if MAX_CLIPS.value else None
+    )
+    count = len(video) // frames
+    if not count:
+        raise ValueError(f"{inputs[0]} has {len(video)} frames, the model needs {frames}")
+    rate = rate or FRAME_RATE.value
+    if len(inputs) == 2:
+        audio, sample_rate = files.read_wav(inputs[1])
+        if len(audio) < count * samples:
+            raise ValueError(
+                f"{inputs[1]} has {len(audio)} samples; {count * frames} frames need "
+                f"{count * samples} ({samples // frames} each)"
+            )
+    else:
+        print("no sound given: silence")
+        audio, sample_rate = np.zeros(count * samples, np.float32), round(rate * samples / frames)
+    if abs(sample_rate * frames / samples - rate) > 0.5:
+        print(
+            f"note: at {rate:g} frames/s the model reads {rate * samples / frames:g} samples/s, "
+            f"not {sample_rate}: sound and video drift apart"
+        )
+    clip = inference.autoencode(
+        model,
+        variables,
+        video[: count * frames],
+        audio[: count * samples],
+        k=TOP.value,
+        chunk_size=CHUNK_SIZE.value,
+        progress=bar("chunks"),
+    )
+    paths = [output / name for name in ("video.gif", "audio.wav", "predictions.json")]
+    files.write_gif(paths[0], clip.video, rate)
+    files.write_wav(paths[1], clip.audio, sample_rate)
+    records = describe(clip.labels, names)
+    for i, record in enumerate(records):
+        report(f"clip {i}: frames {i * frames} to {(i + 1) * frames - 1}", record)
+    write_json(paths[2], records)
+    return paths
+
+
+TASKS = {
+    "TiedLogits": fill_masks,
+    "Flow": optical_flow,
+    "Outputs": autoencode,
+    "Classification": classify,
+}
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    try:
+        names = None
+        if LABELS.value:
+            names = pathlib.Path(LABELS.value).read_text(encoding="utf-8").splitlines()
+        model, variables = load_model()
+        task = TASKS[type(model.output).__name__]
+        output = pathlib.Path(OUTPUT.value)
+        output.mkdir(parents=True, exist_ok=True)
+        for path in task(model, variables, INPUT.value, output, names):
+            print("wrote", path)
+    except (ValueError, TypeError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["model", "input", "output"])
+    app.run(main)

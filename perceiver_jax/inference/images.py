@@ -1,0 +1,88 @@
+"""ImageNet classes of images, prepared as in the official evaluation."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perceiver_jax.data import device, transforms
+from perceiver_jax.inference.programs import (
+    Progress,
+    TopK,
+    predict,
+    require,
+    require_uint8,
+    silent,
+    top_k,
+)
+from perceiver_jax.modalities import image as image_modality
+from perceiver_jax.perceiver import Perceiver
+
+READS_IMAGES = (
+    image_modality.Pixels,
+    image_modality.LearnedPositions,
+    image_modality.ConvStem,
+)
+
+
+def classify(
+    model: Perceiver,
+    variables: Any,
+    images: Sequence[np.ndarray],
+    *,
+    k: int = 5,
+    native_size: bool = False,
+    batch_size: int = 8,
+    progress: Progress = silent,
+) -> TopK:
+    """The k likeliest classes of each image.
+
+    Args:
+      images: uint8 `[H, W, 3]` each, RGB, of any sizes.
+      native_size: show the network the whole image as it is, not a resized crop; models with
+        Fourier positions can.
+      batch_size: images in one call of the model (one where `native_size`).
+      progress: called with (images done, of how many).
+
+    Raises:
+      ValueError: not such images; a model for something else; learned positions at native size.
+    """
+    require(model.input, READS_IMAGES, "classify")
+    learned = isinstance(model.input, image_modality.LearnedPositions)
+    if native_size and learned:
+        raise ValueError("native_size=True needs Fourier positions: the learned ones fit one size")
+    meaning = "an image must be uint8 [H, W, 3]"
+    images = [require_uint8(image, 3, meaning) for image in images]
+    if not native_size:
+        size = image_size(model, variables)
+        images = [prepare(image, size) for image in images]
+    step = 1 if native_size else batch_size
+    logits = []
+    progress(0, len(images))
+    for start in range(0, len(images), step):
+        batch = np.stack(images[start : start + step])
+        logits.append(predict(model, variables, {"image": device.normalize(jnp.asarray(batch))}))
+        progress(start + len(batch), len(images))
+    if not logits:
+        raise ValueError("no images")
+    return top_k(np.concatenate(jax.device_get(logits)), k)
+
+
+def image_size(model: Perceiver, variables: Any) -> int:
+    """The side of the square images that the model was trained on."""
+    module = model.input
+    if isinstance(module, image_modality.LearnedPositions):
+        return math.isqrt(variables["params"]["input"]["positions"].shape[0])
+    if not module.max_resolution:
+        raise ValueError("the model does not say its image size (input.max_resolution)")
+    stride = 4 if isinstance(module, image_modality.ConvStem) else 1
+    return module.max_resolution[0] * stride
+
+
+def prepare(image: np.ndarray, size: int) -> np.ndarray:
+    """The central 7/8 of the short side, bicubic to uint8 `[size, size, 3]`, whatever the size."""
+    example = transforms.central_crop({"image": image}, None, 224)
+    return transforms.resize(example, None, size)["image"]

@@ -1,0 +1,77 @@
+"""The compiled programs of inference: the whole model, or its two halves."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.pretrained import Released
+
+Progress = Callable[[int, int], None]
+
+
+class TopK(NamedTuple):
+    """The k likeliest classes, best first: `classes` int `[B, k]`, `probabilities` `[B, k]`."""
+
+    classes: np.ndarray
+    probabilities: np.ndarray
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def predict(model: Perceiver, variables: Any, batch: Any) -> Any:
+    """All outputs of a prepared batch."""
+    return model.apply(variables, batch, train=False)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def encode(model: Perceiver, variables: Any, batch: Any) -> tuple[Any, jax.Array]:
+    """The tokens and the latents that read them."""
+    return model.apply(variables, batch, train=False, method="encode")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decode(model: Perceiver, variables: Any, tokens: Any, latents: jax.Array, indices: Any) -> Any:
+    """The outputs at `indices`; see `Perceiver.decode`."""
+    return model.apply(variables, tokens, latents, train=False, indices=indices, method="decode")
+
+
+def random_weights(released: Released, seed: int = 0) -> tuple[Perceiver, Any]:
+    """(model, variables) of an untrained model, to try what needs no trained one."""
+    model = released.build()
+
+    @jax.jit
+    def init(key):
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(released.batch))
+        return model.init(key, batch, train=False)
+
+    return model, init(jax.random.key(seed))
+
+
+def top_k(logits: np.ndarray, k: int) -> TopK:
+    """Logits `[B, K]` -> `TopK`; all K classes if there are fewer than k."""
+    chances = np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32)))
+    order = np.argsort(-chances, axis=-1, kind="stable")[:, :k]
+    return TopK(order, np.take_along_axis(chances, order, axis=-1))
+
+
+def silent(done: int, total: int) -> None:
+    """The progress that shows nothing."""
+
+
+def require(module: Any, kinds: Any, task: str) -> None:
+    """Refuses a model that is for something else."""
+    if not isinstance(module, kinds):
+        names = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise ValueError(f"{task} needs a model with {names}, not {type(module).__name__}")
+
+
+def require_uint8(image: np.ndarray, ndim: int, meaning: str) -> np.ndarray:
+    """The array, once it is sure to be uint8 with `ndim` axes, the last one RGB."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != ndim or image.shape[-1] != 3:
+        raise ValueError(f"{meaning}, got {image.dtype} {list(image.shape)}")
+    return image

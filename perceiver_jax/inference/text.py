@@ -1,0 +1,71 @@
+"""Masked bytes of a text, filled in."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perceiver_jax.inference.programs import predict, require
+from perceiver_jax.modalities import text as text_modality
+from perceiver_jax.perceiver import Perceiver
+
+MARKER = re.compile(r"\[MASK(?:\*(\d+))?\]")
+
+
+class Filled(NamedTuple):
+    """The whole `text`, and what was put into each span (`fills`, in the order of the text)."""
+
+    text: str
+    fills: list[str]
+
+
+def fill_masks(
+    model: Perceiver,
+    variables: Any,
+    text: str,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> Filled:
+    """Hides bytes of the text and fills in the likeliest ones, each by itself.
+
+    The model does better when a hidden word's leading space is hidden too.
+
+    Args:
+      text: where `spans` is None, `[MASK]` stands for one hidden byte and `[MASK*9]` for nine.
+      spans: (start, stop) in bytes of the text's UTF-8, whose content is hidden.
+
+    Raises:
+      ValueError: nothing is hidden; a span outside the text; a text longer than the model's.
+    """
+    require(model.output, text_modality.TiedLogits, "fill_masks")
+    if spans is None:
+        ids, spans = read_markers(text)
+    else:
+        ids = text_modality.encode(text)
+    spans = sorted((int(start), int(stop)) for start, stop in spans)
+    if not spans:
+        raise ValueError("nothing to fill in: write [MASK] or [MASK*9] in the text, or give spans")
+    for start, stop in spans:
+        if not 0 <= start < stop <= len(ids):
+            raise ValueError(f"span ({start}, {stop}) is not within the text's {len(ids)} bytes")
+        ids[start:stop] = text_modality.MASK
+    padded, mask = text_modality.pad(ids, model.output.max_length)
+    batch = {"text": padded[None], "text_mask": mask[None]}
+    logits = np.asarray(predict(model, variables, batch))[0, : len(ids)]
+    reserved = text_modality.NUM_RESERVED
+    best = logits[:, reserved:].argmax(axis=-1) + reserved  # a byte, never a reserved id
+    filled = np.where(ids == text_modality.MASK, best, ids)
+    fills = [text_modality.decode(filled[start:stop]) for start, stop in spans]
+    return Filled(text_modality.decode(filled), fills)
+
+
+def read_markers(text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """A text with markers -> its ids, MASK where they stand, and their (start, stop)."""
+    parts, spans, end, length = [], [], 0, 0
+    for found in MARKER.finditer(text):
+        before = text_modality.encode(text[end : found.start()])
+        count = int(found[1] or 1)
+        spans.append((length + len(before), length + len(before) + count))
+        parts += [before, np.full(count, text_modality.MASK, np.int32)]
+        length, end = spans[-1][1], found.end()
+    return np.concatenate([*parts, text_modality.encode(text[end:])]), spans

@@ -1,0 +1,133 @@
+"""Autoencoding: encoded once, decoded in chunks; video and sound in and out."""
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from small_models import apply, model
+
+from perceiver_jax import inference
+from perceiver_jax.inference import clips, files
+from perceiver_jax.perceiver import Encoder
+
+SIZES = {"num_frames": 2, "image_size": 16}  # 512 pixels, 8 patches of 16 samples
+FRAMES, SAMPLES = 2, 128
+
+
+def clip(count=1):
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (count * FRAMES, 16, 16, 3), np.uint8)
+    return video, rng.uniform(-1, 1, count * SAMPLES).astype(np.float32)
+
+
+def whole(video, audio):
+    """Everything asked at once, at the sub-sampled outputs' places."""
+    perceiver, variables = model("kinetics", **SIZES)
+    batch = {
+        "video": video[None].astype(np.float32) / 255,
+        "audio": audio[None],
+        "label": np.array([-1]),
+    }
+    indices = {"video": np.arange(512), "audio": np.arange(8), "label": None}
+    return batch, apply(perceiver, variables, batch, indices=indices)
+
+
+@pytest.mark.parametrize("chunk_size", [200, 5])
+def test_chunks_are_parts_of_the_whole(chunk_size):
+    """512 does not divide by either: the ragged end is part of the test."""
+    batch, expected = whole(*clip())
+    net = model("kinetics", **SIZES)
+    tokens, latents = inference.programs.encode(*net, batch)
+    parts = clips.decode_in_chunks(*net, tokens, latents, chunk_size)
+    for name, shape in (("video", (512, 3)), ("audio", (8, 16)), ("label", (10,))):
+        np.testing.assert_allclose(
+            parts[name], np.reshape(expected[name], shape), rtol=0, atol=1e-5, err_msg=name
+        )
+
+
+def test_a_clip_comes_back_in_its_order():
+    video, audio = clip(2)
+    steps = []
+    result = inference.autoencode(
+        *model("kinetics", **SIZES),
+        video,
+        audio,
+        k=3,
+        chunk_size=300,
+        progress=lambda *step: steps.append(step),
+    )
+    for i in range(2):
+        _, expected = whole(video[2 * i : 2 * i + 2], audio[128 * i : 128 * i + 128])
+        pixels = np.clip(np.asarray(expected["video"])[0].reshape(2, 16, 16, 3), 0, 1) * 255
+        assert np.abs(result.video[2 * i : 2 * i + 2] - pixels).max() < 0.51
+        assert 0 < pixels.mean() < 255
+        sound = np.clip(np.asarray(expected["audio"])[0], -1, 1)
+        np.testing.assert_allclose(result.audio[128 * i : 128 * i + 128], sound, atol=1e-5)
+        chances = np.asarray(jax.nn.softmax(expected["label"][0]))
+        best = np.argsort(-chances)[:3]
+        assert result.labels.classes[i].tolist() == best.tolist()
+        np.testing.assert_allclose(result.labels.probabilities[i], chances[best], rtol=1e-4)
+    assert result.video.dtype == np.uint8
+    assert steps == [(i, 8) for i in [*range(9)]]
+
+
+def test_the_encoder_runs_once():
+    calls = []
+
+    def count(run, args, kwargs, context):
+        if isinstance(context.module, Encoder) and context.method_name == "__call__":
+            calls.append(1)
+        return run(*args, **kwargs)
+
+    with jax.disable_jit(), nn.intercept_methods(count):
+        inference.autoencode(*model("kinetics", **SIZES), *clip(), chunk_size=200)
+    assert len(calls) == 1
+
+
+def test_refusals():
+    net, (video, audio) = model("kinetics", **SIZES), clip()
+    for wrong in (video[:1], np.concatenate([video, video[:1]]), video[:0], video[:, :8]):
+        with pytest.raises(ValueError, match="a multiple of 2 frames of 16 x 16 pixels, got"):
+            inference.autoencode(*net, wrong, audio)
+    with pytest.raises(ValueError, match="2 frames go with 128 samples of sound, got 127"):
+        inference.autoencode(*net, video, audio[:-1])
+    with pytest.raises(ValueError, match=r"audio must be float \[S\], got int16"):
+        inference.autoencode(*net, video, audio.astype(np.int16))
+    with pytest.raises(ValueError, match="uint8"):
+        inference.autoencode(*net, video / 255, audio)
+    with pytest.raises(ValueError, match="chunk_size=0"):
+        inference.autoencode(*net, video, audio, chunk_size=0)
+    with pytest.raises(ValueError, match="autoencode needs a model with Outputs"):
+        inference.autoencode(*model("language"), video, audio)
+
+
+def test_videos_from_a_folder_and_gifs(tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), np.uint8)
+    for i, frame in enumerate(frames):
+        files.write_image(folder / f"{i}.png", frame)
+    video, rate = files.read_video(folder, 8)
+    np.testing.assert_array_equal(video, frames[:, :, 2:10])  # central squares, RGB
+    assert rate == 0
+    assert len(files.read_video(folder, 8, max_frames=2)[0]) == 2
+    files.write_gif(tmp_path / "a.gif", video, 25)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert (gif.n_frames, gif.size, gif.info["duration"]) == (3, (8, 8), 40)
+    (tmp_path / "no").mkdir()
+    with pytest.raises(ValueError, match="no readable video and no folder of images"):
+        files.read_video(tmp_path / "no", 8)
+    with pytest.raises(ValueError, match="does not exist"):
+        files.read_video(tmp_path / "missing.mp4", 8)
+
+
+def test_sound_files(tmp_path):
+    audio = np.array([0, 0.5, -1, 1, 2], np.float32)
+    files.write_wav(tmp_path / "a.wav", audio, 48000)
+    back, rate = files.read_wav(tmp_path / "a.wav")
+    np.testing.assert_allclose(back, np.clip(audio, -1, 1), atol=1e-4)
+    assert rate == 48000
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match="no readable WAV"):
+        files.read_wav(tmp_path / "b.wav")
