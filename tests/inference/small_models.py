@@ -26,7 +26,7 @@ def model(name: str, **overrides):
         value = rng.normal(0, 0.15, x.shape) + positive
         return jnp.asarray(np.abs(value) if positive else value, jnp.float32)
 
-    return released.build(), jax.tree_util.tree_map_with_path(draw, released.shapes())
+    return released.build(), jax.tree_util.tree_map_with_path(draw, released.shapes)
 
 
 @functools.partial(jax.jit, static_argnums=0)
