@@ -5,7 +5,7 @@ No Perceiver figure for CIFAR-10 with a recipe is published.
     tfds build cifar10 --file_format=array_record      # once; pip install 'perceiver_jax[prepare]'
     python -m experiments.run --config=configs/cifar10.py --workdir=runs/cifar10
 
-Variants: `conv` puts a convolutional stem in front (8x8 tokens in place of 32x32 pixels);
+Variants: `pixels` (the default) has 32x32 tokens; `conv` has 8x8, of a convolutional stem;
 `permuted` and `conv_permuted` reorder the pixels of every image by one fixed permutation, which the
 first kind of model cannot notice and the second must.
 
