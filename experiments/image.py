@@ -1,5 +1,6 @@
 """Image classification: a config to a `Task`. Composition only."""
 
+import contextlib
 import functools
 
 import jax
@@ -48,7 +49,7 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=data.mix_alpha,
     )
-    example = {name: x[:1] for name, x in next(iter(eval_data())).items()}
+    example = first_examples(eval_data, 1)
     prepared = jax.eval_shape(lambda: prepare(jax.tree.map(jnp.asarray, example), None))
     size = flops.textbook(model, prepared)
     return Task(
@@ -71,6 +72,12 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
+def first_examples(eval_data, count):
+    """The first examples of the evaluation, at most a batch; the readers are closed again."""
+    with contextlib.closing(eval_data()) as batches:
+        return {name: x[:count] for name, x in next(batches).items()}
+
+
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
     """uint8 `image` and `label` -> float32 `image` and `target` `[B, K]`, on the device.
 
@@ -87,9 +94,7 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
 
 def draw(model, prepare, eval_data, variables, num_examples):
     """Predictions for the first evaluation examples, and where each cross-attend looks."""
-    batches = eval_data()
-    batch = {name: x[:num_examples] for name, x in next(batches).items()}
-    batches.close()
+    batch = first_examples(eval_data, num_examples)
 
     @jax.jit
     def run(variables, batch):
