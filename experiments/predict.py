@@ -36,8 +36,8 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from perceiver_jax import inference, pretrained
-from perceiver_jax.inference import clips, files
+from perceiver_jax import files, inference, pretrained
+from perceiver_jax.inference import clips
 from perceiver_jax.train.log import duration
 
 MODEL = flags.DEFINE_string("model", None, "A released name, or a file or folder of weights.")

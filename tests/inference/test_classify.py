@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from small_models import apply, model
 
-from perceiver_jax import inference
-from perceiver_jax.inference import files, images
+from perceiver_jax import files, inference
+from perceiver_jax.inference import images
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 

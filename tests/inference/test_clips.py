@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from small_models import apply, model
 
-from perceiver_jax import inference
-from perceiver_jax.inference import clips, files
+from perceiver_jax import files, inference
+from perceiver_jax.inference import clips
 from perceiver_jax.perceiver import Encoder
 
 SIZES = {"num_frames": 2, "image_size": 16}  # 512 pixels, 8 patches of 16 samples

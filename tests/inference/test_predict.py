@@ -14,8 +14,7 @@ from absl.testing import flagsaver
 from small_models import model, tiny
 
 from experiments import predict
-from perceiver_jax import inference, pretrained
-from perceiver_jax.inference import files
+from perceiver_jax import files, inference, pretrained
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import apply, model, tiny
 
-from perceiver_jax import inference
-from perceiver_jax.inference import files
+from perceiver_jax import files, inference
 from perceiver_jax.inference.flow import tile_starts
 
 TILE = {"height": 16, "width": 24}

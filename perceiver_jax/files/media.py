@@ -1,52 +1,12 @@
-"""Images, videos, sounds and flow fields: files to arrays and back. RGB everywhere."""
+"""Video and sound files to arrays and back."""
 
-import pathlib
 import wave
 
 import cv2
 import numpy as np
 from PIL import Image
 
-FLO_MAGIC = 202021.25  # "PIEH" read as a float
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-Path = str | pathlib.Path
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Any common image -> uint8 `[H, W, 3]`.
-
-    Raises:
-      ValueError: there is no readable image.
-    """
-    data = np.frombuffer(_existing(path).read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    if image is None:
-        raise ValueError(f"{path} is no readable image")
-    return image
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 `[H, W, 3]`; the ending says the format."""
-    Image.fromarray(image).save(path)
-
-
-def read_flo(path: Path) -> np.ndarray:
-    """A Middlebury `.flo` file -> float32 `[H, W, 2]`."""
-    data = _existing(path).read_bytes()
-    if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != FLO_MAGIC:
-        raise ValueError(f"{path} is no .flo file: it does not begin with 'PIEH'")
-    width, height = (int(n) for n in np.frombuffer(data, "<i4", 2, 4))
-    if len(data) != 12 + 8 * width * height:
-        raise ValueError(f"{path} holds {len(data)} bytes, not those of {width} x {height} vectors")
-    return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
-
-
-def write_flo(path: Path, flow: np.ndarray) -> None:
-    """Writes a flow `[H, W, 2]` as Middlebury `.flo`."""
-    height, width, _ = flow.shape
-    header = np.float32(FLO_MAGIC).astype("<f4").tobytes()
-    header += np.array([width, height], "<i4").tobytes()
-    pathlib.Path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+from perceiver_jax.files.image import IMAGES, Path, existing, read_image
 
 
 def read_video(path: Path, size: int, max_frames: int | None = None) -> tuple[np.ndarray, float]:
@@ -57,7 +17,7 @@ def read_video(path: Path, size: int, max_frames: int | None = None) -> tuple[np
     Returns:
       (uint8 `[T, size, size, 3]`, frames per second or 0 where the source does not say).
     """
-    path = _existing(path)
+    path = existing(path)
     frames, rate = [], 0.0
     if path.is_dir():
         names = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
@@ -86,7 +46,7 @@ def write_gif(path: Path, video: np.ndarray, frames_per_second: float) -> None:
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
     """(the first channel of a 16-bit WAV file, float32 `[S]` in [-1, 1], samples per second)."""
     try:
-        with wave.open(str(_existing(path)), "rb") as file:
+        with wave.open(str(existing(path)), "rb") as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             data = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
@@ -104,13 +64,6 @@ def write_wav(path: Path, audio: np.ndarray, samples_per_second: int) -> None:
         file.setsampwidth(2)
         file.setframerate(samples_per_second)
         file.writeframes(data.tobytes())
-
-
-def _existing(path: Path) -> pathlib.Path:
-    path = pathlib.Path(path)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist")
-    return path
 
 
 def _square(frame: np.ndarray, size: int) -> np.ndarray:
