@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -98,20 +99,37 @@ def _worth_reading_at_once(files: int, path: str) -> bool:
     return files == 1 or "://" in path
 
 
-def load(name: str, split: str, *, data_dir: str = "", in_memory: bool = False) -> Arrays | Tfds:
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str = "",
+    in_memory: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Arrays | Tfds | Clips:
     """Opens a dataset's split.
 
     Args:
-      name: `digits` (scikit-learn's, nothing to download) or a TFDS name: `mnist`, `cifar10`,
-        `imagenet2012`, with version or config if wanted.
-      split: for digits `train` or `test`; else a TFDS split such as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default.
+      name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
+        `Clips`) or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with version or config if
+        wanted.
+      split: for digits `train` or `test`; for clips the name of a CSV file; else a TFDS split such
+        as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. The clips' folder.
       in_memory: decode everything once into arrays. For images of one size that fit.
+      options: of a source that has any (`Clips`), by name.
 
     Raises:
-      FileNotFoundError: the TFDS dataset is not prepared; says how to.
-      ValueError: an unknown name or split, or `in_memory` for images of many sizes.
+      FileNotFoundError: the dataset is not prepared; says how to.
+      ValueError: an unknown name or split, options of a source that has none, or `in_memory` for
+        images of many sizes.
     """
+    options = dict(options or {})
+    if name == "clips":
+        source = Clips(split, data_dir, **options)
+        return into_memory(source) if in_memory else source
+    if options:
+        raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
     source = Tfds(name, split, data_dir)
