@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.image import first_examples
-from perceiver_jax import flops, losses, metrics, perceiver
+from perceiver_jax import flops, losses, metrics, perceiver, plots
 from perceiver_jax.data import pipeline, sources, transforms
 from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
@@ -73,6 +73,9 @@ def make_task(config: ConfigDict) -> Task:
     example = jax.tree.map(jnp.asarray, first_examples(eval_data, 1))
     training = jax.eval_shape(prepare, example, jax.random.key(0))
     evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
+    predict = functools.partial(
+        reconstruct, hide(spec, settings.eval_hidden), settings.eval_chunk_size
+    )
     size, whole = flops.textbook(model, training), flops.textbook(model, evaluation)
     padded, raw = compression(model, evaluation)
     return Task(
@@ -83,9 +86,8 @@ def make_task(config: ConfigDict) -> Task:
         loss=functools.partial(weighted_loss, settings.loss_weights.to_dict()),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
-        predict=functools.partial(
-            reconstruct, hide(spec, settings.eval_hidden), settings.eval_chunk_size
-        ),
+        predict=predict,
+        plots=functools.partial(draw, predict, prepare, eval_data, eval_source),
         description=(
             "train: "
             + pipeline.describe(
@@ -168,6 +170,23 @@ def reconstruct(model, chunk_size, variables, batch):
     """All outputs by modality: encoded once, decoded in chunks."""
     tokens, latents = model.apply(variables, batch, train=False, method="encode")
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
+
+
+def draw(predict, prepare, eval_data, source, variables, num_examples):
+    """The first clips of the evaluation above what the model makes of them, at most four."""
+    batch = first_examples(eval_data, min(num_examples, 4))
+    decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
+    names = dict(enumerate(getattr(source, "classes", ())))
+    guesses = np.argmax(decoded["label"], axis=-1)
+    titles = [
+        f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"
+        for label, guess in zip(batch["label"], guesses, strict=True)
+    ]
+    video = (np.clip(decoded["video"], 0, 1) * 255).round().astype(np.uint8)
+    figure = plots.reconstructions(
+        batch["video"], video, batch["audio"], np.asarray(decoded["audio"]), titles
+    )
+    return {"reconstructions": figure}
 
 
 def compression(model, batch) -> tuple[float, float]:

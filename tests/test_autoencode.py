@@ -182,3 +182,21 @@ def test_too_many_classes_are_refused(config):
         config.model.output.modalities.label.num_classes = 2
     with pytest.raises(ValueError, match=r"clips\[validate\] has 3 classes, but .*num_classes=2"):
         autoencode.make_task(config)
+
+
+def test_the_picture_shows_the_clip_and_what_became_of_it(batch, whole):
+    figures = autoencode.draw(
+        lambda variables, batch: {name: x[:2] for name, x in whole.items()},
+        lambda batch, key: batch,
+        lambda: (x for x in [jax.tree.map(np.asarray, batch)]),
+        None,
+        {},
+        2,
+    )
+    figure = figures["reconstructions"]
+    assert len(figure.axes) == 2 * 2 * (4 + 1)
+    guess = int(np.argmax(whole["label"][0]))
+    assert figure.axes[0].get_title(loc="left") == f"0, taken for {guess}\nclip, frame 0"
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), batch["video"][0, 1])
+    np.testing.assert_allclose(figure.axes[4].lines[0].get_ydata(), batch["audio"][0])
+    np.testing.assert_allclose(figure.axes[9].lines[0].get_ydata(), whole["audio"][0])
