@@ -39,13 +39,14 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
     config = CONFIG.value
     experiment = importlib.import_module(f"experiments.{config.experiment}")
-    task = experiment.make_task(config)
     run = loop.train if MODE.value == "train" else loop.evaluate
     try:
-        run(task, config, WORKDIR.value)
+        run(experiment.make_task(config), config, WORKDIR.value)
     except Stopped as stopped:
         print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except FileNotFoundError as error:  # data or weights that are not there: it says what to do
+        sys.exit(f"FileNotFoundError: {error}")
 
 
 if __name__ == "__main__":
