@@ -27,8 +27,9 @@ The released weights are evaluated as they are; the validation images alone will
 Expect the table's top-1 as `accuracy`: 0.790; `learned` with `imagenet_learned` 0.727, `conv` with
 `imagenet_conv` 0.821. Images are prepared as the released notebook does: the central 7/8 of the
 short side, bicubic to 224 by OpenCV, as uint8; the papers' own evaluation interpolated by
-TensorFlow, whose kernel is a little softer. The weights also come from files, Hugging Face ones
-included, and without `--mode=eval` they are where training starts.
+TensorFlow, whose kernel is a little softer. The weights also come from a file or folder or from
+Hugging Face (`start.weights=deepmind/vision-perceiver-conv`, which needs `start.conv_kernel=OIWH`,
+see `pretrained.load`), and without `--mode=eval` they are where training starts.
 
 Recipe of `fourier`, `learned`, `conv`: Perceiver IO app. A.1 and the released training code, whose
 label smoothing the paper does not mention. LAMB at 5e-4 x batch/256, constant for half the run,

@@ -4,6 +4,8 @@
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/fourier \\
         --config.data.data_dir=/data/tfds --config.batch_size=256
     python -m experiments.run --config=... --workdir=... --mode=eval
+    python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
+        --mode=eval --config.start.weights=imagenet_fourier --config.data.train_split=
 
 A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`); its
 docstring says what it reproduces, how long it takes and what to expect. Any field can be set on the
