@@ -19,12 +19,15 @@ def make_task(config: ConfigDict) -> Task:
     load = functools.partial(
         sources.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
     )
-    train_source, eval_source = load(split=data.train_split), load(split=data.eval_split)
+    eval_source = load(split=data.eval_split)
+    train_source = load(split=data.train_split) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
     place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     readers = data.readers
 
     def train_data(start_step: int):
+        if train_source is None:
+            raise ValueError("config.data.train_split is '': such a config can only be evaluated")
         return pipeline.train_batches(
             train_source,
             train_line,
@@ -52,6 +55,15 @@ def make_task(config: ConfigDict) -> Task:
     example = first_examples(eval_data, 1)
     prepared = jax.eval_shape(lambda: prepare(jax.tree.map(jnp.asarray, example), None))
     size = flops.textbook(model, prepared)
+    description = [
+        "eval: " + pipeline.describe(eval_source, eval_line, batch_size=data.eval_batch_size),
+        f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
+    ]
+    if train_source is not None:
+        line = pipeline.describe(
+            train_source, train_line, batch_size=config.batch_size, seed=config.seed
+        )
+        description.insert(0, f"train: {line}")
     return Task(
         model=model,
         train_data=train_data,
@@ -61,14 +73,7 @@ def make_task(config: ConfigDict) -> Task:
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
         flops_per_example=size,
         plots=functools.partial(draw, model, prepare, eval_data),
-        description=(
-            "train: "
-            + pipeline.describe(
-                train_source, train_line, batch_size=config.batch_size, seed=config.seed
-            ),
-            "eval: " + pipeline.describe(eval_source, eval_line, batch_size=data.eval_batch_size),
-            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
-        ),
+        description=tuple(description),
     )
 
 

@@ -4,6 +4,8 @@
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/fourier \\
         --config.data.data_dir=/data/tfds --config.batch_size=256
     python -m experiments.run --config=... --workdir=... --mode=eval
+    python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
+        --mode=eval --config.start.weights=imagenet_fourier --config.data.train_split=
 
 A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`); its
 docstring says what it reproduces, how long it takes and what to expect. Any field can be set on the
@@ -39,13 +41,14 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
     config = CONFIG.value
     experiment = importlib.import_module(f"experiments.{config.experiment}")
-    task = experiment.make_task(config)
     run = loop.train if MODE.value == "train" else loop.evaluate
     try:
-        run(task, config, WORKDIR.value)
+        run(experiment.make_task(config), config, WORKDIR.value)
     except Stopped as stopped:
         print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except FileNotFoundError as error:  # data or weights that are not there: it says what to do
+        sys.exit(f"FileNotFoundError: {error}")
 
 
 if __name__ == "__main__":

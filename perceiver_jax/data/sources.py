@@ -3,6 +3,7 @@
 Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
 """
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,7 +59,7 @@ class Tfds:
         try:
             self.records = builder.as_data_source(split=split, decoders=decoders)
         except Exception as error:
-            _explain(builder, name, data_dir, error)
+            _explain(builder, name, split, data_dir, error)
             raise
         splits = builder.info.splits  # empty under tfds.testing.mock_data
         files = len(splits[split].file_instructions) if splits else 0
@@ -191,19 +192,29 @@ def _builder(name: str, data_dir: str) -> Any:
         ) from None
 
 
-def _explain(builder: Any, name: str, data_dir: str, error: Exception) -> None:
-    """Raises what to run where a dataset cannot be opened because of how it was prepared."""
+def _explain(builder: Any, name: str, split: str, data_dir: str, error: Exception) -> None:
+    """Raises what to do where a dataset cannot be opened because of how it was prepared."""
     command = f"tfds build {name} --file_format=array_record"
     if data_dir:
         command += f" --data_dir={data_dir}"
+    by_hand = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+    if by_hand:
+        command += f" --manual_dir=FOLDER\nFiles to fetch by hand first: {by_hand}"
     remedy = f"run\n  pip install 'perceiver_jax[prepare]'\n  {command}"
     if not builder.is_prepared():
         raise FileNotFoundError(
-            f"{name} is not prepared: nothing in {builder.data_path}. Prepare it once:\n{remedy}"
+            f"{name} is not prepared: nothing in {builder.data_path}. If it is elsewhere, set "
+            f"config.data.data_dir; else prepare it once:\n{remedy}"
         ) from error
     file_format = builder.info.file_format
     if file_format is not None and not file_format.file_suffix.startswith("array_record"):
         raise FileNotFoundError(
             f"{name} in {builder.data_path} is stored as {file_format.file_suffix}, which has no "
             f"random access. Prepare it again, into another directory or over it:\n{remedy}"
+        ) from error
+    splits = sorted(builder.info.splits)
+    if isinstance(error, ValueError) and not set(re.findall(r"[A-Za-z_]\w*", split)) <= set(splits):
+        raise ValueError(
+            f"{name} in {builder.data_path} has the splits {splits}, so not {split!r}: set "
+            "config.data.train_split and eval_split (only to evaluate, train_split='' will do)"
         ) from error

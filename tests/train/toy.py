@@ -147,7 +147,7 @@ def make_config(**changes):
             "checkpoint_every": 2,
             "checkpoints_kept": 3,
             "tensorboard": False,
-            "start": {"run": "", "weights": ""},
+            "start": {"run": "", "weights": "", "conv_kernel": ""},
         }
     )
     for name, value in changes.items():
