@@ -191,11 +191,18 @@ def _plane(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray
     return middle + slope * (x * np.cos(angle) + y * np.sin(angle))
 
 
+def _two_levels(rng: np.random.Generator) -> np.ndarray:
+    """At least a quarter of the range apart, either one first."""
+    gap = rng.uniform(0.25, 1)
+    low = rng.uniform(0, 1 - gap)
+    return rng.permutation([low, low + gap])
+
+
 def _step(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Two levels, divided by a straight edge of any direction."""
     angle, offset = rng.uniform(0, 2 * np.pi), rng.uniform(-0.25, 0.25)
     side = x * np.cos(angle) + y * np.sin(angle) > offset
-    return np.where(side, *rng.random(2))
+    return np.where(side, *_two_levels(rng))
 
 
 def _disc(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -203,7 +210,7 @@ def _disc(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     radius = rng.uniform(0.15, 0.35)
     centre_y, centre_x = rng.uniform(-0.45 + radius, 0.45 - radius, 2)
     inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
-    return np.where(inside, *rng.random(2))
+    return np.where(inside, *_two_levels(rng))
 
 
 def _corrugation(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
