@@ -42,7 +42,7 @@ class AvDigits:
         name = split.partition("[")[0]
         if name not in SPLITS:
             raise ValueError(f"av_digits has the splits {list(SPLITS)} and parts, not {split!r}")
-        require_range("num_samples", options.num_samples, 1, 100_000)
+        require_range("num_samples", options.num_samples, 1, 100_000, whole=True)
         self.name, self.seed, self.part = f"av_digits[{split}]", seed, SPLITS.index(name)
         self.num_samples = options.num_samples
         self.images = sources.load("mnist", split, data_dir=data_dir)

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from perceiver_jax.data.generated import Generated, configured, require_range
+from perceiver_jax.data.generated import Generated, configured, require_range, require_size
 from perceiver_jax.data.transforms import Example
 
 # Distance of (x, y) to the outline of a shape of radius 1, negative within; the order is `label`.
@@ -50,11 +50,12 @@ class Bounce:
     speed: tuple[float, float] = (0.5, 2.5)
 
     def __post_init__(self):
-        require_range("num_frames", self.num_frames, 1, 10_000)
-        require_range("size", sorted(self.size), 8, 4096)
+        require_range("num_frames", self.num_frames, 1, 10_000, whole=True)
+        require_size(self.size)
         require_range("radius", self.radius, 0.02, 0.4)
         require_range("speed", self.speed, 0, self.frames_per_second / 2)
-        require_range("frames_per_second", self.frames_per_second, 1, 1000)
+        require_range("frames_per_second", self.frames_per_second, 1, 1000, whole=True)
+        require_range("samples_per_frame", self.samples_per_frame, 1, 100_000, whole=True)
         needed = 4 * LOWEST_NOTE * INTERVAL ** (len(SHAPES) - 1)
         if self.frames_per_second * self.samples_per_frame < needed:
             raise ValueError(

@@ -74,8 +74,20 @@ def require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"source_options.{option} is one of {list(choices)}, not {value!r}")
 
 
-def require_range(option: str, value: Any, low: float, high: float) -> None:
-    """Raises where a number, or a (low, high) pair in ascending order, leaves [low, high]."""
+def require_range(option: str, value: Any, low: float, high: float, *, whole: bool = False) -> None:
+    """Raises where a number, or a (low, high) pair in ascending order, leaves [low, high].
+
+    With `whole`, also where one is not an integer.
+    """
     numbers = np.atleast_1d(value)
+    if whole and numbers.dtype.kind != "i":
+        raise ValueError(f"source_options.{option} is of whole numbers, got {value}")
     if numbers.min() < low or numbers.max() > high or np.any(np.diff(numbers) < 0):
         raise ValueError(f"source_options.{option} ascends within [{low}, {high}], got {value}")
+
+
+def require_size(size: tuple[int, int]) -> None:
+    """Raises where `size` is not (H, W) of 8 to 4,096 pixels."""
+    if np.shape(size) != (2,):
+        raise ValueError(f"source_options.size is (height, width), got {size}")
+    require_range("size", sorted(size), 8, 4096, whole=True)

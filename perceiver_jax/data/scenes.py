@@ -17,7 +17,13 @@ import cv2
 import numpy as np
 
 from perceiver_jax.data import sources
-from perceiver_jax.data.generated import Generated, configured, require_choice, require_range
+from perceiver_jax.data.generated import (
+    Generated,
+    configured,
+    require_choice,
+    require_range,
+    require_size,
+)
 from perceiver_jax.data.transforms import Example, decode
 
 TASKS = ("flow", "stereo")
@@ -73,8 +79,8 @@ class Scene:
         require_choice("task", self.task, TASKS)
         require_choice("direction", self.direction, DIRECTIONS)
         require_choice("texture", self.texture, (*TEXTURES, "mix"))
-        require_range("size", sorted(self.size), 8, 4096)
-        require_range("layers", self.layers, 0, 100)
+        require_size(self.size)
+        require_range("layers", self.layers, 0, 100, whole=True)
         require_range("radius", self.radius, 0.01, 2)
         require_range("displacement", self.displacement, 0, max(self.size))
         require_range("rotation", self.rotation, 0, 180)

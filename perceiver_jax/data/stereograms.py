@@ -14,7 +14,13 @@ import math
 import cv2
 import numpy as np
 
-from perceiver_jax.data.generated import Generated, configured, require_choice, require_range
+from perceiver_jax.data.generated import (
+    Generated,
+    configured,
+    require_choice,
+    require_range,
+    require_size,
+)
 from perceiver_jax.data.transforms import Example
 
 SURFACES = ("plane", "step", "disc", "corrugation", "smooth")
@@ -60,11 +66,12 @@ class Stereogram:
     def __post_init__(self):
         require_choice("surface", self.surface, (*SURFACES, "mix"))
         require_choice("eyes", self.eyes, EYES)
-        require_range("size", sorted(self.size), 8, 4096)
+        require_size(self.size)
         require_range("disparity", self.disparity, -self.size[1] / 4, self.size[1] / 4)
-        require_range("dot_size", self.dot_size, 1, 64)
-        require_range("subpixel", self.subpixel, 1, 32)
+        require_range("dot_size", self.dot_size, 1, 64, whole=True)
+        require_range("subpixel", self.subpixel, 1, 16, whole=True)
         require_range("density", self.density, 0, self.dot_size**2)
+        require_range("vertical", self.vertical, -self.size[0] / 4, self.size[0] / 4, whole=True)
         require_range("correlation", self.correlation, 0, 1)
         require_range("reversed", self.reversed, 0, 1)
 
@@ -77,7 +84,7 @@ class Stereogram:
         return abs(self.vertical) + self.dot_size, sideways + self.dot_size
 
     def depth(self, rng: np.random.Generator) -> np.ndarray:
-        """Draws a surface: disparities in sub-pixels, int32, of the image with its margins."""
+        """Draws a surface: disparities in sub-pixels, int16, of the image with its margins."""
         kind = str(rng.choice(SURFACES)) if self.surface == "mix" else self.surface
         (rows, columns), (height, width) = self.margins(), self.size
         # In units of the image's shorter side, from its centre.
@@ -87,7 +94,7 @@ class Stereogram:
         level = _SURFACES[kind](rng, y, x)  # 0..1 within the image
         low, high = self.disparity
         disparity = low + (high - low) * np.clip(level, 0, 1)
-        return np.rint(disparity * self.subpixel).astype(np.int32)
+        return np.rint(disparity * self.subpixel).astype(np.int16)
 
     def render(self, rng: np.random.Generator, shift: np.ndarray) -> Example:
         """The stereogram of a surface as `depth` gives it."""
@@ -153,7 +160,7 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generat
 def _partners(shift: np.ndarray) -> np.ndarray:
     """For each site of the right eye the left column that it shows, or -1: the nearest one."""
     height, width = shift.shape
-    # Far to near: of several assignments to one place the last one stays.
+    # Far to near: of several assignments to one place the last one stays. (Stable: radix sort.)
     order = np.argsort(shift, axis=None, kind="stable")
     row, column = np.divmod(order, width)
     target = column - shift.reshape(-1)[order]
@@ -166,7 +173,7 @@ def _partners(shift: np.ndarray) -> np.ndarray:
 def _moved(sites: np.ndarray, partner: np.ndarray, subpixel: int) -> np.ndarray:
     """The surface as the right eye sees it: the nearest disparity in each of its pixels."""
     moved = np.take_along_axis(sites, np.maximum(partner, 0), axis=1)
-    moved = np.where(partner >= 0, moved, np.iinfo(np.int32).min)
+    moved = np.where(partner >= 0, moved, np.iinfo(np.int16).min)
     return moved.reshape(len(sites), -1, subpixel).max(-1)
 
 

@@ -247,29 +247,6 @@ def test_one_eye_alone_is_featureless(options):
         assert largest_z(wrong, reference[:200], regions) > 9, broken.__name__
 
 
-def test_examples_follow_seed_split_and_index():
-    options = {"size": (16, 16)}
-    load = sources.load
-    train = load("stereograms", "train", options=options)
-    assert (len(train), len(load("stereograms", "test", options=options))) == (1_000_000, 10_000)
-    part = load("stereograms", "test[10:30]", options=options)
-    assert (len(part), repr(part)) == (20, "stereograms[test[10:30]]")
-    again = load("stereograms", "test", options=options)
-    for field, value in part[5].items():
-        np.testing.assert_array_equal(value, again[15][field])
-    others = [
-        train[0],
-        train[1],
-        again[0],
-        load("stereograms", "train", options=options | {"seed": 1})[0],
-    ]
-    assert len({e["frames"].tobytes() for e in others}) == 4
-    held = load("stereograms", "test[:3]", options=options, in_memory=True)
-    np.testing.assert_array_equal(held[2]["field"], again[2]["field"])
-    with pytest.raises(IndexError):
-        part[20]
-
-
 @pytest.mark.parametrize(
     "split, options, message",
     [
@@ -279,6 +256,10 @@ def test_examples_follow_seed_split_and_index():
         ("train", {"correlation": -1}, r"correlation ascends within \[0, 1\], got -1"),
         ("train", {"disparity": (3, 1)}, r"disparity ascends within \[-16.0, 16.0\]"),
         ("train", {"density": 2}, r"density ascends within \[0, 1\]"),
+        ("train", {"dot_size": 1.5}, "dot_size is of whole numbers, got 1.5"),
+        ("train", {"size": 64}, r"size is \(height, width\), got 64"),
+        ("train", {"size": (4, 64)}, r"size ascends within \[8, 4096\]"),
+        ("train", {"vertical": 17}, r"vertical ascends within \[-16.0, 16.0\]"),
         ("valid", {}, r"splits \['train', 'test'\] and parts as 'test\[:500\]', not 'valid'"),
         ("test[5:5]", {}, "no part of the 10,000 examples"),
         ("test[:10001]", {}, "no part of the 10,000 examples"),
@@ -287,8 +268,3 @@ def test_examples_follow_seed_split_and_index():
 def test_bad_options_are_told(split, options, message):
     with pytest.raises(ValueError, match=message):
         sources.load("stereograms", split, options=options)
-
-
-def test_sources_without_options_say_so():
-    with pytest.raises(ValueError, match=r"'digits' has no options, got \['size'\]"):
-        sources.load("digits", "train", options={"size": 3})
