@@ -104,8 +104,8 @@ class Stereogram:
         partner = _partners(sites)  # in the right eye: column of the left one, or -1
         seen = partner >= 0
         right = np.where(seen, np.take_along_axis(left, np.maximum(partner, 0), axis=1), 0)
-        right = np.where(rng.random(right.shape) < self.reversed, -right, right)
-        fresh = ~seen | (rng.random(right.shape) >= self.correlation)
+        right = np.where(rng.random(right.shape, np.float32) < self.reversed, -right, right)
+        fresh = ~seen | (rng.random(right.shape, np.float32) >= self.correlation)
         right = np.where(fresh, self._dots(rng, right.shape), right)
         right = np.roll(right, self.vertical, axis=0)  # what wraps stays in the margin
 
@@ -121,8 +121,8 @@ class Stereogram:
             landed = np.zeros(sites.shape, bool)
             column = np.arange(sites.shape[1]) // self.subpixel
             visible = seen & _between(column, columns, shift.shape[1] - columns)
-            row, target = np.nonzero(visible)
-            landed[row, partner[row, target]] = True
+            row, _ = np.nonzero(visible)
+            landed[row, partner[visible]] = True
             occluded = _per_pixel(landed, self.subpixel) < 0.5
             field, valid = shift, np.ones(shift.shape, bool)
         if self.eyes == "left":
@@ -160,14 +160,13 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generat
 def _partners(shift: np.ndarray) -> np.ndarray:
     """For each site of the right eye the left column that it shows, or -1: the nearest one."""
     height, width = shift.shape
-    # Far to near: of several assignments to one place the last one stays. (Stable: radix sort.)
-    order = np.argsort(shift, axis=None, kind="stable")
-    row, column = np.divmod(order, width)
-    target = column - shift.reshape(-1)[order]
-    inside = _between(target, 0, width)
-    partner = np.full((height, width), -1)
-    partner[row[inside], target[inside]] = column[inside]
-    return partner
+    column = np.arange(width, dtype=np.int32)
+    source = np.flatnonzero(_between(column - shift, 0, width))
+    # Far to near: of several assignments to one place the last one stays.
+    source = source[np.argsort(shift.reshape(-1)[source], kind="stable")]
+    partner = np.full(height * width, -1, np.int32)
+    partner[source - shift.reshape(-1)[source]] = source % width
+    return partner.reshape(height, width)
 
 
 def _moved(sites: np.ndarray, partner: np.ndarray, subpixel: int) -> np.ndarray:
@@ -178,8 +177,10 @@ def _moved(sites: np.ndarray, partner: np.ndarray, subpixel: int) -> np.ndarray:
 
 
 def _per_pixel(sites: np.ndarray, subpixel: int) -> np.ndarray:
+    """Means of the sites of each pixel, [H, W * subpixel] -> float32 [H, W]."""
     height, width = sites.shape
-    return sites.reshape(height, width // subpixel, subpixel).mean(-1)
+    sites = sites.astype(np.float32)
+    return cv2.resize(sites, (width // subpixel, height), interpolation=cv2.INTER_AREA)
 
 
 def _between(x: np.ndarray, low: int, high: int) -> np.ndarray:
