@@ -24,10 +24,10 @@ from perceiver_jax.data.generated import (
     require_range,
     require_size,
 )
-from perceiver_jax.data.transforms import Example, decode
+from perceiver_jax.data.textures import TEXTURES, picture
+from perceiver_jax.data.transforms import Example
 
 TASKS = ("flow", "stereo")
-TEXTURES = ("noise", "blocks", "stripes")
 DIRECTIONS = ("forward", "backward", "random")
 _SHIFT = 8  # bits of a polygon's sub-pixel vertices
 
@@ -50,12 +50,12 @@ class Scene:
         to half as much, and everything with it.
       rotation: of flow, the largest in degrees.
       scaling: of flow, the largest change of size, as a fraction.
-      disparity: of stereo, (lowest, highest) in pixels of the layers at their centres.
+      disparity: of stereo, (lowest, highest) in pixels, of every pixel.
       slant: of stereo, the largest change of disparity in pixels per pixel.
       direction: `backward` gives the second frame first, with the flow back; `random` is either.
       photometric: strength of the second frame's own gain (at 1: up to 30 %), offset (20 grey
         levels), gamma (e^0.3) and noise (uniform, up to 10 grey levels); 0 is none.
-      texture: one of `TEXTURES`, or `mix` for one of them for each layer.
+      texture: one of `textures.TEXTURES`, or `mix` for one of them for each layer.
       images: a TFDS name (`cifar10`) whose images replace the procedural textures; '' is none.
       image_splits: its splits, of the scenes to train and to test on.
     """
@@ -129,10 +129,10 @@ class Scene:
             side = math.ceil(2 * min(reach, max(height, width) / 2))
             shape = (height, width) if number == 0 else (side, side)
             if pictures is not None:
-                texture = _picture(rng, pictures, shape)
+                texture = picture(rng, pictures, shape)
             else:
-                kind = str(rng.choice(TEXTURES)) if self.texture == "mix" else self.texture
-                texture = _PROCEDURAL[kind](rng, shape)
+                kind = str(rng.choice(tuple(TEXTURES))) if self.texture == "mix" else self.texture
+                texture = TEXTURES[kind](rng, shape)
             # The texture's middle on the shape's, turned: textures have no common upright.
             middle = np.array(shape[::-1]) / 2
             angle = rng.uniform(0, 2 * np.pi) if number else 0.0
@@ -308,70 +308,3 @@ def _relit(rng: np.random.Generator, frame: np.ndarray, strength: float) -> np.n
     noise = cv2.LUT(rng.integers(0, 256, frame.shape, np.uint8), grain.astype(np.float32))
     lit = cv2.LUT(frame, tones.astype(np.float32)) + noise
     return np.rint(np.clip(lit, 0, 255)).astype(np.uint8)
-
-
-# --- Textures: (generator, (h, w)) -> uint8 [h, w, 3] ---------------------------------------------
-
-
-def _length(rng: np.random.Generator, shape: tuple[int, int], least: float, most: float) -> float:
-    """Log-uniform from `least` pixels to `most` of the shorter side."""
-    return least * max(most * min(shape) / least, 1) ** rng.random()
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Three octaves of smooth noise in random colours."""
-    height, width = shape
-    coarse, texture = _length(rng, shape, 12, 1 / 3), None
-    for cell in (coarse, coarse / 2, coarse / 4):
-        grid = (max(int(height / cell), 2), max(int(width / cell), 2), 3)
-        octave = rng.integers(0, 256, grid, np.uint8)
-        octave = cv2.resize(octave, (width, height), interpolation=cv2.INTER_CUBIC)
-        share = rng.uniform(0.3, 0.7)
-        texture = (
-            octave if texture is None else cv2.addWeighted(texture, 1 - share, octave, share, 0)
-        )
-    return _coloured(rng, texture)
-
-
-def _blocks(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """Rectangles of random colours with sharp edges."""
-    height, width = shape
-    grid = [max(int(side / _length(rng, shape, 4, 1 / 8)), 1) for side in shape]
-    texture = rng.integers(0, 256, (*grid, 3), np.uint8)
-    return cv2.resize(texture, (width, height), interpolation=cv2.INTER_NEAREST)
-
-
-def _stripes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A sine, half hidden in noise: stripes alone do not tell where they move."""
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    angle, phase = rng.uniform(0, 2 * np.pi, 2)
-    turns = 256 / _length(rng, shape, 5, 1 / 8)  # whole numbers: the sine is looked up
-    turn_x, turn_y = (int(256 * turns * f(angle)) for f in (math.cos, math.sin))
-    phases = ((turn_x * x + turn_y * y) >> 8).astype(np.uint8)
-    wave = 127.5 + 127.5 * np.sin(np.arange(256) * (2 * np.pi / 256) + phase)
-    stripes = cv2.merge([cv2.LUT(phases, wave.astype(np.uint8))] * 3)
-    return cv2.addWeighted(_coloured(rng, stripes), 0.5, _noise(rng, shape), 0.5, 0)
-
-
-def _coloured(rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
-    """Each channel about a mean of its own with a contrast of its own."""
-    mean, gain = rng.uniform(50, 205, 3), rng.uniform(0.4, 1.6, 3) * rng.choice((-1, 1), 3)
-    tones = np.clip(mean + gain * (np.arange(256)[:, None] - 128), 0, 255)
-    return cv2.LUT(texture, np.rint(tones).astype(np.uint8)[None])
-
-
-_PROCEDURAL = {"noise": _noise, "blocks": _blocks, "stripes": _stripes}
-
-
-def _picture(rng: np.random.Generator, pictures: Any, shape: tuple[int, int]) -> np.ndarray:
-    """A random image: a random part of it where it is large enough, else the whole, enlarged."""
-    image = decode(pictures[int(rng.integers(len(pictures)))], rng)["image"]
-    height, width = shape
-    if image.shape[0] >= height and image.shape[1] >= width:
-        top = int(rng.integers(image.shape[0] - height + 1))
-        left = int(rng.integers(image.shape[1] - width + 1))
-        image = image[top : top + height, left : left + width]
-    else:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC)
-        image = image.reshape(height, width, -1)
-    return np.ascontiguousarray(np.broadcast_to(image, (height, width, 3)))
