@@ -93,7 +93,8 @@ def _size(tokens) -> tuple[int, int]:
 
 def executed(function: Callable, *args) -> float:
     """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    fresh = lambda *args: function(*args)  # noqa: E731  traced anew: see `strategies.forced`
+    return _count(jax.make_jaxpr(fresh)(*args).jaxpr)
 
 
 def _count(jaxpr) -> float:

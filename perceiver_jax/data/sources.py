@@ -3,6 +3,7 @@
 Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
 """
 
+import importlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -99,20 +101,36 @@ def _worth_reading_at_once(files: int, path: str) -> bool:
     return files == 1 or "://" in path
 
 
-def load(name: str, split: str, *, data_dir: str = "", in_memory: bool = False) -> Arrays | Tfds:
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str = "",
+    in_memory: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Any:
     """Opens a dataset's split.
 
     Args:
-      name: `digits` (scikit-learn's, nothing to download) or a TFDS name: `mnist`, `cifar10`,
-        `imagenet2012`, with version or config if wanted.
+      name: `digits` (scikit-learn's, nothing to download), a module of `data/` that makes its
+        examples (`generated.GENERATED`), or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with
+        version or config if wanted.
       split: for digits `train` or `test`; else a TFDS split such as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default.
       in_memory: decode everything once into arrays. For images of one size that fit.
+      options: of a source that makes its examples, by name; the others have none.
 
     Raises:
       FileNotFoundError: the TFDS dataset is not prepared; says how to.
-      ValueError: an unknown name or split, or `in_memory` for images of many sizes.
+      ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
+    options = dict(options or {})
+    if name in GENERATED:
+        module = importlib.import_module(f"perceiver_jax.data.{name}")
+        source = module.load(split, data_dir=data_dir, **options)
+        return into_memory(source) if in_memory else source
+    if options:
+        raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
     source = Tfds(name, split, data_dir)
@@ -188,7 +206,8 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither 'digits' nor a name that tensorflow_datasets knows"
+            f"no dataset {name!r}: neither {['digits', *GENERATED]} nor a name that "
+            "tensorflow_datasets knows"
         ) from None
 
 
