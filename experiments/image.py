@@ -54,6 +54,7 @@ def make_task(config: ConfigDict) -> Task:
     size = flops.textbook(model, prepared)
     return Task(
         model=model,
+        example=example,
         train_data=train_data,
         eval_data=eval_data,
         prepare=prepare,

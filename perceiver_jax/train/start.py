@@ -1,11 +1,11 @@
 """How a run begins: the compiled program, and the state it goes on from."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -33,14 +33,7 @@ def build(task: Task, config: ConfigDict) -> Program:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
-    batches = task.eval_data()
-    example = jax.eval_shape(lambda: next(iter(batches)))
-    sharding.close(batches)
-
-    def init():
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-        return create(task, optimizer, zeros, config.seed)
-
+    init = functools.partial(create, task, optimizer, config.seed)
     whole = sharding.replicated(mesh)
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(init)

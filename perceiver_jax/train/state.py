@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from perceiver_jax.train.task import Batch, Task
+from perceiver_jax.train.task import Task
 
 
 @flax.struct.dataclass
@@ -29,19 +29,17 @@ class TrainState:
     key: jax.Array
 
 
-def create(
-    task: Task, optimizer: optax.GradientTransformation, example_batch: Batch, seed: int
-) -> TrainState:
+def create(task: Task, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """Returns the state at step 0. Pure: call it under `jax.jit` or `jax.eval_shape`.
 
     Args:
-      task: its `model` and `prepare` are used.
+      task: its `model`, `example` and `prepare` are used.
       optimizer: the transformation that `optimizer.make_optimizer` returns.
-      example_batch: an evaluation batch; only the shapes matter, zeros will do.
       seed: the parameters and every later random number follow from it.
     """
     root = jax.random.key(seed)
-    batch = task.prepare(example_batch, None)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example)
+    batch = task.prepare(zeros, None)
     variables = task.model.init({"params": jax.random.fold_in(root, 0)}, batch, train=False)
     model_state = {name: value for name, value in variables.items() if name != "params"}
     return TrainState(
