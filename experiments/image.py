@@ -66,6 +66,7 @@ def make_task(config: ConfigDict) -> Task:
         description.insert(0, f"train: {line}")
     return Task(
         model=model,
+        example=example,
         train_data=train_data,
         eval_data=eval_data,
         prepare=prepare,

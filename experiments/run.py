@@ -21,12 +21,12 @@ Exit codes: 0 finished; 70 a loss or norm was not finite (the last good checkpoi
 stopped by SIGTERM or Ctrl-C after saving, run it again; 1 any other error.
 """
 
-import importlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import make_task
 from perceiver_jax.train import loop
 from perceiver_jax.train.stop import Stopped
 
@@ -40,10 +40,9 @@ def main(argv):
         raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
     logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
     config = CONFIG.value
-    experiment = importlib.import_module(f"experiments.{config.experiment}")
     run = loop.train if MODE.value == "train" else loop.evaluate
     try:
-        run(experiment.make_task(config), config, WORKDIR.value)
+        run(make_task(config), config, WORKDIR.value)
     except Stopped as stopped:
         print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)

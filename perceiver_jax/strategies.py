@@ -467,7 +467,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
       weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
 
     Returns:
-      (maximum `[B, H, N]`, no gradient flows through it; the sums; by row, `[B, H, N, rows]` or None).
+      (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
     """
     if part.count == 1:
         x = part.cut(data, 0)

@@ -1,11 +1,11 @@
 """How a run begins: the compiled program, and the state it goes on from."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -13,7 +13,7 @@ from perceiver_jax import pretrained
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer
-from perceiver_jax.train.state import TrainState, create
+from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
 from perceiver_jax.train.task import Batch, Task
 from perceiver_jax.train.workdir import CHECKPOINTS
@@ -23,7 +23,7 @@ class Program(NamedTuple):
     """A task and a config, compiled for a mesh."""
 
     mesh: Mesh
-    batch: Batch  # of jax.ShapeDtypeStruct: a prepared evaluation batch
+    batch: Batch  # of jax.ShapeDtypeStruct: a prepared example
     init: Callable[[], TrainState]
     target: TrainState  # of jax.ShapeDtypeStruct with shardings
     train_step: Callable
@@ -35,16 +35,7 @@ def build(task: Task, config: ConfigDict) -> Program:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
-    batches = task.eval_data()
-    example = jax.eval_shape(lambda: next(iter(batches)))
-    sharding.close(batches)
-
-    def zeros():
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-
-    def init():
-        return create(task, optimizer, zeros(), config.seed)
-
+    init = functools.partial(create, task, optimizer, config.seed)
     whole = sharding.replicated(mesh)
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(init)
@@ -52,7 +43,7 @@ def build(task: Task, config: ConfigDict) -> Program:
     train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate)
     return Program(
         mesh=mesh,
-        batch=jax.eval_shape(lambda: task.prepare(zeros(), None)),
+        batch=jax.eval_shape(functools.partial(prepared_example, task)),
         init=jax.jit(init, out_shardings=whole),
         target=target,
         train_step=sharding.compile_train_step(train_step, mesh),
