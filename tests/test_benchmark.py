@@ -1,0 +1,227 @@
+"""The benchmark: what it times is what it says, and what goes wrong is a row that says so."""
+
+import contextlib
+import csv
+import functools
+import os
+import signal
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import contenders, port
+from experiments.benchmark.cases import CASES, SUITES
+from experiments.benchmark.worker import Job, Program, SkipError, turn
+from perceiver_jax import attention
+
+BEST = benchmark.Best(1e9, "given", "cpu")
+
+
+def full_size(name):
+    case = CASES[name]
+    return case.make(case.batch_size, False, "float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "gflop"),
+    [
+        ("imagenet_fourier_b1", 224 * 224, 406.1),
+        ("imagenet_fourier_b4", 224 * 224, 4 * 406.1),
+        ("perceiver_2021", 224 * 224, 706.3),
+        ("flow_368x496", 368 * 496, None),
+        ("kinetics_clip", 16 * 56 * 56 + 1920 + 1, None),
+        ("pixels_16m", 2**24, None),
+        ("audio_1m", 2**20, None),
+        ("sweep_2048x4096", 2**23, None),
+    ],
+)
+def test_cases_have_the_sizes_of_their_names(name, inputs, gflop):
+    subject = full_size(name)
+    assert sum(tokens.num_tokens for tokens in subject.inputs()) == inputs
+    assert gflop is None or subject.textbook == pytest.approx(gflop * 1e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("sweep")])
+def test_every_case_is_small_when_tiny_and_its_phases_trace(name, monkeypatch):
+    """Nothing is compiled: shapes go through every phase."""
+
+    def trace(costs, function, *arguments, calls=1, donate=()):
+        traced.append(jax.eval_shape(function, *arguments))
+
+    monkeypatch.setattr(contenders.Costs, "compile", trace)
+    monkeypatch.setattr(contenders, "initialize", jax.eval_shape)
+    for phase in CASES[name].phases:
+        traced = []
+        program = contenders.ours(Job(name, phase, tiny=True))
+        assert traced
+        assert 0 < program.facts["inputs"] <= 2000
+        assert program.facts["textbook_flops"] > 0
+
+
+@functools.cache
+def clip(contender):
+    return contender(Job("kinetics_clip", "autoencode", tiny=True))
+
+
+def test_encoding_once_answers_what_encoding_again_answers_and_all_of_it():
+    once, again = clip(contenders.ours), clip(contenders.rerun)
+    answers = once.run(), again.run()
+    assert len(answers[0]) == len(answers[1]) == 4
+    for mine, theirs in zip(*answers, strict=True):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mine, theirs)
+    assert sum(part["video"].shape[1] for part in answers[0]) == 4 * 32 * 32
+    assert sum(part["audio"].size for part in answers[0]) == 4 * 64
+    # The same decoding, three times the encoding more.
+    more = again.facts["executed_flops"] - once.facts["executed_flops"]
+    assert more > 0.3 * once.facts["executed_flops"]
+
+
+def test_dense_memory_is_foreseen():
+    """Beside the temporaries of the compiled dense program: 721 MB, and 1662 MB with gradients."""
+    subject = full_size("cross_attention_224")
+    for phase, measured in (("forward", 721e6), ("gradient", 1662e6)):
+        expected = contenders.dense_bytes(subject, Job("cross_attention_224", phase))
+        assert expected == pytest.approx(measured, rel=0.2)
+
+
+def test_dense_is_not_tried_where_it_cannot_fit(monkeypatch):
+    monkeypatch.setattr(attention, "forced", contextlib.nullcontext, raising=False)
+    monkeypatch.setattr(contenders, "free_memory", lambda: 20e9)
+    monkeypatch.setattr(contenders, "build", None)  # is not reached
+    with pytest.raises(SkipError, match=r"the dense formula needs 27\d\.\d GB, 20\.0 GB are free"):
+        contenders.dense(Job("pixels_16m", "gradient"))
+
+
+def test_what_does_not_fit_is_compiled_and_not_run(monkeypatch):
+    monkeypatch.setattr(contenders, "free_memory", lambda: 1e6)
+    with pytest.raises(SkipError, match="the compiled program needs"):
+        contenders.Costs().compile(lambda x: x @ x, jax.ShapeDtypeStruct((600, 600), "float32"))
+
+
+def test_plan_leaves_out_what_there_is_not_for_a_case():
+    jobs = {
+        (job.case, job.phase): list(chosen)
+        for job, chosen in benchmark.plan(["flow", "kinetics"], ["rerun", "torch"], tiny=True)
+    }
+    assert jobs == {
+        ("flow_368x496", "forward"): ["ours", "torch"],
+        ("kinetics_clip", "autoencode"): ["ours", "rerun"],
+    }
+    assert {CASES[job.case].suite for job, _ in benchmark.plan(["all"], [])} == set(SUITES)
+
+
+@pytest.mark.parametrize(
+    ("suites", "against", "message"),
+    [
+        (["imagnet"], [], "--suite=imagnet is none of cross_attention, imagenet"),
+        (["imagenet"], ["tensorflow"], "--against=tensorflow is none of ours, dense"),
+    ],
+)
+def test_unknown_names_are_named(suites, against, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark.plan(suites, against)
+
+
+def test_the_docstring_explains_every_suite_contender_and_column():
+    said = ["suite", "case", "phase", "contender", "inputs", "batch_size", "dtype"]
+    said += ["command", "commit", "hardware", "software", "date"]
+    names = {*SUITES, *benchmark.CONTENDERS, *benchmark.COLUMNS} - {*said}
+    names = {n.replace("executed_util", "*_util").replace("textbook_util", "*_util") for n in names}
+    assert not [name for name in names if name not in benchmark.__doc__]
+
+
+def test_turns_alternate_and_ratios_are_of_medians(monkeypatch):
+    turns = []
+
+    class Clock:
+        status = "ok"
+
+        def __init__(self, contender, job):
+            self.name, self.seconds = contender
+            self.facts = {"compile_seconds": 1.0, "executed_flops": 4e9, "textbook_flops": 8e9}
+
+        def turn(self):
+            turns.append(self.name)
+            return self.seconds.pop(0)
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(benchmark, "Worker", Clock)
+    chosen = {"ours": ("ours", [1.0, 9.0, 2.0]), "dense": ("dense", [8.0, 7.0, 4.0])}
+    job = Job("flow_368x496", "forward")
+    rows = benchmark.measure(job, chosen, 3, lambda text, steps: None)
+    benchmark.complete(rows, benchmark.Best(4e9, "given", "cpu"))
+    assert turns == ["ours", "dense"] * 3
+    assert [row["median_seconds"] for row in rows] == [2.0, 7.0]
+    assert [row["times_ours"] for row in rows] == [1.0, 3.5]
+    assert (rows[0]["lowest_seconds"], rows[0]["highest_seconds"]) == (1.0, 9.0)
+    assert rows[0]["executed_utilisation"] == 0.5
+    assert rows[0]["textbook_utilisation"] == 1.0
+
+
+def test_a_short_run_is_repeated_within_its_turn():
+    runs = []
+    assert turn(lambda: runs.append(1)) < 0.01
+    assert len(runs) > 10
+
+
+def failing(job):
+    """A contender that fails after its first turn."""
+    runs = []
+
+    def run():
+        runs.append(1)
+        if len(runs) > 1:
+            raise ValueError("out of luck")
+
+    return Program(run, {"inputs": 3, "compile_seconds": 0.0})
+
+
+def dying(job):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refused(job):
+    raise SkipError("too large")
+
+
+def test_what_fails_is_a_row_and_the_rest_goes_on(tmp_path, capsys):
+    chosen = {"failing": failing, "dying": dying, "refused": refused, "ours": contenders.ours}
+    jobs = [(Job("cross_attention_224", "forward", tiny=True), chosen)]
+    _, paths = benchmark.run(jobs, BEST, tmp_path, repeats=2)
+    assert paths == [tmp_path / "benchmark_cross_attention.csv"]
+    rows = {row["contender"]: row for row in csv.DictReader(paths[0].open())}
+    assert rows["failing"]["status"] == "failed: ValueError: out of luck"
+    assert rows["dying"]["status"].startswith("failed: the process ended with exit code -9 (killed")
+    assert rows["refused"]["status"] == "skipped: too large"
+    assert not rows["failing"]["median_seconds"]
+    ours = rows["ours"]
+    assert ours["status"] == "ok" and len(ours["all_seconds"].split()) == 2
+    assert float(ours["median_seconds"]) > 0 and float(ours["times_ours"]) == 1
+    assert float(ours["compile_seconds"]) > 0 and int(ours["temporaries_bytes"]) > 0
+    assert 1e8 < int(ours["peak_rss_bytes"]) < 2e9
+    assert float(ours["executed_flops"]) > 0 and int(ours["inputs"]) == 256
+    assert all(ours[name] for name in ("command", "hardware", "software", "date"))
+    assert "left" in capsys.readouterr().out
+
+
+def test_without_pytorch_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch transformers"):
+        port.port(Job("flow_368x496", "forward", tiny=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"), [("imagenet_fourier_b1", "gradient"), ("flow_368x496", "forward")]
+)
+def test_the_port_runs_at_the_same_sizes(name, phase):
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    program = port.port(Job(name, phase, tiny=True))
+    program.run()
+    subject = contenders.make_subject(Job(name, phase, tiny=True))
+    assert program.facts["inputs"] == sum(tokens.num_tokens for tokens in subject.inputs())
