@@ -96,20 +96,11 @@ class Worker:
 
 
 def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
-    """The process's end: builds, then answers until the pipe closes. Answers: (status, value)."""
+    """The process's end: builds, then answers until the pipe closes."""
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)  # the time to compile is a result
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the processes share an accelerator
-
-    def answer(function):
-        try:
-            pipe.send(("ok", function()))
-        except SkipError as error:
-            pipe.send((f"skipped: {error}", None))
-        except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            pipe.send((f"failed: {type(error).__name__}: {error}", None))
 
     program: Program | None = None
 
@@ -123,13 +114,24 @@ def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
     def facts():
         return {"peak_rss_bytes": peak_rss(), "peak_device_bytes": program.device_memory()}
 
-    answer(build)
+    pipe.send(answer(build))
     while True:
         try:
             question = pipe.recv()
         except EOFError:
             return
-        answer(facts if question == "facts" else lambda: turn(program.run))
+        pipe.send(answer(facts if question == "facts" else lambda: turn(program.run)))
+
+
+def answer(function: Callable[[], Any]) -> tuple[str, Any]:
+    """(status, value) of `function()`."""
+    try:
+        return "ok", function()
+    except SkipError as error:
+        return f"skipped: {error}", None
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        return f"failed: {type(error).__name__}: {error}", None
 
 
 def turn(run: Callable[[], Any]) -> float:
