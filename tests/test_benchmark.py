@@ -113,6 +113,18 @@ def test_dense_is_not_tried_where_it_cannot_fit(monkeypatch):
         contenders.dense(Job("pixels_16m", "gradient"))
 
 
+def test_a_rematerialisation_policy_is_a_contender():
+    job = Job("imagenet_fourier_16x16", "gradient", tiny=True)
+    (_, chosen), *_ = benchmark.plan(["latents"], ["remat_full"])
+    built = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contenders, "build", lambda subject, job: built.append(subject))
+        for contender in chosen.values():
+            contender(job)
+    assert list(chosen) == ["ours", "remat_full"]
+    assert [subject.model.encoder.remat for subject in built] == ["none", "full"]
+
+
 def test_what_does_not_fit_is_compiled_and_not_run(monkeypatch):
     monkeypatch.setattr(contenders, "free_memory", lambda: 1e6)
     with pytest.raises(SkipError, match="the compiled program needs"):
@@ -147,6 +159,7 @@ def test_the_docstring_explains_every_suite_contender_and_column():
     said = ["suite", "case", "phase", "contender", "inputs", "batch_size", "dtype"]
     said += ["command", "commit", "hardware", "software", "date"]
     names = {*SUITES, *benchmark.CONTENDERS, *benchmark.COLUMNS} - {*said}
+    names = {"remat_POLICY" if n.startswith("remat_") else n for n in names}
     names = {n.replace("executed_util", "*_util").replace("textbook_util", "*_util") for n in names}
     assert not [name for name in names if name not in benchmark.__doc__]
 

@@ -8,6 +8,7 @@ Suites (`cases.py` has their sizes; a new case is a line there):
 
     cross_attention  the encoder's cross-attention alone, 224 x 224 pixels, batch 2
     imagenet         the Fourier classifier, batch 1 and 4
+    latents          the same on 16 x 16 pixels: its 48 latent layers and little else
     perceiver        a training step of the 2021 Perceiver, 8 cross-attends
     flow             optical flow, 368 x 496
     kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
@@ -18,7 +19,8 @@ Suites (`cases.py` has their sizes; a new case is a line there):
 
 Contenders: `ours` always; --against=dense (the textbook formula for every attention), `torch` and
 `torch_compile` (the port in transformers: pip install torch transformers) where the port has the
-model, `rerun` for kinetics. A case leaves out what there is not for it.
+model, `rerun` for kinetics, `remat_POLICY` (ours with that rematerialisation) for latents and
+perceiver. A case leaves out what there is not for it.
 
 How it is measured. Each contender of a case and phase has a process of its own, which compiles,
 runs once untimed, and then sleeps while others are timed. The timed turns alternate: A, B, A, B; a
@@ -26,7 +28,7 @@ turn is one run, or as many as take 0.2 s. What would not fit into memory is not
 fails, is a row that says so.
 
 For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and with more
-than two numbers of inputs also benchmark_SUITE.png:
+than two numbers of inputs also benchmark_SUITE.png; what another run left there is replaced:
 
     status             ok, or why there are no figures
     median_seconds, lowest_seconds, highest_seconds, all_seconds
@@ -44,6 +46,7 @@ than two numbers of inputs also benchmark_SUITE.png:
 
 import csv
 import datetime
+import functools
 import io
 import os
 import pathlib
@@ -58,7 +61,7 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from experiments.benchmark import contenders, port
-from experiments.benchmark.cases import CASES, SUITES
+from experiments.benchmark.cases import CASES, REMAT, SUITES
 from experiments.benchmark.worker import Job, Program, Worker
 from perceiver_jax import plots
 from perceiver_jax.train.log import duration, with_prefix
@@ -79,7 +82,7 @@ CONTENDERS: Mapping[str, Contender] = {
     "rerun": contenders.rerun,
     "torch": port.port,
     "torch_compile": port.compiled_port,
-}
+} | {name: functools.partial(contenders.ours, remat=name.removeprefix("remat_")) for name in REMAT}
 # Dense bfloat16 FLOP/s by a part of the device's name, from the makers' data sheets.
 PUBLISHED = {
     "H100 PCIe": 756e12,
@@ -227,8 +230,10 @@ def hardware(device: str) -> str:
 
 
 def shown(value: Any) -> Any:
-    """Four digits of what is not exact."""
-    return float(f"{value:.4g}") if isinstance(value, float) and value < 1e6 else value
+    """Four digits of what is not exact, and no fraction of what is large."""
+    if not isinstance(value, float):
+        return value
+    return round(value) if value >= 1e6 else float(f"{value:.4g}")
 
 
 def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathlib.Path]:

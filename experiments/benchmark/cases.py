@@ -157,12 +157,12 @@ def config(variant: str, size: int = 224):
     return make
 
 
-def released(name: str, chunks: int = 1):
+def released(name: str, chunks: int = 1, **other_sizes):
     """One of the released models."""
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
         values = sizes.get_config(f"{name}:tiny" if tiny else name).to_dict()
-        known = pretrained.released(**values | PORT.get(name, {}))
+        known = pretrained.released(**values | PORT.get(name, {}) | other_sizes)
         model = perceiver.build(known.spec | {"dtype": dtype})
         batch = {
             n: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
@@ -210,12 +210,17 @@ SWEEP = ((64, 64), (128, 128), (256, 256), (512, 512), (1024, 1024), (2048, 2048
          (4096, 4096))  # fmt: skip
 
 TORCH = ("dense", "torch", "torch_compile")
+REMAT = tuple(f"remat_{policy}" for policy in perceiver.REMAT_POLICIES if policy != "none")
 
 CASES: Mapping[str, Case] = {
     "cross_attention_224": Case("cross_attention", BOTH, read(224, 224), batch_size=2),
     "imagenet_fourier_b1": Case("imagenet", BOTH, released("imagenet_fourier"), against=TORCH),
     "imagenet_fourier_b4": Case("imagenet", BOTH, released("imagenet_fourier"), 4, TORCH),
-    "perceiver_2021": Case("perceiver", ("train",), config("perceiver")),
+    # On 256 pixels next to nothing is left but the latent layers.
+    "imagenet_fourier_16x16": Case(
+        "latents", BOTH, released("imagenet_fourier", image_size=16), against=(*TORCH, *REMAT)
+    ),
+    "perceiver_2021": Case("perceiver", ("train",), config("perceiver"), against=("dense", *REMAT)),
     "flow_368x496": Case("flow", ("forward",), released("flow"), against=TORCH),
     # 128 chunks, as the released notebook has it.
     "kinetics_clip": Case(

@@ -5,6 +5,7 @@ dense   the same with the textbook formula for every attention
 rerun   the whole model for each chunk of outputs, where `ours` encodes once
 """
 
+import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -22,9 +23,13 @@ from perceiver_jax.train import optimizer, state, step
 from perceiver_jax.train.task import Task
 
 
-def ours(job: Job) -> Program:
-    """The library as it is."""
-    return build(make_subject(job), job)
+def ours(job: Job, **encoder) -> Program:
+    """The library as it is; `encoder` are fields of the encoder to set otherwise."""
+    subject = make_subject(job)
+    if encoder:
+        model = subject.model.clone(encoder=subject.model.encoder.clone(**encoder))
+        subject = dataclasses.replace(subject, model=model)
+    return build(subject, job)
 
 
 def dense(job: Job) -> Program:
