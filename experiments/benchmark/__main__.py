@@ -95,35 +95,12 @@ PUBLISHED = {
     "TPU v6 lite": 918e12,
 }
 COLUMNS = [
-    "suite",
-    "case",
-    "phase",
-    "contender",
-    "status",
-    "inputs",
-    "batch_size",
-    "dtype",
-    "median_seconds",
-    "lowest_seconds",
-    "highest_seconds",
-    "times_ours",
-    "compile_seconds",
-    "temporaries_bytes",
-    "peak_rss_bytes",
-    "peak_device_bytes",
-    "executed_flops",
-    "textbook_flops",
-    "executed_utilisation",
-    "textbook_utilisation",
-    "peak_flops",
-    "peak_source",
-    "all_seconds",
-    "command",
-    "commit",
-    "hardware",
-    "software",
-    "date",
-]
+    "suite", "case", "phase", "contender", "status", "inputs", "batch_size", "dtype",
+    "median_seconds", "lowest_seconds", "highest_seconds", "times_ours", "compile_seconds",
+    "temporaries_bytes", "peak_rss_bytes", "peak_device_bytes", "executed_flops", "textbook_flops",
+    "executed_utilisation", "textbook_utilisation", "peak_flops", "peak_source", "all_seconds",
+    "command", "commit", "hardware", "software", "date",
+]  # fmt: skip
 
 
 class Progress:
@@ -208,6 +185,8 @@ def complete(rows: Sequence[dict[str, Any]], best: Best) -> None:
     ours = next((r.get("median_seconds") for r in rows if r["contender"] == "ours"), None)
     for row in rows:
         row["peak_flops"], row["peak_source"] = best.rate, best.source
+        for name in ("inputs", "batch_size", "textbook_flops"):  # known, though it did not run
+            row.setdefault(name, rows[0].get(name))
         if "median_seconds" not in row:
             continue
         if ours:
