@@ -194,6 +194,16 @@ def test_turns_alternate_and_ratios_are_of_medians(monkeypatch):
     assert rows[0]["textbook_utilisation"] == 1.0
 
 
+def test_a_suite_with_several_sizes_is_drawn(tmp_path):
+    known = {"suite": "sweep", "phase": "forward", "contender": "ours", "status": "ok"}
+    rows = [known | {"case": str(n), "inputs": n, "median_seconds": n / 7} for n in (4, 8, 16)]
+    table, picture = benchmark.write(tmp_path, rows)
+    assert next(csv.DictReader(table.open()))["median_seconds"] == "0.5714"
+    assert picture.name == "benchmark_sweep.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert benchmark.write(tmp_path, rows[:2]) == [table]
+
+
 def test_a_short_run_is_repeated_within_its_turn():
     runs = []
     assert turn(lambda: runs.append(1)) < 0.01
@@ -222,7 +232,7 @@ def test_what_fails_is_a_row_and_the_rest_goes_on(tmp_path, capsys):
     assert float(ours["median_seconds"]) > 0 and float(ours["times_ours"]) == 1
     assert float(ours["compile_seconds"]) > 0 and int(ours["temporaries_bytes"]) > 0
     assert 1e8 < int(ours["peak_rss_bytes"]) < 2e9
-    assert float(ours["executed_flops"]) > 0 and int(ours["inputs"]) == 256
+    assert float(ours["executed_flops"]) > 0 and int(ours["inputs"]) == 7 * 7
     assert all(ours[name] for name in ("command", "hardware", "software", "date"))
     assert "left" in capsys.readouterr().out
 

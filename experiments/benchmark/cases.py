@@ -119,7 +119,7 @@ def read(height: int, width: int):
     """The cross-attention of the ImageNet model alone, on pixels with Fourier positions."""
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
-        shape = (16, max(16, 16 * width // height)) if tiny else (height, width)
+        shape = (height // 32, width // 32) if tiny else (height, width)
         latents, channels, bands = (8, 32, 4) if tiny else (512, 1024, 64)
         kind = jnp.dtype(dtype)
         model = Read(
