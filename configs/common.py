@@ -23,8 +23,9 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
     config.checkpoint_every = 1000
     config.checkpoints_kept = 2
     config.tensorboard = False
-    # Where a new run starts: the whole state of another workdir, or only its weights.
-    config.start = ConfigDict({"run": "", "weights": ""})
+    # Where a new run starts: the whole state of another workdir; or weights only, of a workdir or
+    # released ones, by name, file, folder or address (conv_kernel: see `pretrained.load`).
+    config.start = ConfigDict({"run": "", "weights": "", "conv_kernel": ""})
     return config
 
 
@@ -36,11 +37,13 @@ def data(source: str, *, train: str, evaluate: str, train_split="train", eval_sp
             "data_dir": "",  # of TFDS; '' is its own default
             "in_memory": False,  # decode all of it once at the start
             "readers": "auto",  # or 'threads:N', 'workers:N'; never changes a batch
-            "train_split": train_split,
+            "train_split": train_split,  # '' to evaluate only
             "eval_split": eval_split,
             "train": train,
             "eval": evaluate,
             "eval_batch_size": 256,
+            "source_options": {},  # of the source, where it has any
+            "train_source_options": {},  # more of them, in training only
             "mean": (0.0,),  # of the channels, in 0..255
             "std": (255.0,),
             "label_smoothing": 0.0,

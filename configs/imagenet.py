@@ -12,9 +12,24 @@ The 2021 paper (Table 2) reports 78.0 for its own model on permuted pixels, as o
 Each also with `:tiny`. The figures are the papers' (GFLOP forward, multiply and add apart); we have
 not run these to the end. The papers: batch 1024 on 64 TPU v3, 4.85 steps/s for `fourier`, 8 hours.
 
-    tfds build imagenet2012 --file_format=array_record --manual_dir=...   # from image-net.org
+    tfds build imagenet2012 --file_format=array_record --data_dir=DATA --manual_dir=FOLDER
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/fourier \\
-        --config.model.dtype=bfloat16 --config.batch_size=1024
+        --config.data.data_dir=DATA --config.model.dtype=bfloat16 --config.batch_size=1024
+
+The released weights are evaluated as they are; the validation images alone will do (6.7 GB):
+
+    pip install 'perceiver_jax[prepare]'     # FOLDER holds ILSVRC2012_img_val.tar
+    tfds build imagenet2012 --file_format=array_record --data_dir=DATA --manual_dir=FOLDER
+    python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
+        --mode=eval --config.start.weights=imagenet_fourier --config.data.data_dir=DATA \\
+        --config.data.train_split=
+
+Expect the table's top-1 as `accuracy`: 0.790; `learned` with `imagenet_learned` 0.727, `conv` with
+`imagenet_conv` 0.821. Images are prepared as the released notebook does: the central 7/8 of the
+short side, bicubic to 224 by OpenCV, as uint8; the papers' own evaluation interpolated by
+TensorFlow, whose kernel is a little softer. The weights also come from a file or folder or from
+Hugging Face (`start.weights=deepmind/vision-perceiver-conv`, which needs `start.conv_kernel=OIWH`,
+see `pretrained.load`), and without `--mode=eval` they are where training starts.
 
 Recipe of `fourier`, `learned`, `conv`: Perceiver IO app. A.1 and the released training code, whose
 label smoothing the paper does not mention. LAMB at 5e-4 x batch/256, constant for half the run,

@@ -1,0 +1,12 @@
+"""Composition: each `experiments/<config.experiment>.py` makes a config into a `Task`."""
+
+import importlib
+
+from ml_collections import ConfigDict
+
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """The task of a config, made by the experiment that it names."""
+    return importlib.import_module(f"experiments.{config.experiment}").make_task(config)

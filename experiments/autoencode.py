@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.image import first_examples
+from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver, plots
-from perceiver_jax.data import pipeline, sources, transforms
 from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
 from perceiver_jax.train.task import Task
@@ -32,45 +31,17 @@ METRICS = {
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
-    data, settings = config.data, config.autoencode
-    load = functools.partial(
-        sources.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
-    )
-    options = data.source_options.to_dict()
-    eval_source = load(split=data.eval_split, options=options)
-    train_source = load(
-        split=data.train_split, options=options | data.train_source_options.to_dict()
-    )
-    train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
-    place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    readers = data.readers
-
-    def train_data(start_step: int):
-        return pipeline.train_batches(
-            train_source,
-            train_line,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            readers=readers,
-            **place,
-        )
-
-    def eval_data():
-        return pipeline.eval_batches(
-            eval_source, eval_line, batch_size=data.eval_batch_size, readers=readers, **place
-        )
-
+    reading, settings = read(config), config.autoencode
     spec = config.model.to_dict()
     model = perceiver.build(spec)
-    require_classes(eval_source, spec["output"]["modalities"]["label"]["num_classes"])
+    require_classes(reading.eval_source, spec["output"]["modalities"]["label"]["num_classes"])
     prepare = functools.partial(
         prepare_clips,
         num_classes=spec["output"]["modalities"]["label"]["num_classes"],
         samples_per_patch=spec["output"]["modalities"]["audio"]["samples_per_patch"],
         outputs=settings.train_outputs.to_dict(),
     )
-    example = jax.tree.map(jnp.asarray, first_examples(eval_data, 1))
+    example = reading.first_examples(1)
     training = jax.eval_shape(prepare, example, jax.random.key(0))
     evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
     predict = functools.partial(
@@ -80,20 +51,17 @@ def make_task(config: ConfigDict) -> Task:
     padded, raw = compression(model, evaluation)
     return Task(
         model=model,
-        train_data=train_data,
-        eval_data=eval_data,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
         prepare=prepare,
         loss=functools.partial(weighted_loss, settings.loss_weights.to_dict()),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
         predict=predict,
-        plots=functools.partial(draw, predict, prepare, eval_data, eval_source),
+        plots=functools.partial(draw, predict, prepare, reading),
         description=(
-            "train: "
-            + pipeline.describe(
-                train_source, train_line, batch_size=config.batch_size, seed=config.seed
-            ),
-            "eval: " + pipeline.describe(eval_source, eval_line, batch_size=data.eval_batch_size),
+            *reading.description,
             f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
             f"{size / 1e9:.3g} GFLOP per example, {whole / 1e9:.3g} with all outputs (forward, "
             "textbook)",
@@ -172,11 +140,11 @@ def reconstruct(model, chunk_size, variables, batch):
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
 
 
-def draw(predict, prepare, eval_data, source, variables, num_examples):
+def draw(predict, prepare, reading, variables, num_examples):
     """The first clips of the evaluation above what the model makes of them, at most four."""
-    batch = first_examples(eval_data, min(num_examples, 4))
+    batch = reading.first_examples(min(num_examples, 4))
     decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
-    names = dict(enumerate(getattr(source, "classes", ())))
+    names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
     guesses = np.argmax(decoded["label"], axis=-1)
     titles = [
         f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"

@@ -9,11 +9,11 @@ Writes PNG files to <workdir>/plots:
     attention_*.png    where the latents look, over the input image; one file per cross-attend
 """
 
-import importlib
 import pathlib
 
 from absl import app, flags, logging
 
+from experiments import make_task
 from perceiver_jax import plots
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import read_metrics, warn
@@ -32,7 +32,7 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     """
     workdir = pathlib.Path(workdir)
     config = load_config(workdir)
-    task = importlib.import_module(f"experiments.{config.experiment}").make_task(config)
+    task = make_task(config)
     weights, _ = checkpoint.restore_weights(workdir, build(task, config).target, warn=warn)
     variables = {"params": weights["params"], **weights["model_state"]}
     records = read_metrics(workdir / METRICS)

@@ -19,9 +19,13 @@ What is written to the folder `--output`, and printed:
                  the file's, resampled too, or that of a second --input, a .wav of 16 bits, which
                  starts with the video and is cut to it (released: 1,920 samples a frame).
 
---model is a released name (its weights are fetched once and cached), or a file or folder with
-weights. --random_weights needs no weights: an untrained model, whose answers mean nothing (and
-whose flow is zero). Other sizes than the released ones:
+Classes are named where the weights know how: by the id2label of a Hugging Face config.json, or for
+official ImageNet weights by WordNet ids (n02123045). --labels=FILE has other names, one a line.
+
+--model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
+once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
+untrained model, whose answers mean nothing (and whose flow is zero). Other sizes than the released
+ones:
 
     python -m experiments.predict --model=flow --random_weights \\
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...
@@ -40,7 +44,7 @@ from perceiver_jax import files, inference, pretrained
 from perceiver_jax.inference import clips
 from perceiver_jax.train.log import duration
 
-MODEL = flags.DEFINE_string("model", None, "A released name, or a file or folder of weights.")
+MODEL = flags.DEFINE_string("model", None, "A released name, or weights; see above.")
 INPUT = flags.DEFINE_multi_string("input", None, "What to predict for, see above; may repeat.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder of the results, made if it is not there.")
 CONFIG = config_flags.DEFINE_config_file("config", None, "Other sizes, see above.")
@@ -49,7 +53,9 @@ SEED = flags.DEFINE_integer("seed", 0, "Of the random weights.")
 CONV_KERNEL = flags.DEFINE_enum(
     "conv_kernel", None, ["OIHW", "OIWH"], "See `pretrained.load`: Hugging Face imagenet_conv."
 )
-LABELS = flags.DEFINE_string("labels", None, "Text file of class names, one a line.")
+LABELS = flags.DEFINE_string(
+    "labels", None, "Text file of class names, one a line, instead of those the weights know."
+)
 TOP = flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
 NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.")
 MIN_OVERLAP = flags.DEFINE_integer("min_overlap", 20, "Flow: pixels that tiles share at least.")
@@ -96,10 +102,24 @@ def bar(unit: str):
     return show
 
 
+def class_names(model) -> list[str] | None:
+    """Names of the model's classes: those of --labels, or what its weights know; None: numbers."""
+    output = getattr(model.output, "modalities", {"label": model.output}).get("label")
+    num_classes = getattr(output, "num_classes", None)
+    if num_classes is None:
+        return None
+    if LABELS.value:
+        names = pathlib.Path(LABELS.value).read_text(encoding="utf-8").splitlines()
+        if len(names) != num_classes:
+            raise ValueError(
+                f"--labels={LABELS.value} has {len(names)} lines, the model {num_classes} classes"
+            )
+        return names
+    return None if RANDOM_WEIGHTS.value else pretrained.class_names(MODEL.value, num_classes)
+
+
 def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]]:
-    """For each example its classes as records; names are refused where they are too few."""
-    if names is not None and len(names) <= labels.classes.max():
-        raise ValueError(f"--labels holds {len(names)} names, too few for {labels.classes.max()}")
+    """For each example its classes as records."""
     return [
         [
             {"class": int(c), "probability": float(p)} | ({"name": names[c]} if names else {})
@@ -242,10 +262,8 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     try:
-        names = None
-        if LABELS.value:
-            names = pathlib.Path(LABELS.value).read_text(encoding="utf-8").splitlines()
         model, variables = load_model()
+        names = class_names(model)
         task = TASKS[type(model.output).__name__]
         output = pathlib.Path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,8 @@
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/fourier \\
         --config.data.data_dir=/data/tfds --config.batch_size=256
     python -m experiments.run --config=... --workdir=... --mode=eval
+    python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
+        --mode=eval --config.start.weights=imagenet_fourier --config.data.train_split=
 
 A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`); its
 docstring says what it reproduces, how long it takes and what to expect. Any field can be set on the
@@ -19,12 +21,12 @@ Exit codes: 0 finished; 70 a loss or norm was not finite (the last good checkpoi
 stopped by SIGTERM or Ctrl-C after saving, run it again; 1 any other error.
 """
 
-import importlib
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import make_task
 from perceiver_jax.train import loop
 from perceiver_jax.train.stop import Stopped
 
@@ -38,14 +40,14 @@ def main(argv):
         raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
     logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
     config = CONFIG.value
-    experiment = importlib.import_module(f"experiments.{config.experiment}")
-    task = experiment.make_task(config)
     run = loop.train if MODE.value == "train" else loop.evaluate
     try:
-        run(task, config, WORKDIR.value)
+        run(make_task(config), config, WORKDIR.value)
     except Stopped as stopped:
         print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
         sys.exit(stopped.exit_code)
+    except FileNotFoundError as error:  # data or weights that are not there: it says what to do
+        sys.exit(f"FileNotFoundError: {error}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Attention: the definition, partial results that merge, and the blocks built from them.
+"""Attention, the definition, and partial results that merge.
 
 `attend` is the dense formula that every cheaper strategy is tested against. It is written as
 `finish(partial(...))`, because a softmax over tokens is a monoid: results over disjoint sets of
@@ -7,22 +7,18 @@ tokens (chunks of a huge input, modalities, devices) `merge` into the result ove
 Shapes: B examples, H heads, N queries, M tokens, K channels of a query or key head, V of a value
 head. Heads come before tokens, which is the layout that matrix libraries are fastest on.
 
-References: Perceiver IO (Jaegle et al. 2022) app. E; initialisers and norms as in the released
-code: lecun-normal projections with zero biases, pre-norm with epsilon 1e-5, tanh GELU.
+Reference: Perceiver IO (Jaegle et al. 2022) app. E.
 """
 
 import functools
 import math
-from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
 
-from perceiver_jax.tokens import Tokens, token_sets
-
+EPSILON = 1e-5  # of every layer norm
 MASKED = -1e30  # a logit no real token has; finite, so that an empty row has no NaN gradient
 
 
@@ -103,168 +99,4 @@ def attention_weights(query, keys, masks) -> jax.Array:
     logits = [attention_logits(query, k, m) for k, m in zip(keys, masks, strict=True)]
     batch = max(x.shape[0] for x in logits)
     logits = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in logits]
-    return nn.softmax(jnp.concatenate(logits, axis=-1))
-
-
-def layer_norm(name: str) -> nn.Module:
-    """LayerNorm over channels: epsilon 1e-5, float32, two-pass variance."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, name=name)
-
-
-class Attention(nn.Module):
-    """Multi-head attention between two arrays, with projections.
-
-    Attributes:
-      num_heads: H; must divide the query/key and the value channels.
-      qk_channels: width of all query (and key) heads together; None: the key/value input's width.
-      v_channels: width of all value heads together; None: `qk_channels`.
-      out_channels: width of the output; None: `v_channels`.
-      dropout_rate: probability of dropping an attention weight in training.
-      dtype: compute dtype; parameters are float32, the softmax is float32.
-    """
-
-    num_heads: int = 1
-    qk_channels: int | None = None
-    v_channels: int | None = None
-    out_channels: int | None = None
-    dropout_rate: float = 0.0
-    dtype: jax.typing.DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, inputs_q, inputs_kv, *, mask=None, query_mask=None, train: bool):
-        """Reads one set of tokens, or several disjoint sets in one softmax.
-
-        Args:
-          inputs_q: `[B or 1, N, Cq]`.
-          inputs_kv: `[B or 1, M, C]`, or a list of such arrays that differ in M.
-          mask: bool `[B, M]` or None; a list of them where `inputs_kv` is a list.
-          query_mask: bool `[B or 1, N]`; what a masked query reads is zero.
-
-        Returns:
-          `[B, N, out_channels]`.
-        """
-        if not isinstance(inputs_kv, list):
-            inputs_kv, mask = [inputs_kv], [mask]
-        qk_channels = self.qk_channels or inputs_kv[0].shape[-1]
-        v_channels = self.v_channels or qk_channels
-        for field, channels in (("qk_channels", qk_channels), ("v_channels", v_channels)):
-            if channels % self.num_heads:
-                raise ValueError(f"{field}={channels} must divide by num_heads={self.num_heads}")
-
-        def heads(xs, channels, name):  # [B, T, C] -> [B, H, T, channels / H], each
-            project = nn.Dense(channels, dtype=self.dtype, name=name)
-            split = (self.num_heads, channels // self.num_heads)
-            return [project(x).reshape(*x.shape[:2], *split).swapaxes(1, 2) for x in xs]
-
-        (query,) = heads([inputs_q], qk_channels, "query")
-        keys = heads(inputs_kv, qk_channels, "key")
-        values = heads(inputs_kv, v_channels, "value")
-        if self.is_mutable_collection("intermediates") and not self.is_initializing():
-            self.sow("intermediates", "weights", attention_weights(query, keys, mask))
-        results = []
-        for key, value, present in zip(keys, values, mask, strict=True):
-            keep = None
-            if train and self.dropout_rate:
-                batch = max(query.shape[0], key.shape[0])
-                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
-                kept = 1 - self.dropout_rate
-                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
-            results.append(partial(query, key, value, mask=present, keep=keep))
-        result = finish(functools.reduce(merge, results)).astype(self.dtype)
-        result = result.swapaxes(1, 2).reshape(result.shape[0], -1, v_channels)  # [B, N, H V]
-        if query_mask is not None:
-            result = jnp.where(query_mask[..., None], result, 0)
-        return nn.Dense(self.out_channels or v_channels, dtype=self.dtype, name="out")(result)
-
-
-class MLP(nn.Module):
-    """Dense(widening x C), tanh GELU, Dense(C), dropout."""
-
-    widening: int = 1
-    dropout_rate: float = 0.0
-    dtype: jax.typing.DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x, *, train: bool):
-        channels = x.shape[-1]
-        x = nn.Dense(self.widening * channels, dtype=self.dtype, name="hidden")(x)
-        x = nn.Dense(channels, dtype=self.dtype, name="out")(nn.gelu(x, approximate=True))
-        return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-
-
-class CrossAttention(nn.Module):
-    """Queries read inputs: pre-norm attention, optional residual, then a residual MLP.
-
-    Attributes: as `Attention` and `MLP`, and
-      query_residual: add the queries to what they read.
-      dropout_rate: on the attention's output and the MLP's, in training.
-      attention_dropout_rate: on the attention weights, in training.
-    """
-
-    num_heads: int = 1
-    qk_channels: int | None = None
-    v_channels: int | None = None
-    widening: int = 1
-    query_residual: bool = True
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    dtype: jax.typing.DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, queries: Tokens, inputs: Any, *, train: bool) -> jax.Array:
-        """Reads `inputs`, `Tokens` or a tree of them. Returns `[B, N, queries.width]`."""
-        inputs = token_sets(inputs)
-        if len({tokens.width for tokens in inputs}) > 1:
-            widths = [tokens.width for tokens in inputs]
-            raise ValueError(f"tokens read together need one width, got {widths}: pad them")
-        q = queries.dense(self.dtype)
-        norm_inputs = layer_norm("norm_inputs")
-        x = Attention(
-            num_heads=self.num_heads,
-            qk_channels=self.qk_channels,
-            v_channels=self.v_channels,
-            out_channels=queries.width,
-            dropout_rate=self.attention_dropout_rate,
-            dtype=self.dtype,
-            name="attention",
-        )(
-            layer_norm("norm_queries")(q),
-            [norm_inputs(tokens.dense(self.dtype)) for tokens in inputs],
-            mask=[tokens.mask for tokens in inputs],
-            query_mask=queries.mask,
-            train=train,
-        )
-        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
-        if self.query_residual:
-            x = x + q
-        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
-
-
-class SelfAttention(nn.Module):
-    """A pre-norm transformer layer over `[B, N, C]`; `qk_channels`, `v_channels` None mean C."""
-
-    num_heads: int = 8
-    qk_channels: int | None = None
-    v_channels: int | None = None
-    widening: int = 1
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    dtype: jax.typing.DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        normed = layer_norm("norm_attention")(x)
-        attention = Attention(
-            num_heads=self.num_heads,
-            qk_channels=self.qk_channels,
-            v_channels=self.v_channels or x.shape[-1],
-            out_channels=x.shape[-1],
-            dropout_rate=self.attention_dropout_rate,
-            dtype=self.dtype,
-            name="attention",
-        )
-        read = attention(normed, normed, train=train)
-        x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
-        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+    return jax.nn.softmax(jnp.concatenate(logits, axis=-1))

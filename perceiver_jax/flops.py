@@ -6,6 +6,7 @@ values are formed and every product is done. It does not change when a cheaper e
 do (whose 404 and 707 GFLOP come out).
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 
@@ -95,7 +96,8 @@ def _size(tokens) -> tuple[int, int]:
 
 def executed(function: Callable, *args) -> float:
     """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    anew = functools.partial(function)  # not an earlier trace's, see `strategies.forced`
+    return _count(jax.make_jaxpr(anew)(*args).jaxpr)
 
 
 def _count(jaxpr) -> float:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax.attention import CrossAttention, SelfAttention
+from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.tokens import Tokens, is_tokens
 
 # What the backward pass of a latent layer may keep instead of computing again.

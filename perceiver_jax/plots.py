@@ -156,3 +156,45 @@ def show_image(axes, image: np.ndarray, **style) -> None:
     style |= {"cmap": "gray", "vmin": 0, "vmax": 255} if grey else {}
     axes.imshow(image[..., 0] if grey else image, **style)
     axes.set_axis_off()
+
+
+def cost_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Time and memory against the number of inputs, both axes logarithmic.
+
+    A panel for each phase's time and one for its temporaries; a curve for each contender. Where a
+    contender has no figure because it was refused or failed, a cross at the top says so.
+
+    Args:
+      rows: of a benchmark: `inputs`, `phase`, `contender`, and where it ran `median_seconds` and
+        `temporaries_bytes`.
+    """
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    inputs = {row["case"]: row["inputs"] for row in rows if row.get("inputs")}
+    kinds = {"median_seconds": "seconds", "temporaries_bytes": "temporaries, bytes"}
+    figure = Figure(figsize=(4.2 * len(phases), 6.4), layout="constrained")
+    for i, (field, label) in enumerate(kinds.items()):
+        for j, phase in enumerate(phases):
+            axes = figure.add_subplot(len(kinds), len(phases), i * len(phases) + j + 1)
+            for number, contender in enumerate(contenders):
+                mine = [r for r in rows if (r["phase"], r["contender"]) == (phase, contender)]
+                points = sorted((r["inputs"], r[field]) for r in mine if r.get(field))
+                colour = f"C{number}"
+                if points:
+                    axes.plot(*zip(*points, strict=True), "o-", ms=4, color=colour, label=contender)
+                absent = [inputs[r["case"]] for r in mine
+                          if "median_seconds" not in r and r["case"] in inputs]  # fmt: skip
+                if absent and points:
+                    heights = [0.97 - 0.05 * number] * len(absent)
+                    axes.plot(absent, heights, "x", color=colour, label=f"{contender}: no figure",
+                              transform=axes.get_xaxis_transform())  # fmt: skip
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_title(phase, fontsize=10)
+            axes.set_xlabel("inputs", fontsize=8)
+            axes.set_ylabel(label, fontsize=8)
+            axes.tick_params(labelsize=8)
+            axes.grid(alpha=0.3)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=7)
+    return figure

@@ -67,6 +67,35 @@ class Fourier:
             features.append(np.concatenate(parts, axis=1).astype(np.float32))
         return features
 
+    @property
+    def separable(self) -> bool:
+        """Whether a product with the features is a sum over axes: a whole grid of two or more."""
+        return self.indices is None and len(self.shape) > 1
+
+    def factors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Features of all axes but the last, by row `[O, q]`, and of the last one, `[X, 1 + 2 K]`.
+
+        A token's features are those of its row and those of its place in the row, as `join` does.
+        """
+        *outer, inner = self.axes()
+        rows = np.indices(self.shape[:-1]).reshape(len(outer), -1)
+        return np.concatenate([a[row] for a, row in zip(outer, rows, strict=True)], axis=1), inner
+
+    def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`[..., width]` -> the channels of `factors`, `[..., q]` and `[..., 1 + 2 K]`."""
+        axes = [x[..., self._channels(i)] for i in range(len(self.shape))]
+        return jnp.concatenate(axes[:-1], axis=-1), axes[-1]
+
+    def join(self, outer: jax.Array, inner: jax.Array) -> jax.Array:
+        """What `split` splits: `[..., q]` and `[..., 1 + 2 K]` -> `[..., width]`."""
+        order = np.concatenate([self._channels(i) for i in range(len(self.shape))])
+        return jnp.concatenate([outer, inner], axis=-1)[..., np.argsort(order)]
+
+    def _channels(self, axis: int) -> np.ndarray:
+        """Which channels an axis has: [p, sin, cos]."""
+        d, bands = len(self.shape), axis * self.num_bands + np.arange(self.num_bands)
+        return np.concatenate([[axis], d + bands, d + d * self.num_bands + bands])
+
     def table(self) -> jax.Array:
         """The dense position features, float32 `[M, width]`."""
         if self.indices is None:
@@ -75,9 +104,8 @@ class Fourier:
         else:
             rows = jnp.unravel_index(self.indices, self.shape)
         points = [jnp.asarray(axis)[row] for axis, row in zip(self.axes(), rows, strict=True)]
-        k = self.num_bands
-        columns = [slice(0, 1), slice(1, 1 + k), slice(1 + k, 1 + 2 * k)]
-        return jnp.concatenate([p[:, c] for c in columns for p in points], axis=1)
+        order = np.concatenate([self._channels(i) for i in range(len(self.shape))])
+        return jnp.concatenate(points, axis=1)[:, np.argsort(order)]
 
     def take(self, indices: jax.Array) -> "Fourier":
         """The positions of the tokens at `indices` `[n]`, in that order."""
@@ -97,6 +125,11 @@ class Table:
     @property
     def width(self) -> int:
         return self.values.shape[1]
+
+    @property
+    def separable(self) -> bool:
+        """See `Fourier`."""
+        return False
 
     def table(self) -> jax.Array:
         """The dense positions, `[M, width]`."""

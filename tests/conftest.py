@@ -1,14 +1,22 @@
 """Every test sees 8 devices, simulated on the CPU, and implicit rank promotion is an error.
 
-Tests start the same programs again and again, some in processes of their own: each is compiled once
-a session, in a cache that all of them share.
+Nearly all the time of the tests is compilation, of tiny programs that run once. So they are
+compiled without optimisation, also in processes that tests start, and each program once a session,
+in a cache that all of them share.
 """
 
 import os
+from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["XLA_FLAGS"] = " ".join(
-    [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # Halves what is left; XLA refuses flags that it does not have, and later ones have not.
+        "--xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+    ]
 )
 
 import jax

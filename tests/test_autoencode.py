@@ -11,19 +11,12 @@ from clip_files import write_clips
 
 from configs import multimodal
 from experiments import autoencode
+from experiments.reading import Reading
 from perceiver_jax import metrics, perceiver
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step
 
 FRAMES, SIZE, SAMPLES = 4, 32, 256
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +178,11 @@ def test_too_many_classes_are_refused(config):
 
 
 def test_the_picture_shows_the_clip_and_what_became_of_it(batch, whole):
+    reading = Reading(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
     figures = autoencode.draw(
         lambda variables, batch: {name: x[:2] for name, x in whole.items()},
         lambda batch, key: batch,
-        lambda: (x for x in [jax.tree.map(np.asarray, batch)]),
-        None,
+        reading,
         {},
         2,
     )

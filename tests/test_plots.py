@@ -45,3 +45,25 @@ def test_attention_maps_choose_the_focused_latents_and_draw_their_weights():
     assert titles == ["image", "latent 1", "latent 4", "mean of all"]
     np.testing.assert_allclose(figure.axes[1].images[-1].get_array(), maps[0, 1])
     np.testing.assert_allclose(figure.axes[7].images[-1].get_array(), maps[1].mean(axis=0))
+
+
+def test_cost_curves_have_a_curve_per_contender_and_mark_what_has_no_figure():
+    rows = [
+        {"case": f"{n}", "phase": phase, "contender": contender, "inputs": n}
+        | {"median_seconds": n / speed, "temporaries_bytes": 100 * n}
+        for phase in ("forward", "gradient")
+        for contender, speed, largest in (("ours", 80, 4096), ("dense", 10, 1024))
+        for n in (4096, 256, 1024)
+        if n <= largest
+    ]
+    rows.append({"case": "4096", "phase": "gradient", "contender": "dense"})  # was refused
+    figure = plots.cost_curves(rows)
+    time = figure.axes[1]
+    assert [a.get_title() for a in figure.axes] == ["forward", "gradient"] * 2
+    assert time.get_xscale() == time.get_yscale() == "log"
+    ours, dense, refused = time.lines
+    np.testing.assert_allclose(ours.get_ydata(), [256 / 80, 1024 / 80, 4096 / 80])
+    np.testing.assert_array_equal(dense.get_xdata(), [256, 1024])
+    np.testing.assert_array_equal(refused.get_xdata(), [4096])
+    assert len(figure.axes[0].lines) == 2
+    np.testing.assert_array_equal(figure.axes[2].lines[1].get_ydata(), [25600, 102400])

@@ -7,6 +7,7 @@
 `device`, the only part that needs JAX, is imported by name.
 """
 
+from perceiver_jax.data import pair_transforms  # adds its transforms to those that `parse` knows
 from perceiver_jax.data.pipeline import choose_readers, describe, eval_batches, train_batches
 from perceiver_jax.data.sources import Arrays, load
 from perceiver_jax.data.transforms import parse, transform
@@ -17,6 +18,7 @@ __all__ = [
     "describe",
     "eval_batches",
     "load",
+    "pair_transforms",
     "parse",
     "train_batches",
     "transform",

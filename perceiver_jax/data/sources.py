@@ -3,6 +3,8 @@
 Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
 """
 
+import importlib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_jax.data.clips import Clips
+from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -59,7 +62,7 @@ class Tfds:
         try:
             self.records = builder.as_data_source(split=split, decoders=decoders)
         except Exception as error:
-            _explain(builder, name, data_dir, error)
+            _explain(builder, name, split, data_dir, error)
             raise
         splits = builder.info.splits  # empty under tfds.testing.mock_data
         files = len(splits[split].file_instructions) if splits else 0
@@ -106,27 +109,30 @@ def load(
     data_dir: str = "",
     in_memory: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> Arrays | Tfds | Clips:
+) -> Any:
     """Opens a dataset's split.
 
     Args:
       name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
-        `Clips`) or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with version or config if
-        wanted.
+        `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), or a TFDS
+        name: `mnist`, `cifar10`, `imagenet2012`, with version or config if wanted.
       split: for digits `train` or `test`; for clips the name of a CSV file; else a TFDS split such
         as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. The clips' folder.
       in_memory: decode everything once into arrays. For images of one size that fit.
-      options: of a source that has any (`Clips`), by name.
+      options: of clips and of a source that makes its examples, by name; the others have none.
 
     Raises:
-      FileNotFoundError: the dataset is not prepared; says how to.
-      ValueError: an unknown name or split, options of a source that has none, or `in_memory` for
-        images of many sizes.
+      FileNotFoundError: the dataset is not there or not prepared; says how to get it.
+      ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
     if name == "clips":
         source = Clips(split, data_dir, **options)
+        return into_memory(source) if in_memory else source
+    if name in GENERATED:
+        module = importlib.import_module(f"perceiver_jax.data.{name}")
+        source = module.load(split, data_dir=data_dir, **options)
         return into_memory(source) if in_memory else source
     if options:
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
@@ -205,23 +211,34 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither 'digits' nor a name that tensorflow_datasets knows"
+            f"no dataset {name!r}: neither {['digits', *GENERATED]} nor a name that "
+            "tensorflow_datasets knows"
         ) from None
 
 
-def _explain(builder: Any, name: str, data_dir: str, error: Exception) -> None:
-    """Raises what to run where a dataset cannot be opened because of how it was prepared."""
+def _explain(builder: Any, name: str, split: str, data_dir: str, error: Exception) -> None:
+    """Raises what to do where a dataset cannot be opened because of how it was prepared."""
     command = f"tfds build {name} --file_format=array_record"
     if data_dir:
         command += f" --data_dir={data_dir}"
+    by_hand = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+    if by_hand:
+        command += f" --manual_dir=FOLDER\nFiles to fetch by hand first: {by_hand}"
     remedy = f"run\n  pip install 'perceiver_jax[prepare]'\n  {command}"
     if not builder.is_prepared():
         raise FileNotFoundError(
-            f"{name} is not prepared: nothing in {builder.data_path}. Prepare it once:\n{remedy}"
+            f"{name} is not prepared: nothing in {builder.data_path}. If it is elsewhere, set "
+            f"config.data.data_dir; else prepare it once:\n{remedy}"
         ) from error
     file_format = builder.info.file_format
     if file_format is not None and not file_format.file_suffix.startswith("array_record"):
         raise FileNotFoundError(
             f"{name} in {builder.data_path} is stored as {file_format.file_suffix}, which has no "
             f"random access. Prepare it again, into another directory or over it:\n{remedy}"
+        ) from error
+    splits = sorted(builder.info.splits)
+    if isinstance(error, ValueError) and not set(re.findall(r"[A-Za-z_]\w*", split)) <= set(splits):
+        raise ValueError(
+            f"{name} in {builder.data_path} has the splits {splits}, so not {split!r}: set "
+            "config.data.train_split and eval_split (only to evaluate, train_split='' will do)"
         ) from error

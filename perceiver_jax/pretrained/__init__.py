@@ -2,10 +2,12 @@
 
     model, variables = pretrained.load("imagenet_fourier")                  # fetched and cached
     model, variables = pretrained.load("weights/checkpoint.pystate")        # an official file
+    model, variables = pretrained.load("deepmind/vision-perceiver-fourier")  # from Hugging Face
     model, variables = pretrained.load("weights/some-hugging-face-model/")
     pretrained.save_huggingface("imagenet_fourier", variables, "exported/")
 
-`model.apply(variables, batch, train=False)` then predicts.
+`model.apply(variables, batch, train=False)` then predicts. A training config starts from all of
+these by `config.start.weights`.
 """
 
 import pathlib
@@ -18,11 +20,25 @@ import numpy as np
 
 from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.pretrained import convert, download, huggingface, pickles
-from perceiver_jax.pretrained.models import MODELS, Released, released
+from perceiver_jax.pretrained.huggingface import HUB
+from perceiver_jax.pretrained.labels import class_names
+from perceiver_jax.pretrained.models import MODELS, Released, described, released
 from perceiver_jax.pretrained.names import identify
 
-__all__ = ["MODELS", "URLS", "Released", "load", "released", "save_huggingface"]
+__all__ = [
+    "HUB",
+    "MODELS",
+    "URLS",
+    "Released",
+    "class_names",
+    "described",
+    "holds_weights",
+    "load",
+    "released",
+    "save_huggingface",
+]
 
+_ADDRESS = ("https://", "http://")
 _BUCKET = "https://storage.googleapis.com/perceiver_io"
 URLS: Mapping[str, str] = {
     "imagenet_learned": f"{_BUCKET}/imagenet_learned_position_encoding.pystate",
@@ -44,9 +60,10 @@ def load(
     """A released model and its weights.
 
     Args:
-      source: a name of `MODELS` (the official file is fetched), an `https://` address, a file of
-        either kind (`.pystate`, `.pickle`; `.safetensors`, `.bin`), a Hugging Face directory, or a
-        `state_dict` of PyTorch tensors or arrays.
+      source: a name of `MODELS` (the official file is fetched) or a Hugging Face id of `HUB` (its
+        `pytorch_model.bin` is), an `https://` address, a file of either kind (`.pystate`,
+        `.pickle`; `.safetensors`, `.bin`), a Hugging Face directory, or a `state_dict` of PyTorch
+        tensors or arrays.
       model: which of the six it is, with its sizes if they are not the released ones; None: what
         the names in the file say.
       conv_kernel: only for Hugging Face weights of `imagenet_conv` that do not say it: axes of the
@@ -61,12 +78,15 @@ def load(
     Raises:
       ValueError: the file is broken, unsafe, or not this model; every tensor at fault is named.
     """
+    if conv_kernel not in (None, *convert.CONV_KERNELS):
+        raise ValueError(f"conv_kernel={conv_kernel!r} is none of {convert.CONV_KERNELS}")
     label = "state_dict" if isinstance(source, Mapping) else str(source)
-    if isinstance(source, str) and source in URLS:
-        if model is not None and _name(model) != source:
+    if isinstance(source, str) and (source in URLS or source in HUB):
+        name = HUB.get(source, source)
+        if model is not None and _name(model) != name:
             raise ValueError(f"load({source!r}) cannot be model={_name(model)!r}")
-        model = model or source
-        source = URLS[source]
+        model = model or name
+        label = source = URLS.get(source) or huggingface.address(source, "pytorch_model.bin")
     format, tensors, said = _read(source, cache)
     if model is None:
         found = identify(tensors)
@@ -80,12 +100,25 @@ def load(
         if conv_kernel not in convert.CONV_KERNELS:
             raise ValueError(
                 f"{label} does not say how its convolution is stored: pass conv_kernel='OIWH' for "
-                "deepmind/vision-perceiver-conv, 'OIHW' for weights meant for PyTorch"
+                "deepmind/vision-perceiver-conv, 'OIHW' for weights meant for PyTorch "
+                "(config.start.conv_kernel in a training config)"
             )
     variables = convert.to_variables(
         tensors, model, format, source=label, conv_kernel=conv_kernel or "OIHW"
     )
     return model.build(), jax.tree.map(jnp.asarray, variables)
+
+
+def holds_weights(source: str) -> bool:
+    """Whether `source` is something that `load` reads: a name, an address, a file or a folder."""
+    path = pathlib.Path(source)
+    return (
+        source in URLS
+        or source in HUB
+        or source.startswith(_ADDRESS)
+        or path.is_file()
+        or any((path / name).is_file() for name in huggingface.FILES)
+    )
 
 
 def save_huggingface(
@@ -111,7 +144,7 @@ def _read(source, cache) -> tuple[str, dict[str, np.ndarray], str | None]:
     """(format, tensors by name, the convolution's axes if the file says them)."""
     if isinstance(source, Mapping):
         return "huggingface", huggingface.to_numpy(source), None
-    if str(source).startswith(("https://", "http://")):
+    if str(source).startswith(_ADDRESS):
         source = download.fetch(str(source), cache)
     path = pathlib.Path(source)
     if not path.exists():

@@ -49,9 +49,10 @@ def to_variables(
       ValueError: naming every tensor that is missing, not expected, or has the wrong shape.
     """
     shapes = _flat(released.shapes)
-    table = _table(released, shapes)
+    table, unnamed = _table(released, shapes)
     known = {getattr(n, format) for n in table} - {""}
-    problems = [
+    problems = [f"missing: {path} {shapes[path].shape}, in no released model" for path in unnamed]
+    problems += [
         f"missing: {getattr(n, format)} {_their_shape(n, shapes, format)}"
         for n in table
         if n.path and getattr(n, format) not in tensors
@@ -105,18 +106,21 @@ def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.
         lines = "\n  ".join(sorted(problems))
         raise ValueError(f"variables are not those of {released.name!r} at this size.\n  {lines}")
     result = {}
-    for n in _table(released, shapes):
+    table, unnamed = _table(released, shapes)
+    if unnamed:
+        raise ValueError(f"{released.name!r} has no names for {unnamed}")
+    for n in table:
         if n.path and getattr(n, format):
             x = have[n.path] if n.layer is None else have[n.path][n.layer]
             result[getattr(n, format)] = _to_theirs(x, n, format)
     return result
 
 
-def _table(released: Released, shapes: Mapping[str, Any]) -> list[Name]:
+def _table(released: Released, shapes: Mapping[str, Any]) -> tuple[list[Name], list[str]]:
+    """(the names of what the model has, its variables that the released one never had)."""
     table = names(released.name, released.spec["encoder"]["num_self_attends_per_block"])
-    if {n.path for n in table} - {""} != set(shapes):
-        raise AssertionError(f"names of {released.name!r} do not cover its variables")
-    return table
+    unnamed = shapes.keys() - {n.path for n in table}
+    return [n for n in table if not n.path or n.path in shapes], sorted(unnamed)
 
 
 def _flat(variables: Any) -> dict[str, Any]:

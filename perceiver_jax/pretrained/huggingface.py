@@ -24,6 +24,16 @@ ARCHITECTURES = {
     "flow": "PerceiverForOpticalFlow",
     "kinetics": "PerceiverForMultimodalAutoencoding",
 }
+HUB = {  # the official checkpoints, by their id there
+    "deepmind/vision-perceiver-learned": "imagenet_learned",
+    "deepmind/vision-perceiver-fourier": "imagenet_fourier",
+    "deepmind/vision-perceiver-conv": "imagenet_conv",
+    "deepmind/language-perceiver": "language",
+    "deepmind/optical-flow-perceiver": "flow",
+    "deepmind/multimodal-perceiver": "kinetics",
+}
+HUB_ADDRESS = "https://huggingface.co"
+FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 _BATCHES_SEEN = "perceiver.input_preprocessor.convnet.batchnorm.num_batches_tracked"
 
 
@@ -112,10 +122,15 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
 
 def find(directory: pathlib.Path) -> pathlib.Path:
     """The checkpoint file in a directory."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in FILES:
         if (directory / name).exists():
             return directory / name
-    raise ValueError(f"{directory} has neither model.safetensors nor pytorch_model.bin")
+    raise ValueError(f"{directory} has neither {' nor '.join(FILES)}")
+
+
+def address(hub_id: str, file: str) -> str:
+    """Where a file of one of `HUB` is fetched from."""
+    return f"{HUB_ADDRESS}/{hub_id}/resolve/main/{file}"
 
 
 def to_numpy(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:

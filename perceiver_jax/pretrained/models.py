@@ -60,6 +60,31 @@ def released(name: str, **sizes) -> Released:
     return MODELS[name](**sizes)
 
 
+def described(spec: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]) -> Released:
+    """The one of the six that a config's `model` section describes, at its sizes.
+
+    Args:
+      spec: as for `perceiver.build`; its `input` and `output` modules say which model it is.
+      batch: arrays' shapes and types of a prepared batch.
+
+    Raises:
+      ValueError: none of them has these modules.
+    """
+    modules = {
+        name: (s["input"]["module"], s["output"]["module"])
+        for name, s in ((name, function().spec) for name, function in MODELS.items())
+    }
+    wanted = (spec["input"]["module"], spec["output"]["module"])
+    for name, ends in modules.items():
+        if ends == wanted:
+            return Released(name, spec, batch)
+    lines = "\n  ".join(f"{name}: {ends[0]}, {ends[1]}" for name, ends in modules.items())
+    raise ValueError(
+        f"config.model, from {wanted[0]} to {wanted[1]}, is none of the released models, so their "
+        f"weights do not fit:\n  {lines}"
+    )
+
+
 def _imagenet(kind, module, image_size, num_classes, residual, encoder) -> Released:
     encoder = {"num_blocks": 8, "num_self_attends_per_block": 6} | encoder
     channels = encoder.get("latent_channels", 1024)

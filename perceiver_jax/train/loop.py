@@ -43,7 +43,7 @@ def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[s
       task: what to train.
       config: `seed`, `batch_size` (global), `steps`, `accumulate`, `optimizer`, `eval_every`,
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
-        `start.run` and `start.weights` ('' for none). The rest is only recorded.
+        `start` ('' for none; `model` too for released weights). The rest is only recorded.
       workdir: of this run alone; made if it is not there.
 
     Returns:
@@ -57,8 +57,9 @@ def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[s
     """
     workdir = pathlib.Path(workdir)
     program = build(task, config)
-    claim(workdir, config, write=True)
+    claim(workdir, config, write=False)
     state, meta = start(config, workdir, program, set_aside=workdir / DAMAGED)
+    claim(workdir, config, write=True)  # after a start that failed, the folder is still anybody's
     step = int(jax.device_get(state.step))
     describe(task, state, step, config.steps)
     timer = Timer(**meta["timer"])

@@ -1,20 +1,21 @@
 """How a run begins: the compiled program, and the state it goes on from."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from perceiver_jax import pretrained
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer
-from perceiver_jax.train.state import TrainState, create
+from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
-from perceiver_jax.train.task import Task
+from perceiver_jax.train.task import Batch, Task
 from perceiver_jax.train.workdir import CHECKPOINTS
 
 
@@ -22,6 +23,7 @@ class Program(NamedTuple):
     """A task and a config, compiled for a mesh."""
 
     mesh: Mesh
+    batch: Batch  # of jax.ShapeDtypeStruct: a prepared example
     init: Callable[[], TrainState]
     target: TrainState  # of jax.ShapeDtypeStruct with shardings
     train_step: Callable
@@ -33,14 +35,7 @@ def build(task: Task, config: ConfigDict) -> Program:
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.batch_size, mesh, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
-    batches = task.eval_data()
-    example = jax.eval_shape(lambda: next(iter(batches)))
-    sharding.close(batches)
-
-    def init():
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), example)
-        return create(task, optimizer, zeros, config.seed)
-
+    init = functools.partial(create, task, optimizer, config.seed)
     whole = sharding.replicated(mesh)
     target = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(init)
@@ -48,6 +43,7 @@ def build(task: Task, config: ConfigDict) -> Program:
     train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate)
     return Program(
         mesh=mesh,
+        batch=jax.eval_shape(functools.partial(prepared_example, task)),
         init=jax.jit(init, out_shardings=whole),
         target=target,
         train_step=sharding.compile_train_step(train_step, mesh),
@@ -60,6 +56,8 @@ def start(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state to go on from and the meta saved with it, from the first that applies."""
     run, weights = config.start.run, config.start.weights
+    if config.start.conv_kernel and not weights:
+        raise ValueError("config.start.conv_kernel is about config.start.weights, which is empty")
     if run and weights:
         raise ValueError(
             f"set one of config.start.run={run!r} and config.start.weights={weights!r}"
@@ -86,10 +84,42 @@ def start(
 
     # 3. Weights only: a fresh optimizer, step 0.
     if weights:
-        items, path = checkpoint.restore_weights(pathlib.Path(weights), program.target, warn=warn)
-        say(f"start: weights from {path}, fresh optimizer")
+        items, origin = restore_weights(weights, config, program)
+        say(f"start: weights from {origin}, fresh optimizer")
         return state.replace(**items), meta
 
     # 4. Nothing.
     say(f"start: from scratch, seed {config.seed}")
     return state, meta
+
+
+def restore_weights(
+    weights: str, config: ConfigDict, program: Program
+) -> tuple[dict[str, Any], pathlib.Path | str]:
+    """Parameters and model state of another run, or released ones that fit `config.model`.
+
+    Args:
+      weights: a workdir or checkpoint, or anything that `pretrained.load` reads.
+      config: its `model` and `start.conv_kernel`.
+      program: of the model.
+
+    Returns:
+      `{'params': ..., 'model_state': ...}` and where they came from.
+
+    Raises:
+      FileNotFoundError: there are none.
+      ValueError: they are of another model or size, every tensor at fault named; or unsafe.
+    """
+    path = pathlib.Path(weights)
+    if pretrained.holds_weights(weights):
+        model = pretrained.described(config.model.to_dict(), program.batch)
+        conv_kernel = config.start.conv_kernel or None
+        _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
+        variables = jax.device_put(variables, program.target.step.sharding)
+        return {"params": variables.pop("params"), "model_state": variables}, weights
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "
+            f"checkpoint, a file, a folder, an address or one of {sorted(pretrained.URLS)}"
+        )
+    return checkpoint.restore_weights(path, program.target, warn=warn)

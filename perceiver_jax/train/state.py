@@ -29,20 +29,17 @@ class TrainState:
     key: jax.Array
 
 
-def create(
-    task: Task, optimizer: optax.GradientTransformation, example_batch: Batch, seed: int
-) -> TrainState:
+def create(task: Task, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """Returns the state at step 0. Pure: call it under `jax.jit` or `jax.eval_shape`.
 
     Args:
-      task: its `model` and `prepare` are used.
+      task: its `model`, `example` and `prepare` are used.
       optimizer: the transformation that `optimizer.make_optimizer` returns.
-      example_batch: an evaluation batch; only the shapes matter, zeros will do.
       seed: the parameters and every later random number follow from it.
     """
     root = jax.random.key(seed)
-    batch = task.prepare(example_batch, None)
-    variables = task.model.init({"params": jax.random.fold_in(root, 0)}, batch, train=False)
+    key = jax.random.fold_in(root, 0)
+    variables = task.model.init({"params": key}, prepared_example(task), train=False)
     model_state = {name: value for name, value in variables.items() if name != "params"}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -51,3 +48,9 @@ def create(
         opt_state=optimizer.init(variables["params"]),
         key=jax.random.fold_in(root, 1),
     )
+
+
+def prepared_example(task: Task) -> Batch:
+    """`task.example` as zeros, prepared for the model."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example)
+    return task.prepare(zeros, None)

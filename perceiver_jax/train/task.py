@@ -18,8 +18,9 @@ class Task:
       model: `model.init({'params': key}, batch, train=False)` and `model.apply(variables, batch,
         train=...)` give variables and a prediction; called with a *prepared* batch. In training
         there is one random stream, 'dropout', and every collection but `params` may change.
-        Initialised with an evaluation batch of zeros: parameters depend on shapes only. Layers
-        scanned over lie below a path `layers/` (see `optimizer.STACKED`).
+        Initialised with zeros like `example`: parameters depend on shapes only. Layers scanned
+        over lie below a path `layers/` (see `optimizer.STACKED`).
+      example: an evaluation batch of one example, as arrays or as shapes and types.
       train_data: `train_data(start_step)` yields this process's part of the global batches
         `start_step, start_step + 1, ...` without end, as dicts of numpy arrays. It is read two
         batches ahead. `close()` is called at the end where it has one.
@@ -41,6 +42,7 @@ class Task:
     """
 
     model: nn.Module
+    example: Batch
     train_data: Callable[[int], Iterator[Batch]]
     eval_data: Callable[[], Iterator[Batch]]
     prepare: Callable[[Batch, jax.Array | None], Batch]

@@ -81,7 +81,7 @@ def test_tfds_splits(imagenet):
     directory = str(imagenet[0])
     part = sources.load("imagenet2012", "train[4:6]", data_dir=directory)
     assert [int(part[i]["label"]) for i in range(len(part))] == [400, 500]
-    with pytest.raises(ValueError, match="Unknown split 'test'"):
+    with pytest.raises(ValueError, match=r"has the splits .*'validation'\], so not 'test'"):
         sources.load("imagenet2012", "test", data_dir=directory)
 
 
@@ -120,6 +120,9 @@ def test_an_unprepared_dataset_says_what_to_run(tmp_path):
     assert str(tmp_path / "cifar10") in message
     assert f"tfds build cifar10 --file_format=array_record --data_dir={tmp_path}" in message
     assert "pip install 'perceiver_jax[prepare]'" in message
+    assert "manual_dir" not in message
+    with pytest.raises(FileNotFoundError, match=r"(?s)--manual_dir=FOLDER.*ILSVRC2012_img_val.tar"):
+        sources.load("imagenet2012", "validation", data_dir=str(tmp_path))
 
 
 def test_a_format_without_random_access_says_so(tmp_path):

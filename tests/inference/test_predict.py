@@ -3,15 +3,18 @@
 import json
 import os
 import pathlib
+import pickle
 import re
 import subprocess
 import sys
 
+import golden_models
 import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
 from clip_files import write_clip
+from safetensors import numpy
 from small_models import model, tiny
 
 from experiments import predict
@@ -143,6 +146,76 @@ def test_sound_is_read_from_the_video(run, tmp_path):
 def test_errors_are_one_line(run, name, args, message, tmp_path):
     with pytest.raises(SystemExit, match=f"^ValueError: .*{re.escape(message)}.*$"):
         run(name, tmp_path, *args)
+
+
+def weights_of(name, tmp_path):
+    """A Hugging Face folder of the tiny model, and its model.safetensors."""
+    folder = pretrained.save_huggingface(tiny(name), model(name)[1], tmp_path / "weights")
+    return folder, folder / "model.safetensors"
+
+
+def test_classes_have_the_names_that_come_with_the_weights(run, tmp_path):
+    image = str(tmp_path / "a.png")
+    files.write_image(image, pixels(40, 50))
+    folder, _ = weights_of("imagenet_fourier", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {str(i): f"kind {i}" for i in range(1000)}
+    (folder / "config.json").write_text(json.dumps(config))
+    args = ("imagenet_fourier", tmp_path / "out", f"--input={image}")
+    run(*args, source=folder)
+    (records,) = json.loads((tmp_path / "out" / "predictions.json").read_text()).values()
+    assert [r["name"] for r in records] == [f"kind {r['class']}" for r in records]
+    labels = tmp_path / "labels.txt"
+    labels.write_text("kind 0\n")
+    with pytest.raises(SystemExit, match=r"labels.txt has 1 lines, the model 1000 classes"):
+        run(*args, f"--labels={labels}", source=folder)
+
+
+def test_what_is_wrong_with_a_file_is_told(run, tmp_path):
+    """A malicious pickle, a truncated file, one of another model, one with a key renamed."""
+    _, whole = weights_of("imagenet_fourier", tmp_path)
+    proof, content = tmp_path / "proof", whole.read_bytes()
+
+    def refusal(source):
+        with pytest.raises(SystemExit) as caught:
+            run("imagenet_fourier", tmp_path / "out", "--input=a.png", source=source)
+        return caught.value.code  # a text: what sys.exit prints, and exit status 1
+
+    class Malicious:
+        def __reduce__(self):
+            return os.system, (f"touch {proof}",)
+
+    path = tmp_path / "malicious.pystate"
+    path.write_bytes(pickle.dumps({"params": Malicious()}))
+    assert refusal(path) == (
+        f"RefusedError: {path} is refused and nothing of it was run: it asks for posix.system, "
+        "which is neither a NumPy array nor a dict"
+    )
+    assert not proof.exists()
+
+    path = tmp_path / "truncated.safetensors"
+    path.write_bytes(content[: len(content) // 2])
+    assert re.fullmatch(
+        rf"ValueError: {path} cannot be read \(.*\): truncated or not safetensors; fetch it again",
+        refusal(path),
+    )
+
+    path = golden_models.write_official("flow", tmp_path / "flow.pystate")
+    message = refusal(path)
+    assert message.startswith(
+        f"ValueError: {path} is not 'imagenet_fourier' at this size. Its names are those of 'flow'."
+    )
+    assert "\n  unexpected: image_preprocessor/patches_linear/b (64,)" in message
+
+    tensors = numpy.load(content)
+    tensors["perceiver.embeddings.latent"] = tensors.pop("perceiver.embeddings.latents")
+    path = tmp_path / "renamed.safetensors"
+    numpy.save_file(tensors, path)
+    assert refusal(path) == (
+        f"ValueError: {path} is not 'imagenet_fourier' at this size.\n"
+        "  missing: perceiver.embeddings.latents (8, 32)\n"
+        "  unexpected: perceiver.embeddings.latent (8, 32)"
+    )
 
 
 def test_a_misspelt_size_is_named(run, tmp_path):

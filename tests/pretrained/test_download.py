@@ -3,15 +3,17 @@
 import functools
 import hashlib
 import http.server
+import json
 import threading
 
 import golden_models
 import jax
 import numpy as np
 import pytest
+from test_load import write_bin
 
 from perceiver_jax import pretrained
-from perceiver_jax.pretrained import download
+from perceiver_jax.pretrained import convert, download, huggingface
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -94,7 +96,35 @@ def test_a_released_name_is_fetched(server, tmp_path, monkeypatch):
     assert path.name.endswith("-flow.pystate")
 
 
+def test_a_hugging_face_id_is_fetched_with_its_names(server, tmp_path, monkeypatch):
+    folder, url = server
+    hub_id, released = (
+        "deepmind/vision-perceiver-fourier",
+        golden_models.released("imagenet_fourier"),
+    )
+    official = golden_models.write_official("imagenet_fourier", tmp_path / "official.pystate")
+    _, variables = pretrained.load(official, model=released)
+    files = folder / hub_id / "resolve" / "main"
+    files.mkdir(parents=True)
+    write_bin(files / "pytorch_model.bin", convert.to_tensors(variables, released, "huggingface"))
+    names = [f"kind {i}" for i in range(10)]
+    (files / "config.json").write_text(json.dumps({"id2label": dict(enumerate(names))}))
+    monkeypatch.setattr(huggingface, "HUB_ADDRESS", url)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    assert pretrained.holds_weights(hub_id)
+    for _ in range(2):
+        before = Quiet.requests
+        _, again = pretrained.load(hub_id, model=released)
+        jax.tree.map(np.testing.assert_array_equal, variables, again)
+        assert pretrained.class_names(hub_id, 10) == names
+    assert Quiet.requests == before, "the second time nothing is fetched"
+    assert len(list((tmp_path / "home").rglob("*.sha256"))) == 2
+    with pytest.raises(ValueError, match=r"vision-perceiver-fourier'.* cannot be model='flow'"):
+        pretrained.load(hub_id, model="flow")
+
+
 def test_the_official_addresses():
+    assert set(pretrained.HUB.values()) == set(pretrained.MODELS)
     assert set(pretrained.URLS) == set(pretrained.MODELS)
     assert all(
         u.startswith("https://storage.googleapis.com/perceiver_io/")

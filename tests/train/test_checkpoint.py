@@ -25,7 +25,7 @@ def make_state(step, *, batch_norm=True, seed=0, devices=None, width=64):
     whole = sharding.replicated(sharding.make_mesh(devices))
 
     def init():
-        state = create(task, optimizer, toy.examples(2, 0), seed)
+        state = create(task, optimizer, seed)
         _, opt_state = optimizer.update(state.params, state.opt_state, state.params)  # not zeros
         return state.replace(step=jnp.int32(step), opt_state=opt_state)
 

@@ -21,8 +21,10 @@ HERE = pathlib.Path(__file__).parent
 
 def launch(workdir, steps, output):
     """Starts a training process on one device."""
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}"}
+    env = os.environ | {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1",
+        "PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}",
+    }
     return subprocess.Popen(
         [sys.executable, HERE / "run_toy.py", workdir, str(steps)],
         env=env,

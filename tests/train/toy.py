@@ -111,6 +111,7 @@ def jitter(noise):
 def make_task(*, batch_size=16, seed=0, poison=None, noise=0.0, eval_batch_size=16, **net):
     return Task(
         model=Net(**net),
+        example=examples(1, 0),
         train_data=lambda start: Batches(batch_size, start, seed=seed, poison=poison),
         eval_data=lambda: eval_batches(eval_batch_size),
         prepare=jitter(noise),
@@ -147,7 +148,7 @@ def make_config(**changes):
             "checkpoint_every": 2,
             "checkpoints_kept": 3,
             "tensorboard": False,
-            "start": {"run": "", "weights": ""},
+            "start": {"run": "", "weights": "", "conv_kernel": ""},
         }
     )
     for name, value in changes.items():

@@ -1,0 +1,314 @@
+"""Speed and memory of the library beside the textbook formula and PyTorch, interleaved in one run.
+
+    python -m experiments.benchmark --suite=cross_attention,imagenet --against=dense,torch \\
+        --output=experiments/results
+    python -m experiments.benchmark --suite=all --tiny    # to see that all of it runs
+
+Suites (`cases.py` has their sizes; a new case is a line there):
+
+    cross_attention  the encoder's cross-attention alone, 224 x 224 pixels, batch 2
+    imagenet         the Fourier classifier, batch 1 and 4
+    latents          the same on 16 x 16 pixels: its 48 latent layers and little else
+    perceiver        a training step of the 2021 Perceiver, 8 cross-attends
+    flow             optical flow, 368 x 496
+    kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
+                     chunks; --against=rerun encodes it again for each chunk
+    megapixels       the Fourier classifier on images of 1 and 16 megapixels
+    audio            a classifier of a million samples of sound, each of them a token
+    sweep            the cross-attention alone on 2^12 to 2^24 pixels: the plot
+
+Contenders: `ours` always; --against=dense (the textbook formula for every attention), `torch` and
+`torch_compile` (the port in transformers: pip install torch transformers) where the port has the
+model, `rerun` for kinetics, `remat_POLICY` (ours with that rematerialisation) for latents and
+perceiver. A case leaves out what there is not for it.
+
+How it is measured. Each contender of a case and phase has a process of its own, which compiles,
+runs once untimed, and then sleeps while others are timed. The timed turns alternate: A, B, A, B; a
+turn is one run, or as many as take 0.2 s. What would not fit into memory is not tried; it, and what
+fails, is a row that says so.
+
+For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and with more
+than two numbers of inputs also benchmark_SUITE.png; what another run left there is replaced:
+
+    status             ok, or why there are no figures
+    median_seconds, lowest_seconds, highest_seconds, all_seconds
+    times_ours         median over the median of `ours`: above 1 is slower than ours
+    compile_seconds    tracing and compiling; 0 is nothing to compile
+    temporaries_bytes  that the compiled program allocates beside arguments and results
+    peak_rss_bytes     the most resident memory the process ever had, compiling included
+    peak_device_bytes  the same on an accelerator
+    executed_flops     of the matrix products in the program; multiply and add counted apart
+    textbook_flops     of the textbook formula, the backward pass as two forward ones
+    *_utilisation      those per second over `peak_flops`
+    peak_flops         the best rate of a 4096 x 4096 matrix product in the same run and precision,
+                       or an accelerator's published dense bfloat16 peak: `peak_source`
+"""
+
+import csv
+import datetime
+import functools
+import io
+import os
+import pathlib
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import app, flags
+
+from experiments.benchmark import contenders, port
+from experiments.benchmark.cases import CASES, REMAT, SUITES
+from experiments.benchmark.worker import Job, Program, Worker
+from perceiver_jax import plots
+from perceiver_jax.train.log import duration, with_prefix
+from perceiver_jax.train.workdir import git_commit, write_atomically
+
+SUITE = flags.DEFINE_list("suite", None, f"Suites, by comma: {', '.join(SUITES)}; or all.")
+AGAINST = flags.DEFINE_list("against", ["dense"], "Contenders beside ours, by comma; may be empty.")
+REPEATS = flags.DEFINE_integer("repeats", 5, "Timed turns of each contender.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute precision.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "0: the case's own.", lower_bound=0)
+TINY = flags.DEFINE_bool("tiny", False, "Small sizes: proves that it runs, measures nothing.")
+
+Contender = Callable[[Job], Program]
+CONTENDERS: Mapping[str, Contender] = {
+    "ours": contenders.ours,
+    "dense": contenders.dense,
+    "rerun": contenders.rerun,
+    "torch": port.port,
+    "torch_compile": port.compiled_port,
+} | {name: functools.partial(contenders.ours, remat=name.removeprefix("remat_")) for name in REMAT}
+# Dense bfloat16 FLOP/s by a part of the device's name, from the makers' data sheets.
+PUBLISHED = {
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+}
+COLUMNS = [
+    "suite", "case", "phase", "contender", "status", "inputs", "batch_size", "dtype",
+    "median_seconds", "lowest_seconds", "highest_seconds", "times_ours", "compile_seconds",
+    "temporaries_bytes", "peak_rss_bytes", "peak_device_bytes", "executed_flops", "textbook_flops",
+    "executed_utilisation", "textbook_utilisation", "peak_flops", "peak_source", "all_seconds",
+    "command", "commit", "hardware", "software", "date",
+]  # fmt: skip
+
+
+class Progress:
+    """Lines with the time left, as if every step took as long as those so far."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._start = total, 0, time.monotonic()
+
+    def __call__(self, text: str, steps: int = 0) -> None:
+        self._done += steps
+        spent = time.monotonic() - self._start
+        left = "starting"
+        if self._done:
+            left = f"about {duration(spent / self._done * (self._total - self._done))} left"
+        print(f"[{self._done / self._total:4.0%}] {text} | {left}", flush=True)
+
+
+class Best(NamedTuple):
+    """The rate that utilisation is measured by: FLOP/s, where they are from, and of what."""
+
+    rate: float
+    source: str
+    device: str
+
+
+def best_rate(dtype: str, tiny: bool, with_torch: bool) -> Best:
+    """An accelerator's published peak; else the best of ten large matrix products."""
+    best = Best(0.0, "not known", "cpu")
+    libraries = {"jax": contenders.matmul} | ({"torch": port.matmul} if with_torch else {})
+    for library, contender in libraries.items():
+        worker = Worker(contender, Job("matmul", "forward", dtype=dtype, tiny=tiny))
+        for _ in range(10):
+            if (seconds := worker.turn()) is not None:
+                rate, device = worker.facts["executed_flops"] / seconds, worker.facts["device"]
+                best = max(best, Best(rate, f"measured, {library}", device))
+        worker.close()
+        for part, rate in PUBLISHED.items():
+            if part in best.device:
+                return Best(rate, f"published for {best.device}, bfloat16", best.device)
+    return best
+
+
+def measure(
+    job: Job, chosen: Mapping[str, Contender], repeats: int, progress: Callable
+) -> list[dict[str, Any]]:
+    """Times the contenders on one job by turns; a row for each, whatever happens to it."""
+    workers, seconds = {}, {name: [] for name in chosen}
+    title = f"{job.case} {job.phase}"
+    for name, contender in chosen.items():
+        workers[name] = Worker(contender, job)
+        progress(f"{title}: {name} {said(workers[name])}", 1)
+    for turn in range(repeats):
+        for name, worker in workers.items():
+            if (spent := worker.turn()) is not None:
+                seconds[name].append(spent)
+        times = " ".join(f"{n} {s[-1]:.3g} s" for n, s in seconds.items() if s)
+        progress(f"{title}: turn {turn + 1}/{repeats} {times}", len(workers))
+    rows = []
+    for name, worker in workers.items():
+        worker.close()
+        row = {"case": job.case, "suite": CASES[job.case].suite, "phase": job.phase}
+        row |= {"contender": name, "status": worker.status, "dtype": job.dtype} | worker.facts
+        if seconds[name] and worker.status == "ok":
+            row |= {
+                "median_seconds": statistics.median(seconds[name]),
+                "lowest_seconds": min(seconds[name]),
+                "highest_seconds": max(seconds[name]),
+                "all_seconds": " ".join(f"{s:.4g}" for s in seconds[name]),
+            }
+        rows.append(row)
+    return rows
+
+
+def said(worker: Worker) -> str:
+    if worker.status != "ok":
+        return worker.status.splitlines()[0]
+    return f"is ready, compiled in {duration(worker.facts['compile_seconds'])}"
+
+
+def complete(rows: Sequence[dict[str, Any]], best: Best) -> None:
+    """Adds what follows from the figures of one job: the ratio and the utilisations."""
+    ours = next((r.get("median_seconds") for r in rows if r["contender"] == "ours"), None)
+    for row in rows:
+        row["peak_flops"], row["peak_source"] = best.rate, best.source
+        for name in ("inputs", "batch_size", "textbook_flops"):  # known, though it did not run
+            row.setdefault(name, rows[0].get(name))
+        if "median_seconds" not in row:
+            continue
+        if ours:
+            row["times_ours"] = row["median_seconds"] / ours
+        for kind in ("executed", "textbook"):
+            if row.get(f"{kind}_flops") and best.rate:
+                rate = row[f"{kind}_flops"] / row["median_seconds"]
+                row[f"{kind}_utilisation"] = rate / best.rate
+
+
+def hardware(device: str) -> str:
+    """The machine in words: the accelerator or the processor, and the cores in use."""
+    cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
+    if device != "cpu":
+        return f"{device}, {cores}"
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores}"
+
+
+def shown(value: Any) -> Any:
+    """Four digits of what is not exact, and no fraction of what is large."""
+    if not isinstance(value, float):
+        return value
+    return round(value) if value >= 1e6 else float(f"{value:.4g}")
+
+
+def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathlib.Path]:
+    """Writes the table of each suite, and its picture where there is a curve to draw."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suite in dict.fromkeys(row["suite"] for row in rows):
+        mine = [row for row in rows if row["suite"] == suite]
+        text = io.StringIO()
+        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: shown(value) for name, value in row.items()} for row in mine)
+        paths.append(folder / f"benchmark_{suite}.csv")
+        write_atomically(paths[-1], text.getvalue())
+        if len({row.get("inputs") for row in mine if "median_seconds" in row}) > 2:
+            paths.append(folder / f"benchmark_{suite}.png")
+            plots.cost_curves(mine).savefig(paths[-1], dpi=150)
+    return paths
+
+
+def summary(row: Mapping[str, Any]) -> str:
+    """A row as a line to read."""
+    line = f"{row['case']:<22}{row['phase']:<11}{row['contender']:<14}"
+    if "median_seconds" not in row:
+        return line + row["status"].splitlines()[0]
+    line += f"{row['median_seconds']:9.4g} s {row.get('times_ours', float('nan')):7.2f} x"
+    if row.get("temporaries_bytes") is not None:
+        line += f"  temporaries {with_prefix(row['temporaries_bytes'], gap=' ')}B"
+    if row.get("peak_rss_bytes"):
+        line += f"  peak {with_prefix(row['peak_rss_bytes'], gap=' ')}B"
+    return line
+
+
+Plan = Sequence[tuple[Job, Mapping[str, Contender]]]
+
+
+def plan(suites: Sequence[str], against: Sequence[str], **settings) -> Plan:
+    """The jobs of the suites, each with the contenders that there are for it.
+
+    Raises:
+      ValueError: a suite or a contender that does not exist, named.
+    """
+    suites = SUITES if list(suites) == ["all"] else suites
+    if unknown := sorted(set(suites) - set(SUITES)):
+        raise ValueError(f"--suite={','.join(unknown)} is none of {', '.join(SUITES)}, all")
+    if unknown := sorted(set(against) - set(CONTENDERS)):
+        raise ValueError(f"--against={','.join(unknown)} is none of {', '.join(CONTENDERS)}")
+    jobs = []
+    for name, case in CASES.items():
+        if case.suite in suites:
+            wanted = {"ours"} | ({*against} & {*case.against})
+            chosen = {n: contender for n, contender in CONTENDERS.items() if n in wanted}
+            jobs += [(Job(name, phase, **settings), chosen) for phase in case.phases]
+    return jobs
+
+
+def run(jobs: Plan, best: Best, folder: pathlib.Path, repeats: int):
+    """Measures all jobs; the files are rewritten after each, so that no row is lost.
+
+    Returns:
+      The rows and the files written.
+    """
+    progress = Progress(sum(len(chosen) for _, chosen in jobs) * (1 + repeats))
+    progress(f"peak {with_prefix(best.rate, gap=' ')}FLOP/s, {best.source}")
+    origin = {
+        "command": f"python -m experiments.benchmark {shlex.join(sys.argv[1:])}",
+        "commit": git_commit()[:10],
+        "hardware": hardware(best.device),
+        "date": datetime.date.today().isoformat(),
+    }
+    rows: list[dict[str, Any]] = []
+    paths: list[pathlib.Path] = []
+    for job, chosen in jobs:
+        new = measure(job, chosen, repeats, progress)
+        complete(new, best)
+        rows += [row | origin for row in new]
+        paths = write(folder, rows)
+    return rows, paths
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    against = [name for name in AGAINST.value if name]
+    settings = {"batch_size": BATCH_SIZE.value, "dtype": DTYPE.value, "tiny": TINY.value}
+    try:
+        jobs = plan(SUITE.value, against, **settings)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    best = best_rate(DTYPE.value, TINY.value, any(name.startswith("torch") for name in against))
+    rows, paths = run(jobs, best, pathlib.Path(OUTPUT.value), REPEATS.value)
+    print(*map(summary, rows), sep="\n")
+    for path in paths:
+        print("wrote", path)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("suite")
+    app.run(main)

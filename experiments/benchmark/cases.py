@@ -1,0 +1,234 @@
+"""What is measured: every case is a line of `CASES`; a new one is a new line.
+
+A case makes its model and the shapes that the model reads, at full size or tiny; `contenders` knows
+how to run it. Sizes are the papers' and those of the released models.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from configs import imagenet
+from configs.released import sizes
+from perceiver_jax import flops, perceiver, pretrained
+from perceiver_jax.attention import CrossAttention
+from perceiver_jax.modalities.audio import Patches
+from perceiver_jax.modalities.image import Pixels
+from perceiver_jax.modalities.label import Classification
+from perceiver_jax.tokens import Tokens, token_sets
+
+BOTH = ("forward", "gradient")
+# Sizes that are constants of the port to PyTorch: they stay in its cases when those are tiny.
+PORT = {"imagenet_fourier": {"num_bands": 64}, "flow": {"num_bands": 64, "channels": 64}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model and what it reads.
+
+    Attributes:
+      model: called as a `Perceiver` is.
+      batch: shapes and types by name, `target [B, K]` among them where the answers are logits.
+      textbook: forward FLOPs of the whole batch by the textbook formula, see `flops.textbook`.
+      num_latents: that read the inputs.
+      num_reads: how often they do.
+      released: the same model as the port to PyTorch knows it, if it does.
+      config: of the whole experiment, whose optimizer the phase `train` uses.
+      chunks: parts in which the phase `autoencode` answers.
+    """
+
+    model: nn.Module
+    batch: Mapping[str, jax.ShapeDtypeStruct]
+    textbook: float
+    num_latents: int
+    num_reads: int = 1
+    released: pretrained.Released | None = None
+    config: ConfigDict | None = None
+    chunks: int = 1
+
+    def inputs(self) -> list[Tokens]:
+        """The sets of tokens that the latents read, as shapes."""
+
+        def run(batch):
+            def read(model, batch):
+                return model.input(batch, train=False)
+
+            return self.model.init_with_output(jax.random.key(0), batch, method=read)[0]
+
+        return token_sets(jax.eval_shape(run, dict(self.batch)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A line of the table.
+
+    Attributes:
+      suite: which `--suite` it belongs to.
+      phases: what is timed: `forward`; `gradient` (loss and gradients of all parameters); `train`
+        (a step with the optimizer); `autoencode` (all outputs of a clip, in chunks).
+      make: `make(batch_size, tiny, dtype) -> Subject`.
+      batch_size: where the command does not say.
+      against: the contenders that there are for it beside ours.
+    """
+
+    suite: str
+    phases: tuple[str, ...]
+    make: Callable[[int, bool, str], Subject]
+    batch_size: int = 1
+    against: tuple[str, ...] = ("dense",)
+
+
+class Read(nn.Module):
+    """The first cross-attention of a Perceiver alone: latents read inputs."""
+
+    input: nn.Module
+    attend: CrossAttention
+    num_latents: int
+    latent_channels: int
+
+    @nn.compact
+    def __call__(self, batch, *, train: bool) -> jax.Array:
+        """Returns `[B, num_latents, latent_channels]`."""
+        init = nn.initializers.truncated_normal(0.02)
+        latents = self.param("latents", init, (self.num_latents, self.latent_channels))
+        return self.attend(
+            Tokens(content=latents[None]), self.input(batch, train=train), train=train
+        )
+
+
+def image_batch(batch_size: int, height: int, width: int, num_classes: int | None = None):
+    """Shapes of images, and of their targets."""
+    batch = {"image": jax.ShapeDtypeStruct((batch_size, height, width, 3), jnp.float32)}
+    if num_classes:
+        batch["target"] = jax.ShapeDtypeStruct((batch_size, num_classes), jnp.float32)
+    return batch
+
+
+def textbook(model: perceiver.Perceiver, batch: Mapping[str, jax.ShapeDtypeStruct]) -> float:
+    """Forward FLOPs of a whole batch."""
+    size = next(iter(batch.values())).shape[0]
+    one = {n: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for n, x in batch.items()}
+    return size * flops.textbook(model, one)
+
+
+def read(height: int, width: int):
+    """The cross-attention of the ImageNet model alone, on pixels with Fourier positions."""
+
+    def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
+        shape = (height // 32, width // 32) if tiny else (height, width)
+        latents, channels, bands = (8, 32, 4) if tiny else (512, 1024, 64)
+        kind = jnp.dtype(dtype)
+        model = Read(
+            Pixels(num_bands=bands, dtype=kind), CrossAttention(dtype=kind), latents, channels
+        )
+        attention = flops.attention(
+            latents, shape[0] * shape[1], channels, 3 + 2 * (2 * bands + 1), None, None
+        )
+        total = batch_size * (attention + flops.mlp(latents, channels, 1))
+        return Subject(model, image_batch(batch_size, *shape), total, latents)
+
+    return make
+
+
+def config(variant: str, size: int = 224):
+    """A classifier of `configs/imagenet.py`, on square images."""
+
+    def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
+        config = imagenet.get_config(f"{variant}:tiny" if tiny else variant)
+        config.batch_size = batch_size
+        config.model.dtype = dtype
+        model = perceiver.build(config.model.to_dict())
+        edge = 16 if tiny else size
+        batch = image_batch(batch_size, edge, edge, config.model.output.num_classes)
+        encoder = config.model.encoder
+        return Subject(
+            model,
+            batch,
+            textbook(model, batch),
+            encoder.num_latents,
+            encoder.num_cross_attends,
+            config=config,
+        )
+
+    return make
+
+
+def released(name: str, chunks: int = 1, **other_sizes):
+    """One of the released models."""
+
+    def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
+        values = sizes.get_config(f"{name}:tiny" if tiny else name).to_dict()
+        known = pretrained.released(**values | PORT.get(name, {}) | other_sizes)
+        model = perceiver.build(known.spec | {"dtype": dtype})
+        batch = {
+            n: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
+            for n, x in known.batch.items()
+        }
+        if name.startswith("imagenet"):
+            shape = (batch_size, known.spec["output"]["num_classes"])
+            batch["target"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return Subject(
+            model,
+            batch,
+            textbook(model, batch),
+            values["num_latents"],
+            released=known if name in PORT else None,
+            chunks=min(chunks, 4) if tiny else chunks,
+        )
+
+    return make
+
+
+def sound(samples: int):
+    """A classifier of raw sound, every sample a token, with the ImageNet model's encoder."""
+
+    def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
+        encoder = imagenet.get_config("fourier:tiny" if tiny else "fourier").model.encoder
+        bands, classes = (4, 10) if tiny else (64, 527)  # AudioSet's classes
+        kind = jnp.dtype(dtype)
+        model = perceiver.Perceiver(
+            Patches(samples_per_patch=1, num_bands=bands, dtype=kind),
+            perceiver.Encoder(**encoder, dtype=kind),
+            perceiver.Decoder(dtype=kind),
+            Classification(classes, encoder.latent_channels, dtype=kind),
+        )
+        batch = {
+            "audio": jax.ShapeDtypeStruct((batch_size, 256 if tiny else samples), jnp.float32),
+            "target": jax.ShapeDtypeStruct((batch_size, classes), jnp.float32),
+        }
+        return Subject(model, batch, textbook(model, batch), encoder.num_latents)
+
+    return make
+
+
+# Squares and doubled squares: 2^12 to 2^24 pixels, in single doublings at the end.
+SWEEP = ((64, 64), (128, 128), (256, 256), (512, 512), (1024, 1024), (2048, 2048), (2048, 4096),
+         (4096, 4096))  # fmt: skip
+
+TORCH = ("dense", "torch", "torch_compile")
+REMAT = tuple(f"remat_{policy}" for policy in perceiver.REMAT_POLICIES if policy != "none")
+
+CASES: Mapping[str, Case] = {
+    "cross_attention_224": Case("cross_attention", BOTH, read(224, 224), batch_size=2),
+    "imagenet_fourier_b1": Case("imagenet", BOTH, released("imagenet_fourier"), against=TORCH),
+    "imagenet_fourier_b4": Case("imagenet", BOTH, released("imagenet_fourier"), 4, TORCH),
+    # On 256 pixels next to nothing is left but the latent layers.
+    "imagenet_fourier_16x16": Case(
+        "latents", BOTH, released("imagenet_fourier", image_size=16), against=(*TORCH, *REMAT)
+    ),
+    "perceiver_2021": Case("perceiver", ("train",), config("perceiver"), against=("dense", *REMAT)),
+    "flow_368x496": Case("flow", ("forward",), released("flow"), against=TORCH),
+    # 128 chunks, as the released notebook has it.
+    "kinetics_clip": Case(
+        "kinetics", ("autoencode",), released("kinetics", chunks=128), against=("dense", "rerun")
+    ),
+    "pixels_1m": Case("megapixels", BOTH, config("fourier", size=1024)),
+    "pixels_16m": Case("megapixels", BOTH, config("fourier", size=4096)),
+    "audio_1m": Case("audio", BOTH, sound(samples=2**20)),
+    **{f"sweep_{h}x{w}": Case("sweep", BOTH, read(h, w)) for h, w in SWEEP},
+}
+SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))

@@ -1,0 +1,275 @@
+"""Who is measured: a contender makes a `Program` of a `Job`. What is not here is PyTorch (`port`).
+
+ours    the library, choosing its attention strategies itself
+dense   the same with the textbook formula for every attention
+rerun   the whole model for each chunk of outputs, where `ours` encodes once
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.cases import CASES, Subject
+from experiments.benchmark.worker import Job, Program, SkipError, free_memory
+from perceiver_jax import attention, flops, losses
+from perceiver_jax.modalities.multimodal import Outputs
+from perceiver_jax.train import optimizer, state, step
+from perceiver_jax.train.task import Task
+
+
+def ours(job: Job, **encoder) -> Program:
+    """The library as it is; `encoder` are fields of the encoder to set otherwise."""
+    subject = make_subject(job)
+    if encoder:
+        model = subject.model.clone(encoder=subject.model.encoder.clone(**encoder))
+        subject = dataclasses.replace(subject, model=model)
+    return build(subject, job)
+
+
+def dense(job: Job) -> Program:
+    """Every attention by the definition; refused where that cannot fit into memory."""
+    if not hasattr(attention, "forced"):
+        raise SkipError(
+            "perceiver_jax.attention has no `forced(strategy)` yet, which `dense` is made with"
+        )
+    subject = make_subject(job)
+    require_memory(dense_bytes(subject, job), "the dense formula")
+    with attention.forced("dense"):
+        return build(subject, job)
+
+
+def rerun(job: Job) -> Program:
+    """The released notebook's way to decode: everything again for each chunk."""
+    return build(make_subject(job), job, again=True)
+
+
+def make_subject(job: Job) -> Subject:
+    """The job's model and shapes."""
+    case = CASES[job.case]
+    return case.make(job.batch_size or case.batch_size, job.tiny, job.dtype)
+
+
+def dense_bytes(subject: Subject, job: Job) -> int:
+    """About what the dense formula needs in temporaries, known before anything is compiled.
+
+    Of each set of M tokens: tokens, normed tokens, keys and values, `4 C` numbers a token, and
+    logits and weights of N latents, `2 N` in float32. With gradients it is twice that, for each
+    time the inputs are read. (XLA's temporaries at 224 x 224 pixels are 0.6 and 0.9 times this.)
+    """
+    sets = subject.inputs()
+    batch_size = next(iter(subject.batch.values())).shape[0]
+    size = jnp.dtype(job.dtype).itemsize
+    once = batch_size * sum(
+        s.num_tokens * (4 * s.width * size + 2 * subject.num_latents * 4) for s in sets
+    )
+    return once if job.phase in ("forward", "autoencode") else 2 * subject.num_reads * once
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Refuses what is larger than the memory that is free, before it is tried."""
+    stats = jax.local_devices()[0].memory_stats()
+    free = stats["bytes_limit"] if stats and "bytes_limit" in stats else free_memory()
+    if needed > 0.9 * free:
+        raise SkipError(f"{what} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+
+
+def sizes_of(subject: Subject, job: Job) -> dict:
+    """What is the same for all contenders. A backward pass is counted as two forward ones."""
+    passes = 3 if job.phase in ("gradient", "train") else 1
+    return {
+        "inputs": sum(s.num_tokens for s in subject.inputs()),
+        "batch_size": next(iter(subject.batch.values())).shape[0],
+        "textbook_flops": passes * subject.textbook,
+    }
+
+
+class Costs:
+    """Compiles functions and adds up what they cost."""
+
+    def __init__(self):
+        self.compile_seconds = 0.0
+        self.temporaries = 0
+        self.executed = 0.0
+
+    def compile(self, function: Callable, *arguments, calls: int = 1, donate=()) -> Callable:
+        """Compiles for these arguments (arrays or shapes); counted as called `calls` times a run.
+
+        Raises:
+          SkipError: the program needs more memory than there is; it is not run.
+        """
+        begin = time.perf_counter()
+        compiled = jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+        self.compile_seconds += time.perf_counter() - begin
+        self.executed += calls * flops.executed(function, *arguments)
+        memory = compiled.memory_analysis()
+        if memory is not None:
+            self.temporaries = max(self.temporaries, memory.temp_size_in_bytes)
+            needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
+            require_memory(needed, "the compiled program")
+        return compiled
+
+
+def build(subject: Subject, job: Job, *, again: bool = False) -> Program:
+    """Compiles what the job's phase is of the model, with random weights and a random batch."""
+    batch = random_batch(subject)
+    costs = Costs()
+    if job.phase == "train":
+        run = train(subject, batch, costs)
+    else:
+        init = functools.partial(subject.model.init, train=False)
+        variables = initialize(init, jax.random.key(0), batch)
+        phases = {
+            "forward": forward,
+            "gradient": gradient,
+            "autoencode": functools.partial(autoencode, again=again),
+        }
+        run = phases[job.phase](subject, variables, batch, costs)
+    device = jax.local_devices()[0]
+    return Program(
+        run,
+        sizes_of(subject, job)
+        | {
+            "compile_seconds": costs.compile_seconds,
+            "temporaries_bytes": costs.temporaries,
+            "executed_flops": costs.executed,
+            "software": f"jax {jax.__version__}",
+            "device": device.device_kind,
+        },
+        lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"),
+    )
+
+
+def initialize(function: Callable, *arguments) -> Any:
+    """Random weights, by one compiled program that is not part of any figure."""
+    return jax.jit(function)(*arguments)
+
+
+def random_batch(subject: Subject) -> dict[str, jax.Array]:
+    """Normal noise; integers are 0, `target` is the first class."""
+    rng = np.random.default_rng(0)
+    batch = {}
+    for name, x in subject.batch.items():
+        if name == "target":
+            batch[name] = jax.nn.one_hot(np.zeros(x.shape[0], np.int32), x.shape[1])
+        elif jnp.issubdtype(x.dtype, jnp.floating):
+            batch[name] = jnp.asarray(rng.standard_normal(x.shape, np.float32))
+        else:
+            batch[name] = jnp.zeros(x.shape, x.dtype)
+    return batch
+
+
+def forward(subject, variables, batch, costs) -> Callable[[], Any]:
+    def apply(variables, batch):
+        return subject.model.apply(variables, batch, train=False)
+
+    compiled = costs.compile(apply, variables, batch)
+    return lambda: jax.block_until_ready(compiled(variables, batch))
+
+
+def mean_loss(prediction, batch) -> jax.Array:
+    """Cross-entropy where there is a target, else the mean square of all answers."""
+    if "target" in batch:
+        return jnp.mean(losses.softmax_cross_entropy(prediction, batch))
+    return sum(jnp.mean(jnp.square(x)) for x in jax.tree.leaves(prediction))
+
+
+def gradient(subject, variables, batch, costs) -> Callable[[], Any]:
+    def loss(params, rest, batch):
+        return mean_loss(subject.model.apply({"params": params, **rest}, batch, train=False), batch)
+
+    params = variables["params"]
+    rest = {name: x for name, x in variables.items() if name != "params"}
+    compiled = costs.compile(jax.value_and_grad(loss), params, rest, batch)
+    return lambda: jax.block_until_ready(compiled(params, rest, batch))
+
+
+def train(subject, batch, costs) -> Callable[[], Any]:
+    """The library's own step, with the experiment's optimizer."""
+    task = Task(
+        model=subject.model,
+        train_data=lambda start_step: iter(()),
+        eval_data=lambda: iter(()),
+        prepare=lambda batch, key: batch,
+        loss=losses.softmax_cross_entropy,
+        metrics={},
+        flops_per_example=subject.textbook,
+    )
+    transform, schedule = optimizer.make_optimizer(subject.config)
+    batch = batch | {"mask": jnp.ones(len(batch["target"]), bool)}
+    current = initialize(lambda batch: state.create(task, transform, batch, 0), batch)
+    function = step.make_train_step(task, transform, schedule, accumulate=1)
+    compiled = costs.compile(function, current, batch, donate=0)
+
+    def run():
+        nonlocal current
+        current, metrics = compiled(current, batch)
+        jax.block_until_ready((current, metrics))
+
+    return run
+
+
+def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[], Any]:
+    """All outputs of a clip in chunks of pixels and of sound, the label in each as well.
+
+    A run returns the answers to every chunk. With `again` the clip is encoded for each of them.
+    """
+    outputs = subject.model.output
+    assert isinstance(outputs, Outputs)
+    counts = {
+        "video": int(np.prod(outputs.modalities["video"].shape)),
+        "audio": outputs.modalities["audio"].num_patches,
+    }
+
+    def indices(chunk):  # of equal length, so that one program is compiled: the last may repeat
+        chosen = {"label": None}
+        for name, count in counts.items():
+            size = -(-count // subject.chunks)
+            start = min(chunk * size, count - size)
+            chosen[name] = jnp.arange(start, start + size)
+        return chosen
+
+    def encode(variables, batch):
+        return subject.model.apply(variables, batch, train=False, method="encode")
+
+    def decode(variables, tokens, latents, indices):
+        return subject.model.apply(
+            variables, tokens, latents, train=False, indices=indices, method="decode"
+        )
+
+    def everything(variables, batch, indices):
+        return subject.model.apply(variables, batch, train=False, indices=indices)
+
+    parts = [indices(chunk) for chunk in range(subject.chunks)]
+    if again:
+        whole = costs.compile(everything, variables, batch, parts[0], calls=subject.chunks)
+
+        return lambda: [jax.device_get(whole(variables, batch, part)) for part in parts]
+
+    encoded = jax.eval_shape(encode, variables, batch)
+    encoder = costs.compile(encode, variables, batch)
+    decoder = costs.compile(decode, variables, *encoded, parts[0], calls=subject.chunks)
+
+    def run():
+        tokens, latents = encoder(variables, batch)
+        return [jax.device_get(decoder(variables, tokens, latents, part)) for part in parts]
+
+    return run
+
+
+def matmul(job: Job) -> Program:
+    """A square matrix product, to find this machine's best rate with."""
+    size = 256 if job.tiny else 4096
+    x = jnp.ones((size, size), job.dtype)
+    costs = Costs()
+    compiled = costs.compile(jnp.matmul, x, x)
+    device = jax.local_devices()[0].device_kind
+    return Program(
+        lambda: jax.block_until_ready(compiled(x, x)),
+        {"executed_flops": costs.executed, "device": device},
+    )

@@ -1,0 +1,128 @@
+"""The contender `torch`: the port of the released models in `transformers`, with random weights.
+
+The same sizes, shapes and loss as ours, and the approximate GELU. `torch_compile` is the same
+through `torch.compile`. bfloat16 is `torch.autocast`: parameters stay float32, as ours do.
+"""
+
+import os
+import time
+from collections.abc import Callable
+
+from experiments.benchmark.cases import Subject
+from experiments.benchmark.contenders import dense_bytes, make_subject, require_memory, sizes_of
+from experiments.benchmark.worker import Job, Program
+from perceiver_jax.pretrained import huggingface
+
+
+def libraries():
+    """(torch, transformers), or why they are not there."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: the contender `torch` needs both: pip install torch transformers"
+        ) from error
+    return torch, transformers
+
+
+def port(job: Job) -> Program:
+    """PyTorch as it runs by itself."""
+    return build(job, compiled=False)
+
+
+def compiled_port(job: Job) -> Program:
+    """PyTorch through its compiler."""
+    return build(job, compiled=True)
+
+
+def build(job: Job, *, compiled: bool) -> Program:
+    """The port at the case's sizes."""
+    torch, transformers = libraries()
+    subject = make_subject(job)
+    require_memory(dense_bytes(subject, job), "the port")
+    cuda = torch.cuda.is_available()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    sizes = transformers.PerceiverConfig.from_dict(huggingface.config(subject.released))
+    model = getattr(transformers, huggingface.ARCHITECTURES[subject.released.name])(sizes)
+    model = model.eval().to("cuda" if cuda else "cpu")
+    answer = forward(torch, model, subject)
+    begin = time.perf_counter()
+    if compiled:
+        answer = torch.compile(answer)
+    run = phase(torch, model, answer, job)
+    if compiled:
+        run()
+    return Program(
+        run,
+        sizes_of(subject, job)
+        | {
+            "compile_seconds": time.perf_counter() - begin if compiled else 0.0,
+            "software": f"torch {torch.__version__}, transformers {transformers.__version__}",
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+        },
+        lambda: torch.cuda.max_memory_allocated() if cuda else None,
+    )
+
+
+def forward(torch, model, subject: Subject) -> Callable:
+    """A function of nothing that gives the port's answer to a batch of noise."""
+    ((name, shape),) = ((n, x.shape) for n, x in subject.batch.items() if n != "target")
+    inputs = torch.randn(shape, device=model.device)
+    if name == "image":
+        inputs = inputs.permute(0, 3, 1, 2).contiguous()
+        return lambda: model(inputs).logits
+
+    def flow():  # the port wants the 3 x 3 patches of each frame
+        batch, frames, height, width, channels = shape
+        pixels = inputs.permute(0, 1, 4, 2, 3).reshape(-1, channels, height, width)
+        patches = torch.nn.functional.unfold(pixels, 3, padding=1)
+        return model(patches.reshape(batch, frames, -1, height, width)).logits
+
+    return flow
+
+
+def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
+    """The job's work, done when it returns."""
+    cuda = model.device.type == "cuda"
+
+    def wait():
+        if cuda:
+            torch.cuda.synchronize()
+
+    def cast():
+        low = job.dtype == "bfloat16"
+        return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=low)
+
+    def run_forward():
+        with torch.inference_mode(), cast():
+            answer()
+        wait()
+
+    def run_gradient():
+        with cast():
+            logits = answer()
+        if logits.ndim == 2:
+            target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+            loss = torch.nn.functional.cross_entropy(logits.float(), target)
+        else:
+            loss = logits.float().square().mean()
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        wait()
+
+    return run_forward if job.phase == "forward" else run_gradient
+
+
+def matmul(job: Job) -> Program:
+    """As `contenders.matmul`, by PyTorch."""
+    torch, _ = libraries()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    size = 256 if job.tiny else 4096
+    x = torch.ones((size, size), dtype=getattr(torch, job.dtype))
+
+    def run():
+        x @ x
+
+    return Program(run, {"executed_flops": 2.0 * size**3, "device": "cpu"})

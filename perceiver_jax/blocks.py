@@ -1,0 +1,300 @@
+"""The blocks: attention between arrays, the MLP, cross-attention and self-attention layers.
+
+Initialisers and norms as in the released code: lecun-normal projections with zero biases, pre-norm
+with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app. E.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from perceiver_jax import strategies
+from perceiver_jax.attention import EPSILON, attention_weights, finish, merge, partial
+from perceiver_jax.strategies import AttentionWeights, Linear, Norm
+from perceiver_jax.tokens import Tokens, token_sets
+
+
+class NormWeights(nn.Module):
+    """The parameters of a layer norm over channels: epsilon 1e-5, float32, two-pass variance."""
+
+    @nn.compact
+    def __call__(self, channels: int) -> Norm:
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        return Norm(self.param("scale", ones, (channels,)), self.param("bias", zeros, (channels,)))
+
+
+class LinearWeights(nn.Module):
+    """The parameters of a projection to `features` channels."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, channels: int) -> Linear:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (channels, self.features))
+        return Linear(kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
+
+
+def layer_norm(name: str) -> nn.Module:
+    """LayerNorm over channels: epsilon 1e-5, float32, two-pass variance."""
+    return nn.LayerNorm(epsilon=EPSILON, dtype=jnp.float32, use_fast_variance=False, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with projections.
+
+    Attributes:
+      num_heads: H; must divide the query/key and the value channels.
+      qk_channels: width of all query (and key) heads together; None: the key/value input's width.
+      v_channels: width of all value heads together; None: `qk_channels`.
+      out_channels: width of the output; None: `v_channels`.
+      dropout_rate: probability of dropping an attention weight in training.
+      dtype: compute dtype; parameters are float32, the softmax is float32.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    out_channels: int | None = None
+    dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def weights(self, query_width: int, input_width: int) -> AttentionWeights:
+        """The parameters of the four projections, for inputs of these widths."""
+        qk_channels = self.qk_channels or input_width
+        v_channels = self.v_channels or qk_channels
+        for field, channels in (("qk_channels", qk_channels), ("v_channels", v_channels)):
+            if channels % self.num_heads:
+                raise ValueError(f"{field}={channels} must divide by num_heads={self.num_heads}")
+        return AttentionWeights(
+            query=LinearWeights(qk_channels, name="query")(query_width),
+            key=LinearWeights(qk_channels, name="key")(input_width),
+            value=LinearWeights(v_channels, name="value")(input_width),
+            out=LinearWeights(self.out_channels or v_channels, name="out")(v_channels),
+        )
+
+    def __call__(self, inputs_q, inputs_kv, *, mask=None, query_mask=None, train: bool):
+        """The textbook formula over one array of tokens, or several disjoint ones in one softmax.
+
+        Args:
+          inputs_q: `[B or 1, N, Cq]`.
+          inputs_kv: `[B or 1, M, C]`, or a list of such arrays that differ in M.
+          mask: bool `[B, M]` or None; a list of them where `inputs_kv` is a list.
+          query_mask: bool `[B or 1, N]`; what a masked query reads is zero.
+
+        Returns:
+          `[B, N, out_channels]`.
+        """
+        if not isinstance(inputs_kv, list):
+            inputs_kv, mask = [inputs_kv], [mask]
+        weights = self.weights(inputs_q.shape[-1], inputs_kv[0].shape[-1])
+        query = self.heads(inputs_q, weights.query)
+        keys = [self.heads(x, weights.key) for x in inputs_kv]
+        values = [self.heads(x, weights.value) for x in inputs_kv]
+        if self.wants_weights():
+            self.sow("intermediates", "weights", attention_weights(query, keys, mask))
+        results = []
+        for key, value, present in zip(keys, values, mask, strict=True):
+            keep = None
+            if train and self.dropout_rate:
+                batch = max(query.shape[0], key.shape[0])
+                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
+                kept = 1 - self.dropout_rate
+                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
+            results.append(partial(query, key, value, mask=present, keep=keep))
+        return self.output(finish(functools.reduce(merge, results)), weights.out, query_mask)
+
+    def heads(self, x: jax.Array, weights: Linear) -> jax.Array:
+        """Projects `[B, T, C]` to `[B, H, T, channels / H]`."""
+        x = linear(x, weights, self.dtype)
+        return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+    def output(self, result: jax.Array, weights: Linear, query_mask) -> jax.Array:
+        """`[B, H, N, V]` -> `[B, N, out_channels]`."""
+        result = result.astype(self.dtype).swapaxes(1, 2)
+        result = result.reshape(*result.shape[:2], -1)  # [B, N, H V]
+        if query_mask is not None:
+            result = jnp.where(query_mask[..., None], result, 0)
+        return linear(result, weights, self.dtype)
+
+    def wants_weights(self) -> bool:
+        """Whether the caller collects the attention weights (`mutable=["intermediates"]`)."""
+        return self.is_mutable_collection("intermediates") and not self.is_initializing()
+
+
+def linear(x: jax.Array, weights: Linear, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`[B, T, C]` -> `[B, T, F]` in `dtype`."""
+    return x.astype(dtype) @ weights.kernel.astype(dtype) + weights.bias.astype(dtype)[None, None]
+
+
+def normalize(x: jax.Array, weights: Norm) -> jax.Array:
+    """The layer norm over the channels of `[B, T, C]`, float32."""
+    x = x.astype(jnp.float32)
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    return (
+        x * jax.lax.rsqrt(variance + EPSILON) * weights.scale[None, None]
+        + weights.offset[None, None]
+    )
+
+
+class MLP(nn.Module):
+    """Dense(widening x C), tanh GELU, Dense(C), dropout."""
+
+    widening: int = 1
+    dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train: bool):
+        channels = x.shape[-1]
+        x = nn.Dense(self.widening * channels, dtype=self.dtype, name="hidden")(x)
+        x = nn.Dense(channels, dtype=self.dtype, name="out")(nn.gelu(x, approximate=True))
+        return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+
+
+class CrossAttention(nn.Module):
+    """Queries read inputs: pre-norm attention, optional residual, then a residual MLP.
+
+    Computed as `strategies` finds cheapest. The textbook formula remains for dropped attention
+    weights, and where the weights are wanted (`mutable=["intermediates"]`).
+
+    Attributes: as `Attention` and `MLP`, and
+      query_residual: add the queries to what they read.
+      dropout_rate: on the attention's output and the MLP's, in training.
+      attention_dropout_rate: on the attention weights, in training.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    query_residual: bool = True
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, queries: Tokens, inputs: Any, *, train: bool) -> jax.Array:
+        """Reads `inputs`, `Tokens` or a tree of them. Returns `[B, N, queries.width]`."""
+        inputs = token_sets(inputs)
+        if len({tokens.width for tokens in inputs}) > 1:
+            widths = [tokens.width for tokens in inputs]
+            raise ValueError(f"tokens read together need one width, got {widths}: pad them")
+        attention = Attention(
+            num_heads=self.num_heads,
+            qk_channels=self.qk_channels,
+            v_channels=self.v_channels,
+            out_channels=queries.width,
+            dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            name="attention",
+        )
+        norm_queries = NormWeights(name="norm_queries")(queries.width)
+        norm_inputs = NormWeights(name="norm_inputs")(inputs[0].width)
+        dropped = train and self.attention_dropout_rate > 0
+        if dropped or attention.wants_weights() or strategies.dense_forced():
+            q = queries.dense(self.dtype)
+            x = attention(
+                normalize(q, norm_queries),
+                [normalize(tokens.dense(self.dtype), norm_inputs) for tokens in inputs],
+                mask=[tokens.mask for tokens in inputs],
+                query_mask=queries.mask,
+                train=train,
+            )
+            return self.feed_forward(x, q, train)
+
+        weights = attention.weights(queries.width, inputs[0].width)
+        scale = 1 / math.sqrt(weights.query.kernel.shape[-1] // self.num_heads)
+        if len(inputs) == 1 and is_plain(inputs[0]) and queries.num_tokens > inputs[0].num_tokens:
+            normed = normalize(inputs[0].content, norm_inputs)
+            plan = strategies.answer(
+                queries,
+                strategies.fold(norm_queries, weights.query, self.num_heads),
+                attention.heads(normed, weights.key) * jnp.asarray(scale, self.dtype),
+                attention.heads(normed, weights.value),
+                weights.out,
+                self.dtype,
+                with_queries=self.query_residual,
+            )
+            return self.answer(plan, train)
+
+        q = queries.dense(self.dtype)
+        query = attention.heads(normalize(q, norm_queries), weights.query)
+        result = strategies.read(
+            query * jnp.asarray(scale, self.dtype),
+            inputs,
+            strategies.fold(norm_inputs, weights.key, self.num_heads),
+            strategies.fold(norm_inputs, weights.value, self.num_heads),
+            self.dtype,
+        )
+        return self.feed_forward(attention.output(result, weights.out, queries.mask), q, train)
+
+    def answer(self, plan: strategies.Answer, train: bool) -> jax.Array:
+        """Everything behind the queries, chunk by chunk where there are several."""
+
+        def respond(block, chunk):
+            return block.feed_forward(*plan.apply(plan.params, chunk), train)
+
+        results = []
+        for count, chunks in plan.parts:
+            if count == 1:
+                first = jax.tree.map(lambda x: x[0], chunks)
+                results.append(respond(self, first))
+                continue
+            scan = nn.scan(
+                lambda block, _, chunk: (None, nn.remat(respond, prevent_cse=False)(block, chunk)),
+                variable_broadcast="params",
+                split_rngs={"params": False, "dropout": True},
+                length=count,
+            )
+            _, answers = scan(self, None, chunks)  # [n, B, m, C]
+            answers = answers.swapaxes(0, 1)
+            results.append(answers.reshape(answers.shape[0], -1, answers.shape[-1]))
+        return jnp.concatenate(results, axis=1) if len(results) > 1 else results[0]
+
+    def feed_forward(self, x: jax.Array, q: jax.Array | None, train: bool) -> jax.Array:
+        """Behind the attention: dropout, the residual, the MLP."""
+        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        if self.query_residual:
+            x = x + q
+        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
+        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+
+
+def is_plain(tokens: Tokens) -> bool:
+    """Whether tokens are content alone, all present: latents."""
+    return tokens.position is None and tokens.mask is None and tokens.padding is None
+
+
+class SelfAttention(nn.Module):
+    """A pre-norm transformer layer over `[B, N, C]`; `qk_channels`, `v_channels` None mean C."""
+
+    num_heads: int = 8
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        normed = layer_norm("norm_attention")(x)
+        attention = Attention(
+            num_heads=self.num_heads,
+            qk_channels=self.qk_channels,
+            v_channels=self.v_channels or x.shape[-1],
+            out_channels=x.shape[-1],
+            dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            name="attention",
+        )
+        read = attention(normed, normed, train=train)
+        x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
+        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
+        return x + mlp(layer_norm("norm_mlp")(x), train=train)

@@ -1,0 +1,692 @@
+"""Cross-attention over tokens whose content and position are kept apart: exact, at less cost.
+
+A layer norm and the projection behind it are one scaled product,
+
+    norm(x_j) W + b = r_j x_j W' + b',    W' = scale W less the mean of each column,
+
+with r_j the inverse deviation of token j and b' = offset W + b. With x_j = [content, position,
+padding] everything that attention does with tokens is a product x A or a weighted sum w^T x, taken
+part by part: nothing as wide as a token has to exist. What is left is in which order to multiply.
+
+- *form*: keys k_j = r_j x_j W_k' and values, each token by itself, as the textbook does.
+- *move*: the key projection goes to the query, q_i . k_j = r_j x_j . (W_k' q_i), and the value
+  projection behind the sum, W_v'^T sum_j w_ij r_j x_j. The offsets b' add a constant to a query's
+  logits (which the softmax does not see) and to the result.
+
+Fourier positions on a grid (y, x) separate, x_j . q = content . q + a(y) + b(x), and their weighted
+sum needs the row sums and column sums of the weights only: 258 of 261 channels cost additions.
+
+Many tokens are read in chunks (`stream`), many queries answered in chunks (`answer`), so that no
+more than a chunk of weights exists at a time. `choose` picks the order by counting multiplications.
+
+Shapes as in `attention`; C channels of a token, c of its content, p of its position; R = H N rows
+of weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from perceiver_jax.attention import EPSILON, MASKED, Partial, finish, merge
+from perceiver_jax.tokens import Tokens
+
+# Bytes of float32 weights in one chunk, for all examples: on a CPU what its cache holds.
+CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**27}
+
+# Sums and products of few rows, at full precision wherever they run.
+exact = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
+dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+class Linear(NamedTuple):
+    """Parameters of a projection: `kernel [C, F]`, `bias [F]`."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+class Norm(NamedTuple):
+    """Parameters of a layer norm: `scale [C]`, `offset [C]`."""
+
+    scale: jax.Array
+    offset: jax.Array
+
+
+class AttentionWeights(NamedTuple):
+    """The four projections of an attention."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+
+
+class Folded(NamedTuple):
+    """A layer norm and a projection to heads: `kernel [C, H, K]`, `bias [H, K]`, float32."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+class Order(NamedTuple):
+    """'form' or 'move', for the first product (logits) and the second (values)."""
+
+    first: str
+    second: str
+
+
+class Forced(NamedTuple):
+    """See `forced`."""
+
+    order: Order | str | None = None
+    chunk_bytes: int | None = None
+
+
+_forced = contextvars.ContextVar("forced", default=None)
+
+
+@contextlib.contextmanager
+def forced(order: Order | str | None = None, *, chunk_bytes: int | None = None) -> Iterator[None]:
+    """Overrules `choose` for what is *traced* inside; for tests and benchmarks.
+
+    Args:
+      order: 'dense' is the textbook formula; an `Order`; None chooses.
+      chunk_bytes: in place of `CHUNK_BYTES`.
+    """
+    token = _forced.set(Forced(order, chunk_bytes))
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def _override() -> Forced:
+    return _forced.get() or Forced()
+
+
+def dense_forced() -> bool:
+    """Whether the textbook formula is asked for."""
+    return _override().order == "dense"
+
+
+def fold(norm: Norm, linear: Linear, num_heads: int) -> Folded:
+    """Puts the layer norm's scale, mean and offset into the projection behind it."""
+    kernel = norm.scale[:, None] * linear.kernel
+    kernel = kernel - jnp.mean(kernel, axis=0, keepdims=True)
+    bias = exact("c,cf->f", norm.offset, linear.kernel) + linear.bias
+    return Folded(kernel.reshape(kernel.shape[0], num_heads, -1), bias.reshape(num_heads, -1))
+
+
+def inverse_deviation(tokens: Tokens) -> jax.Array:
+    """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, M]`.
+
+    Mean and squared deviations of the parts are joined, so there is no difference of large numbers
+    (Chan, Golub and LeVeque 1983).
+    """
+    parts = []  # (channels, mean, sum of squared deviations), shapes broadcast to [B, M]
+
+    def add(x):
+        if x.shape[-1]:
+            x = x.astype(jnp.float32)
+            mean = jnp.mean(x, axis=-1)
+            squares = jnp.sum(jnp.square(x - mean[..., None]), axis=-1)
+            parts.append((x.shape[-1], mean, squares))
+
+    if tokens.content is not None:
+        add(tokens.content)
+    position = tokens.position
+    if position is not None and position.separable:
+        for i, axis in enumerate(position.axes()):  # constants: in float64
+            mean = axis.mean(axis=-1, dtype=np.float64)
+            squares = np.square(axis - mean[:, None]).sum(axis=-1)
+            shape = [-1 if i == j else 1 for j in range(len(position.shape))]
+            spread = [
+                jnp.broadcast_to(jnp.asarray(x, jnp.float32).reshape(shape), position.shape)
+                for x in (mean, squares)
+            ]
+            parts.append((axis.shape[-1], *(x.reshape(1, -1) for x in spread)))
+    elif position is not None:
+        add(position.table()[None])
+    if tokens.padding is not None:
+        add(tokens.padding[None, None])
+    mean = sum(n * m for n, m, _ in parts) / tokens.width
+    squares = sum(s + n * jnp.square(m - mean) for n, m, s in parts)
+    r = jax.lax.rsqrt(squares / tokens.width + EPSILON)
+    return jnp.broadcast_to(r, (r.shape[0], tokens.num_tokens))
+
+
+@struct.dataclass
+class Columns:
+    """A matrix `[b, k, C]` that tokens are multiplied with, cut as a token is; b is 1 or B.
+
+    On a grid the products with the positions are here instead: of its rows, and along a row.
+    """
+
+    content: jax.Array  # [b, k, c]
+    table: jax.Array | None = None  # [b, k, p]
+    constant: jax.Array | None = None  # [b, k], of the padding
+    inner: jax.Array | None = None  # [b, k, X]
+
+
+def columns(tokens: Tokens, matrix: jax.Array) -> tuple[Columns, jax.Array | None]:
+    """Cuts `matrix [b, k, C]`; on a grid also its products with the rows' positions `[b, k, O]`."""
+    position = tokens.position
+    width = 0 if tokens.content is None else tokens.content.shape[-1]
+    places = 0 if position is None else position.width
+    content, place, padding = jnp.split(matrix, [width, width + places], axis=-1)
+    constant = None
+    if tokens.padding is not None:
+        constant = exact("bkc,c->bk", padding, tokens.padding)
+    if not is_grid(tokens):
+        return Columns(content, place if places else None, constant), None
+    pairs = zip(position.split(place), position.factors(), strict=True)
+    rows, inner = (exact("bkc,nc->bkn", part, features) for part, features in pairs)
+    return Columns(content, None, constant, inner), rows
+
+
+def is_grid(tokens: Tokens) -> bool:
+    """Whether the tokens' positions separate by axis."""
+    return tokens.position is not None and tokens.position.separable
+
+
+def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
+    """What chunks are cut from: content `[B, M, c]`, scale (r) `[B, M]`, mask, table `[M, p]`."""
+    content = tokens.content
+    if content is None:
+        content = jnp.zeros((1, tokens.num_tokens, 0))
+    data = {"content": content.astype(dtype), "scale": inverse_deviation(tokens)}
+    if tokens.mask is not None:
+        data["mask"] = tokens.mask
+    if tokens.position is not None and not is_grid(tokens):
+        data["table"] = tokens.position.table().astype(dtype)
+    return data
+
+
+class Chunks(NamedTuple):
+    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
+
+    start: int
+    count: int
+    size: int
+    unit: int
+
+    def _axis(self, name: str) -> tuple[int, int]:
+        """(the token axis of an array, the entries of a unit); other names are products by row."""
+        axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
+        return (axes[name], self.unit) if name in axes else (2, 1)
+
+    def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
+        """The data of chunk i."""
+
+        def take(name, x):
+            axis, unit = self._axis(name)
+            start = (self.start + i * self.size) * unit
+            return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
+
+        return {name: take(name, x) for name, x in data.items()}
+
+    def stack(self, data: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The data of all chunks, `[count, ...]`."""
+
+        def take(name, x):
+            axis, unit = self._axis(name)
+            stop = self.start + self.count * self.size
+            x = jax.lax.slice_in_dim(x, self.start * unit, stop * unit, axis=axis)
+            shape = *x.shape[:axis], self.count, self.size * unit, *x.shape[axis + 1 :]
+            return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+        return {name: take(name, x) for name, x in data.items()}
+
+    def gradient(self, data: dict[str, jax.Array], stacked: dict[str, jax.Array]) -> dict:
+        """What `stack` stacked, put back into zeros of the data's shapes."""
+
+        def put(name, x):
+            axis, unit = self._axis(name)
+            values = jnp.moveaxis(stacked[name], 0, axis)
+            shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
+            before = self.start * unit
+            pads = [(0, 0)] * x.ndim
+            pads[axis] = before, x.shape[axis] - before - shape[axis]
+            return jnp.pad(values.reshape(shape), pads)
+
+        return {name: put(name, x) for name, x in data.items()}
+
+
+def chunks(tokens: Tokens, weights: int) -> list[Chunks]:
+    """How `tokens` are cut where each of them has `weights` weights: equal chunks and a rest."""
+    unit = tokens.position.shape[-1] if is_grid(tokens) else 1
+    units = tokens.num_tokens // unit
+    budget = _override().chunk_bytes or CHUNK_BYTES.get(jax.default_backend(), 2**27)
+    size = min(max(budget // (4 * weights * unit), 1), units)
+    size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
+    rest = units % size
+    result = [Chunks(0, units // size, size, unit)]
+    return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
+
+
+def product(a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype) -> jax.Array:
+    """matrix . token for the tokens of a chunk, not yet times r: float32 `[B or 1, k, m]`.
+
+    Args:
+      rows: `[b, k, rows]`, a grid's products with the positions of the chunk's rows.
+    """
+    content = x["content"]
+    batch = max(a.content.shape[0], content.shape[0])
+    left, right = a.content.astype(dtype), content
+    if rows is not None and dtype == jnp.float32:  # as more channels: one pass over memory less
+        ones = row_indicator(rows.shape[-1], a.inner.shape[-1])
+        left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
+        right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
+    result = dot("bkc,bmc->bkm", spread(left, batch), spread(right, batch))
+    if rows is not None:
+        grid = result.reshape(*result.shape[:2], *rows.shape[-1:], -1) + a.inner[:, :, None]
+        if dtype != jnp.float32:
+            grid = grid + rows[..., None]
+        result = grid.reshape(result.shape)
+    if a.table is not None:
+        result = result + dot("bkp,mp->bkm", a.table.astype(dtype), x["table"])
+    if a.constant is not None:
+        result = result + a.constant[..., None]
+    return result
+
+
+def spread(x: jax.Array, batch: int) -> jax.Array:
+    """`[1 or batch, ...]` -> `[batch, ...]`."""
+    return jnp.broadcast_to(x, (batch, *x.shape[1:]))
+
+
+def row_indicator(rows: int, length: int) -> np.ndarray:
+    """Which row of a grid each token is in, float32 `[rows length, rows]` of 0 and 1."""
+    return np.repeat(np.eye(rows, dtype=np.float32), length, axis=0)
+
+
+class Step(NamedTuple):
+    """One of the two products, ready to be taken chunk by chunk."""
+
+    params: Any
+    rows: jax.Array | None  # a grid's products with its rows' positions, [b, k, O]
+    apply: Callable
+
+
+def scores(few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype) -> Step:
+    """few . (r x W'): `apply(params, chunk, rows)` gives float32 `[B, H, N, m]`.
+
+    Args:
+      few: `[b, H, N, K]`, scaled queries where tokens are read, keys where they ask.
+      kernel: W' `[C, H, K]`.
+      order: 'form' or 'move'.
+    """
+    heads, count = few.shape[1:3]
+    if order == "move":
+        matrix = exact("bhnk,chk->bhnc", few, kernel).reshape(few.shape[0], -1, kernel.shape[0])
+        cut, rows = columns(tokens, matrix)
+
+        def apply(params, x, rows):
+            result = product(params, x, rows, dtype) * x["scale"][:, None]
+            return result.reshape(result.shape[0], heads, count, -1)
+
+        return Step(cut, rows, apply)
+
+    cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
+
+    def apply(params, x, rows):
+        few, cut = params
+        formed = form(cut, x, rows, heads, dtype)
+        batch = max(few.shape[0], formed.shape[0])
+        return dot("bhnk,bhkm->bhnm", spread(few.astype(dtype), batch), spread(formed, batch))
+
+    return Step((few, cut), rows, apply)
+
+
+def form(cut: Columns, x: dict, rows: jax.Array | None, heads: int, dtype) -> jax.Array:
+    """r x W' of a chunk's tokens, `[B or 1, H, K, m]`."""
+    formed = product(cut, x, rows, dtype) * x["scale"][:, None]
+    return formed.reshape(formed.shape[0], heads, -1, formed.shape[-1]).astype(dtype)
+
+
+def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Callable]:
+    """The weighted sum of values r x W' of tokens, in two halves.
+
+    Args:
+      kernel: W' `[C, H, V]`.
+      order: 'form' or 'move'.
+
+    Returns:
+      (a step whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives what adds
+      up over chunks and what stays by row of a grid; `value(totals, by_row, start)`, which makes
+      `[B, H, N, V]` of both, for rows from `start` on).
+    """
+    heads = kernel.shape[1]
+    if order == "form":
+        cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
+
+        def apply(params, x, rows, weights):
+            formed = form(params, x, rows, heads, dtype)
+            formed = spread(formed, weights.shape[0])
+            value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
+            return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
+
+        return Step(cut, rows, apply), lambda totals, by_row, start: totals["value"]
+
+    grid = is_grid(tokens)
+
+    def apply(params, x, rows, weights):
+        shape, size = weights.shape[:3], weights.shape[3]
+        batch = shape[0]
+        scaled = (weights * x["scale"][:, None, None]).reshape(batch, -1, size)  # [B, R, m]
+        channels, length = [x["content"]], tokens.position.shape[-1] if grid else 1
+        width = channels[0].shape[-1]
+        one_pass = dtype == jnp.float32
+        if one_pass:  # also the normalizer and the sums over rows, as more channels
+            channels.append(1 / x["scale"][..., None])
+            if grid:
+                channels.append(row_indicator(size // length, length)[None])
+        channels = jnp.concatenate([spread(c, batch) for c in channels], axis=-1)
+        found = dot("brm,bmc->brc", scaled.astype(dtype), channels)
+        total = {"content": found[..., :width], "normalizer": found[..., width : width + 1]}
+        by_row = None
+        if not one_pass:
+            total["normalizer"] = jnp.sum(weights, axis=-1)
+        if grid:
+            by_place = scaled.reshape(batch, scaled.shape[1], -1, length)
+            total["inner"] = jnp.sum(by_place, axis=2)
+            by_row = found[..., width + 1 :] if one_pass else jnp.sum(by_place, axis=3)
+            by_row = by_row.reshape(*shape, -1)
+        if "table" in x:
+            total["table"] = dot("brm,mp->brp", scaled.astype(dtype), x["table"])
+        if tokens.padding is not None:
+            total["scale"] = jnp.sum(scaled, axis=-1)
+        total = {name: sums.reshape(*shape, -1) for name, sums in total.items()}
+        return total | {"normalizer": total["normalizer"][..., 0]}, by_row
+
+    def value(totals, by_row, start):
+        parts = [totals["content"]]
+        if grid:
+            outer, inner = tokens.position.factors()
+            outer = exact("bhno,oc->bhnc", by_row, outer[start : start + by_row.shape[-1]])
+            inner = exact("bhnx,xc->bhnc", totals["inner"], inner)
+            parts.append(tokens.position.join(outer, inner))
+        if "table" in totals:
+            parts.append(totals["table"])
+        if tokens.padding is not None:
+            parts.append(totals["scale"] * tokens.padding[None, None, None])
+        total = jnp.concatenate(parts, axis=-1)  # sum_j w_ij r_j x_j: [B, H, N, C]
+        return exact("bhnc,chv->bhnv", total, kernel)
+
+    return Step(None, None, apply), value
+
+
+def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> list[Partial]:
+    """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens, in parts that merge.
+
+    Offsets are left out: those of the keys change nothing, those of the values are added at last.
+    """
+    heads, count = query.shape[1:3]
+    data = token_data(tokens, dtype)
+    batch = max(query.shape[0], *(x.shape[0] for name, x in data.items() if name != "table"))
+    order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
+    first = scores(query, tokens, key.kernel, order.first, dtype)
+    second, finish_value = sums(tokens, value.kernel, order.second, dtype)
+    data |= {n: s.rows for n, s in (("rows1", first), ("rows2", second)) if s.rows is not None}
+
+    def logits(params, x):
+        result = first.apply(params[0], x, x.get("rows1"))
+        if "mask" in x:
+            result = jnp.where(x["mask"][:, None, None], result, MASKED)
+        return result
+
+    def weighted(params, x, logits, maximum):
+        weights = jnp.exp(logits - maximum[..., None])
+        if "mask" in x:
+            weights = jnp.where(x["mask"][:, None, None], weights, 0.0)
+        return second.apply(params[1], x, x.get("rows2"), weights)
+
+    results = []
+    for part in chunks(tokens, batch * heads * count):
+        params = first.params, second.params
+        maximum, totals, by_row = stream(logits, weighted, part, params, data)
+        found = finish_value(totals, by_row, part.start)
+        results.append(Partial(maximum, totals["normalizer"], found))
+    return results
+
+
+def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
+    """Sums over tokens that are linear in exp(logit - maximum), with one chunk in memory at a time.
+
+    The gradient computes a chunk's weights again, from the maximum that the forward pass found.
+
+    Args:
+      logits: (params, chunk) -> `[B, H, N, m]`.
+      weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
+
+    Returns:
+      (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
+    """
+    if part.count == 1:
+        x = part.cut(data, 0)
+        found = logits(params, x)
+        maximum = jax.lax.stop_gradient(jnp.max(found, axis=-1))
+        return maximum, *weighted(params, x, found, maximum)
+
+    mask = {name: data[name] for name in data if name == "mask"}
+    data = {name: data[name] for name in data if name != "mask"}
+
+    def forward(params, data):
+        def body(carry, i):
+            maximum, totals = carry
+            x = part.cut(data | mask, i)
+            found = logits(params, x)
+            highest = jnp.maximum(maximum, jnp.max(found, axis=-1))
+            more, by_row = weighted(params, x, found, highest)
+            old = jnp.exp(maximum - highest)
+            totals = jax.tree.map(lambda a, b: scale_rows(a, old) + b, totals, more)
+            return (highest, totals), (by_row, highest)
+
+        def first():
+            x = part.cut(data | mask, 0)
+            found = logits(params, x)
+            return found[..., 0], weighted(params, x, found, found[..., 0])[0]
+
+        shapes = jax.eval_shape(first)
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        start = (jnp.full_like(start[0], MASKED), start[1])
+        (maximum, totals), (by_row, then) = jax.lax.scan(body, start, jnp.arange(part.count))
+        if by_row is not None:  # [n, B, H, N, rows] -> [B, H, N, n rows]
+            by_row = jax.vmap(scale_rows)(by_row, jnp.exp(then - maximum[None]))
+            by_row = jnp.moveaxis(by_row, 0, 3)
+            by_row = by_row.reshape(*by_row.shape[:3], -1)
+        return maximum, totals, by_row
+
+    @jax.custom_vjp
+    def run(params, data):
+        return forward(params, data)
+
+    def run_forward(params, data):
+        result = forward(params, data)
+        return result, (params, data, result[0])
+
+    def run_backward(residuals, cotangents):
+        params, data, maximum = residuals
+        _, totals, by_row = cotangents
+
+        def body(carry, i):
+            x = part.cut(data | mask, i)
+            masks = {name: x[name] for name in mask}
+            rows = None
+            if by_row is not None:
+                rows = jax.lax.dynamic_slice_in_dim(by_row, i * part.size, part.size, axis=-1)
+
+            def again(params, x):
+                x = x | masks
+                return weighted(params, x, logits(params, x), maximum)
+
+            _, pull = jax.vjp(again, params, {name: x[name] for name in data})
+            dparams, dx = pull((totals, rows))
+            return jax.tree.map(jnp.add, carry, dparams), dx
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        dparams, dx = jax.lax.scan(body, zeros, jnp.arange(part.count))
+        return dparams, part.gradient(data, dx)
+
+    run.defvjp(run_forward, run_backward)
+    return run(params, data)
+
+
+def scale_rows(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x `[B, H, N, ...]` times `scale` `[B, H, N]`."""
+    return x * scale.reshape(*scale.shape, *[1] * (x.ndim - scale.ndim))
+
+
+def read(
+    query: jax.Array, inputs: Sequence[Tokens], key: Folded, value: Folded, dtype: Any
+) -> jax.Array:
+    """Attention over all tokens of `inputs` together, before the output projection.
+
+    Args:
+      query: `[b, H, N, K]`, times 1 / sqrt(K).
+      inputs: sets of tokens of one width.
+      key, value: of the tokens.
+      dtype: compute dtype; the softmax and all small products are float32.
+
+    Returns:
+      `[B, H, N, V]` float32, zeros for queries that saw no token at all.
+    """
+    parts = [part for tokens in inputs for part in read_set(query, tokens, key, value, dtype)]
+    result = functools.reduce(merge, parts)
+    seen = (result.normalizer > 0)[..., None]
+    return finish(result) + jnp.where(seen, value.bias[None, :, None], 0.0)
+
+
+class Answer(NamedTuple):
+    """Queries answered chunk by chunk; see `answer`."""
+
+    apply: Callable  # (params, chunk) -> [B, m, F], and the queries [B, m, C] or None
+    params: Any
+    parts: list[tuple[int, dict[str, jax.Array]]]  # (n, data [n, ...]): n equal chunks each
+
+
+def answer(
+    queries: Tokens,
+    query: Folded,
+    keys: jax.Array,
+    values: jax.Array,
+    out: Linear,
+    dtype: Any,
+    *,
+    with_queries: bool,
+) -> Answer:
+    """Attention of many queries over few keys, with the output projection.
+
+    Args:
+      queries: M tokens, position and content apart.
+      query: their layer norm and projection.
+      keys: `[B, H, N, K]`, times 1 / sqrt(K).
+      values: `[B, H, N, V]`.
+      out: the output projection, from H V channels to F.
+      with_queries: whether the queries' dense array is wanted too (for a residual).
+    """
+    heads, count = keys.shape[1:3]
+    data = token_data(queries, dtype)
+    if with_queries:
+        data["queries"] = queries.dense(dtype)
+    order = choose_answer(queries, keys.shape, values.shape[-1], out.kernel.shape[-1])
+    first = scores(keys, queries, query.kernel, order.first, dtype)
+    if first.rows is not None:
+        data["rows1"] = first.rows
+    offset = exact("hk,bhnk->bhn", query.bias, keys)
+    if order.second == "move":
+        values = exact("bhnv,hvf->bhnf", values, by_head(out, heads))
+    params = first.params, offset, values, out
+
+    def apply(params, x):
+        first_params, offset, values, out = params
+        logits = first.apply(first_params, x, x.get("rows1")) + offset[..., None]
+        weights = jax.nn.softmax(logits, axis=2).astype(dtype)  # [B, H, N, m]
+        values = values.astype(dtype)
+        if order.second == "move":
+            result = dot("bhnm,bhnf->bmf", weights, values)
+        else:
+            result = dot("bhnm,bhnv->bmhv", weights, values).astype(dtype)
+            result = dot("bmhv,hvf->bmf", result, by_head(out, heads).astype(dtype))
+        if "mask" in x:
+            result = jnp.where(x["mask"][..., None], result, 0.0)
+        return (result + out.bias[None, None]).astype(dtype), x.get("queries")
+
+    batch = max(keys.shape[0], data["content"].shape[0])
+    parts = [(part.count, part.stack(data)) for part in chunks(queries, batch * heads * count)]
+    return Answer(apply, params, parts)
+
+
+def by_head(out: Linear, heads: int) -> jax.Array:
+    """The output projection by head, `[H, V, F]`."""
+    return out.kernel.reshape(heads, -1, out.kernel.shape[-1])
+
+
+def widths(tokens: Tokens) -> tuple[int, int, int]:
+    """(c, s, C): channels that differ by example; multiplications by token for the rest; all."""
+    content = 0 if tokens.content is None else tokens.content.shape[-1]
+    places = 0 if tokens.position is None else tokens.position.width
+    return content, 2 if is_grid(tokens) else places, tokens.width
+
+
+def first_costs(tokens: Tokens, batch: int, few: Sequence[int]) -> dict[str, int]:
+    """Multiplications of the logits, `few` being `[b, H, N, K]`, in either order."""
+    (c, s, width), total = widths(tokens), tokens.num_tokens
+    b, heads, count, depth = few
+    return {
+        "form": total * (batch * c + s) * heads * depth + batch * heads * count * total * depth,
+        "move": b * heads * count * depth * width + total * heads * count * (batch * c + b * s),
+    }
+
+
+def cheapest(costs: dict[str, int]) -> str:
+    """The name of the least; the first of equals."""
+    return min(costs, key=costs.get)
+
+
+def choose(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -> Order:
+    """The order of the products that multiplies least, for reading `tokens`.
+
+    Args:
+      tokens: what is read.
+      batch: B.
+      query: `[b, H, N, K]`.
+      depth: V.
+    """
+    if isinstance(order := _override().order, Order):
+        return order
+    (c, s, width), total = widths(tokens), tokens.num_tokens
+    _, heads, count, _ = query
+    pairs = batch * heads * count
+    second = {
+        "form": total * (batch * c + s) * heads * depth + pairs * total * depth,
+        "move": pairs * width * depth + pairs * total * (c + s),
+    }
+    return Order(cheapest(first_costs(tokens, batch, query)), cheapest(second))
+
+
+def choose_answer(queries: Tokens, keys: Sequence[int], depth: int, out: int) -> Order:
+    """The order of the products that multiplies least, for answering `queries`.
+
+    Args:
+      queries: what is answered.
+      keys: `[B, H, N, K]`.
+      depth: V.
+      out: channels of the output projection, F.
+    """
+    if isinstance(order := _override().order, Order):
+        return order
+    batch, heads, count, _ = keys
+    pairs, total = batch * heads * count, queries.num_tokens
+    second = {
+        "form": pairs * total * depth + batch * total * heads * depth * out,
+        "move": pairs * depth * out + pairs * total * out,
+    }
+    return Order(cheapest(first_costs(queries, batch, keys)), cheapest(second))

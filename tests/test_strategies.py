@@ -1,0 +1,346 @@
+"""Every cheaper order of computation against the textbook formula: values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perceiver_jax import flops, strategies
+from perceiver_jax.attention import EPSILON
+from perceiver_jax.blocks import CrossAttention
+from perceiver_jax.position import Fourier, Table
+from perceiver_jax.strategies import Order
+from perceiver_jax.tokens import Tokens
+
+ORDERS = [Order(a, b) for a in ("form", "move") for b in ("form", "move")]
+GRIDS = {"1 axis": (12,), "2 axes": (3, 4), "3 axes": (2, 3, 2)}
+KINDS = [*GRIDS, "some of a grid", "table", "content", "places"]
+
+
+def random(rng, *shape, scale=1.0):
+    return jnp.asarray(scale * rng.standard_normal(shape), jnp.float32)
+
+
+def make_tokens(rng, kind, *, batch=2, channels=3, padded=False, masked=False):
+    """12 tokens of every kind, or 7."""
+    count = 7 if kind == "some of a grid" else 12
+    position = None
+    if kind in GRIDS:
+        position = Fourier(GRIDS[kind], 3)
+    elif kind == "table":
+        position = Table(random(rng, count, 4))
+    elif kind == "places":
+        position = Fourier((3, 4), 3)
+    elif kind == "some of a grid":
+        position = Fourier((3, 4), 3, indices=jnp.asarray(rng.permutation(12)[:count]))
+    return Tokens(
+        content=None if kind == "places" else random(rng, batch, count, channels),
+        position=position,
+        mask=jnp.asarray(rng.random((batch, count)) < 0.6) if masked else None,
+        padding=random(rng, 2) if padded else None,
+    )
+
+
+def split_arrays(tree):
+    """(the float arrays of a tree, a function that puts others in their places)."""
+    leaves, structure = jax.tree.flatten(tree)
+    floats = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def rebuild(new):
+        placed = dict(zip(floats, new, strict=True))
+        return structure.unflatten([placed.get(i, x) for i, x in enumerate(leaves)])
+
+    return [leaves[i] for i in floats], rebuild
+
+
+def assert_agrees(block, queries, inputs, order=None, *, chunk_bytes=None, scale=1.0, seed=0):
+    """Values, and gradients of every parameter and input, are those of the dense formula."""
+    with strategies.forced("dense"):
+        variables = block.init(jax.random.key(0), queries, inputs, train=False)
+    rng = np.random.default_rng(seed)  # nothing zero: biases and scales must be used
+    variables = jax.tree.map(lambda x: scale * x + random(rng, *x.shape, scale=0.1), variables)
+    arrays, rebuild = split_arrays((variables, queries, inputs))
+
+    def run(arrays):
+        variables, queries, inputs = rebuild(arrays)
+        return block.apply(variables, queries, inputs, train=False)
+
+    weights = random(rng, *jax.eval_shape(run, arrays).shape)
+
+    def both(arrays):
+        results = []
+        for way in ("dense", order):
+            with strategies.forced(way, chunk_bytes=chunk_bytes):
+                results.append((run(arrays), jax.grad(lambda a: jnp.sum(run(a) * weights))(arrays)))
+        return results
+
+    (dense, dense_grads), (ours, grads) = jax.jit(both)(arrays)
+    np.testing.assert_allclose(ours, dense, atol=2e-5 * np.abs(dense).max())
+    largest = max(np.abs(g).max() for g in dense_grads)
+    for got, want in zip(grads, dense_grads, strict=True):
+        # A key bias moves nothing: its gradient is zero up to the rounding of the others.
+        np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max() + 2e-6 * largest)
+
+
+def chunk_bytes_of(block, count, batch, tokens):
+    """A chunk of so many tokens."""
+    return 4 * block.num_heads * count * batch * tokens
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.data())
+def test_reading_is_the_textbook_formula(data):
+    draw = data.draw
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    padded, heads = draw(st.booleans()), draw(st.sampled_from([1, 2]))
+    inputs = make_tokens(
+        rng, draw(st.sampled_from(KINDS)), padded=padded, masked=draw(st.booleans())
+    )
+    if draw(st.booleans()):  # two modalities in one softmax
+        width = inputs.width - 2 * padded
+        inputs = {"a": inputs, "b": make_tokens(rng, "content", channels=width, padded=padded)}
+    queries = Tokens(content=random(rng, draw(st.sampled_from([1, 2])), 3, 5))
+    block = CrossAttention(num_heads=heads, qk_channels=4, v_channels=6)
+    order = draw(st.sampled_from([None, *ORDERS]))
+    size = draw(st.sampled_from([1, 5, 100]))  # tokens in a chunk; a grid has whole rows
+    scale = draw(st.sampled_from([1.0, 1.5]))  # logits are its fourth power
+    assert_agrees(
+        block,
+        queries,
+        inputs,
+        order,
+        chunk_bytes=chunk_bytes_of(block, 3, 2, size),
+        scale=scale,
+    )
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_answering_is_the_textbook_formula(data):
+    draw = data.draw
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    queries = make_tokens(
+        rng,
+        draw(st.sampled_from(KINDS)),
+        batch=draw(st.sampled_from([1, 2])),
+        padded=draw(st.booleans()),
+        masked=draw(st.booleans()),
+    )
+    latents = Tokens(content=random(rng, 2, 3, 5))
+    block = CrossAttention(
+        num_heads=draw(st.sampled_from([1, 2])),
+        qk_channels=4,
+        v_channels=6,
+        query_residual=draw(st.booleans()),
+    )
+    order = draw(st.sampled_from([None, *ORDERS]))
+    size = draw(st.sampled_from([1, 5, 100]))
+    assert_agrees(block, queries, latents, order, chunk_bytes=chunk_bytes_of(block, 3, 2, size))
+
+
+@pytest.mark.parametrize("kind", ["2 axes", "table"])
+def test_extreme_logits(kind):
+    """Of some hundreds, against float64: no worse than the dense formula in float32."""
+    rng = np.random.default_rng(0)
+    tokens = make_tokens(rng, kind)
+    norm = strategies.Norm(jnp.ones(tokens.width), jnp.zeros(tokens.width))
+    kernels = [random(rng, tokens.width, size) for size in (4, 6)]
+    biases = [random(rng, size) for size in (4, 6)]
+    query = 100 * random(rng, 1, 1, 3, 4)
+    key, value = (
+        strategies.fold(norm, strategies.Linear(*pair), 1)
+        for pair in zip(kernels, biases, strict=True)
+    )
+
+    def formula(dtype):
+        x = np.asarray(tokens.dense(jnp.float32)).astype(dtype)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + dtype(EPSILON))
+        k, v = (
+            x @ np.asarray(w).astype(dtype) + np.asarray(b).astype(dtype)
+            for w, b in zip(kernels, biases, strict=True)
+        )
+        logits = np.einsum("nk,bmk->bnm", np.asarray(query[0, 0]).astype(dtype), k)
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        return (weights / weights.sum(-1, keepdims=True)) @ v, np.abs(logits).max()
+
+    truth, largest = formula(np.float64)
+    assert largest > 300
+    allowed = 1e-6 * largest + 2 * np.abs(formula(np.float32)[0] - truth).max()
+    with strategies.forced(Order("move", "move"), chunk_bytes=4 * 3 * 2 * 4):
+        ours = strategies.read(query, [tokens], key, value, jnp.float32)
+    np.testing.assert_allclose(ours[:, 0], truth, atol=allowed)
+
+
+@pytest.mark.parametrize("case", ["constant", "one token", "all masked", "large"])
+def test_odd_inputs(case):
+    rng = np.random.default_rng(0)
+    inputs = make_tokens(rng, "2 axes")
+    if case == "constant":
+        inputs = Tokens(content=jnp.full((2, 12, 4), 0.7))
+    if case == "one token":
+        inputs = Tokens(content=random(rng, 2, 1, 4), position=Fourier((1, 1), 3))
+    if case == "all masked":
+        inputs = inputs.replace(mask=jnp.zeros((2, 12), bool).at[1, 3].set(True))
+    if case == "large":
+        inputs = inputs.replace(content=100 + 30 * inputs.content)
+    block = CrossAttention(num_heads=1)
+    queries = Tokens(content=random(rng, 1, 3, 5))
+    chunk = None if case == "one token" else chunk_bytes_of(block, 3, 2, 4)
+    assert_agrees(block, queries, inputs, Order("move", "move"), chunk_bytes=chunk)
+
+
+def test_statistics_by_parts_are_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    for kind in KINDS:
+        tokens = make_tokens(rng, kind, padded=True)
+        if tokens.content is not None:  # far from zero: no difference of large numbers
+            tokens = tokens.replace(content=tokens.content + 300)
+        dense = np.asarray(tokens.dense(jnp.float32), np.float64)
+        expected = 1 / np.sqrt(dense.var(axis=-1) + EPSILON)
+        np.testing.assert_allclose(strategies.inverse_deviation(tokens), expected, rtol=2e-6)
+
+
+def test_bfloat16_is_as_near_the_truth_as_the_dense_formula():
+    rng = np.random.default_rng(0)
+    inputs = Tokens(content=random(rng, 2, 400, 3), position=Fourier((20, 20), 16))
+    queries = Tokens(content=random(rng, 1, 8, 32))
+    exact = CrossAttention()
+    variables = exact.init(jax.random.key(0), queries, inputs, train=False)
+    with strategies.forced("dense"):
+        truth = exact.apply(variables, queries, inputs, train=False)
+
+    def error(order):
+        with strategies.forced(order, chunk_bytes=4 * 2 * 8 * 100):
+            half = CrossAttention(dtype=jnp.bfloat16)
+            result = half.apply(variables, queries, inputs, train=False)
+        return np.sqrt(np.mean(np.square(result.astype(jnp.float32) - truth)))
+
+    assert error(Order("move", "move")) <= 1.05 * error("dense")
+
+
+def test_weights_and_dropped_weights_use_the_formula():
+    rng = np.random.default_rng(0)
+    inputs, queries = make_tokens(rng, "2 axes"), Tokens(content=random(rng, 1, 3, 5))
+    block = CrossAttention(attention_dropout_rate=0.5)
+    variables = block.init(jax.random.key(0), queries, inputs, train=False)
+    _, seen = block.apply(variables, queries, inputs, train=False, mutable=["intermediates"])
+    (weights,) = seen["intermediates"]["attention"]["weights"]
+    np.testing.assert_allclose(weights.sum(-1), np.ones((2, 1, 3)), rtol=1e-5)
+
+    def run(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return block.apply(variables, queries, inputs, train=True, rngs=rngs)
+
+    assert not np.allclose(run(0), run(1))
+
+
+def wide_arrays(function, *args, size):
+    """Shapes of all intermediate arrays of at least `size` numbers."""
+    found = set()
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            found.update(v.aval.shape for v in equation.outvars if v.aval.size >= size)
+            for value in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+            ):
+                if hasattr(value, "eqns") or hasattr(value, "jaxpr"):
+                    walk(getattr(value, "jaxpr", value))
+
+    walk(jax.make_jaxpr(function)(*args).jaxpr)
+    return found
+
+
+@pytest.mark.parametrize("order", ["dense", None])
+def test_no_array_as_wide_as_the_tokens_is_made(order):
+    """Neither forwards nor backwards."""
+    rng = np.random.default_rng(0)
+    inputs = Tokens(content=random(rng, 1, 32 * 32, 3), position=Fourier((32, 32), 16))
+    queries = Tokens(content=random(rng, 1, 8, 16))
+    block = CrossAttention()
+
+    def init():
+        return block.init(jax.random.key(0), queries, inputs, train=False)
+
+    def loss(variables):
+        return jnp.sum(block.apply(variables, queries, inputs, train=False))
+
+    with strategies.forced(order, chunk_bytes=4 * 8 * 32 * 4):
+        wide = wide_arrays(
+            jax.grad(loss), jax.eval_shape(init), size=inputs.num_tokens * inputs.width
+        )
+    assert bool(wide) == (order == "dense"), wide
+
+
+def test_memory_does_not_grow_with_the_number_of_tokens():
+    def temporaries(side, order):
+        tokens = Tokens(content=jnp.zeros((1, side * side, 3)), position=Fourier((side, side), 8))
+        queries = Tokens(content=jnp.zeros((1, 32, 16)))
+        block = CrossAttention()
+        with strategies.forced(order, chunk_bytes=2**16):
+            variables = jax.eval_shape(
+                lambda: block.init(jax.random.key(0), queries, tokens, train=False)
+            )
+
+            def loss(variables, content):
+                inputs = tokens.replace(content=content)
+                return jnp.sum(block.apply(variables, queries, inputs, train=False))
+
+            program = jax.jit(jax.grad(loss)).lower(variables, tokens.content).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    small, large = temporaries(64, None), temporaries(128, None)
+    assert large < 2 * small + 128 * 128 * 4  # four times the tokens: their scale alone grows
+    assert 8 * large < temporaries(128, "dense")
+
+
+sizes = st.tuples(*[st.integers(1, 40)] * 6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["table", "content"]), sizes, st.sampled_from([1, 2, 4]))
+def test_the_chosen_order_multiplies_least(kind, shape, heads):
+    """Counted in the program, for shapes on both sides of every boundary."""
+    batch, count, queries, channels, qk, v = shape
+    tokens = Tokens(
+        content=jnp.zeros((batch, count, channels)),
+        position=Table(jnp.zeros((count, 5))) if kind == "table" else None,
+    )
+    width = tokens.width
+    query = jnp.zeros((1, heads, queries, qk))
+    key = strategies.Folded(jnp.zeros((width, heads, qk)), jnp.zeros((heads, qk)))
+    value = strategies.Folded(jnp.zeros((width, heads, v)), jnp.zeros((heads, v)))
+
+    def run():
+        return strategies.read(query, [tokens], key, value, jnp.float32)
+
+    def work(order):
+        with strategies.forced(order, chunk_bytes=2**30):
+            return flops.executed(run)
+
+    # The normalizer is one channel more where values are moved: not counted as a choice.
+    slack = 2 * batch * heads * queries * count + 2 * width * heads * (qk + v) * 2
+    assert work(None) <= min(map(work, ORDERS)) + slack
+
+
+def test_chunks_cover_every_token_once():
+    for units in range(1, 30):
+        tokens = Tokens(position=Table(jnp.zeros((units, 1))))
+        for budget in (1, 12, 28, 10**6):
+            with strategies.forced(chunk_bytes=budget):
+                parts = strategies.chunks(tokens, 1)
+            covered = [
+                list(range(p.start + i * p.size, p.start + (i + 1) * p.size))
+                for p in parts
+                for i in range(p.count)
+            ]
+            assert [n for part in covered for n in part] == list(range(units))
+            assert max(map(len, covered)) <= max(budget // 4, 1)
+
+
+def test_forced_ends_with_its_block():
+    with strategies.forced("dense"):
+        assert strategies.dense_forced()
+    assert not strategies.dense_forced()
