@@ -6,7 +6,8 @@
 | `kinetics_label` | 1                        | 20.7       | not stated | 45 %        |
 
 Each also with `:tiny`. The figures are the paper's (section 4.3, Tables 4 and 17; its "88x"), we
-have not run this to the end. 19,858,855 parameters. With fewer latents, as fields:
+have not run this to the end. 19,858,855 parameters; forward 260 GFLOP with the outputs that
+training asks for, 7,470 with all (the paper: 310 and 6,850). With fewer latents, as fields:
 
     --config.model.encoder.num_latents=392      "176x": 24.27, 25.33, 8.6 %
     --config.model.encoder.num_latents=196      "352x": 23.21, 14.15, 11.5 %
@@ -20,10 +21,11 @@ Data: local video files, see the message when `data_dir` is not set, and PyAV:
     python -m experiments.run --config=configs/multimodal.py:kinetics --workdir=runs/kinetics \\
         --config.data.data_dir=/data/kinetics      # with train.csv, validate.csv and the files
 
-The released weights, evaluated on `validate.csv` with the label hidden:
+The released weights, evaluated with the label hidden; `validate.csv` alone is needed:
 
     python -m experiments.run --config=configs/multimodal.py:kinetics --workdir=runs/released \\
-        --config.data.data_dir=/data/kinetics --mode=eval --config.start.weights=kinetics
+        --config.data.data_dir=/data/kinetics --config.data.train_split= --mode=eval \\
+        --config.start.weights=kinetics
 
 Reconstruction of a missing modality, sound from sight: --config.autoencode.eval_hidden="('label',
 'audio')"; --config.model.input.mask_rates.audio=0.5 hides half the sound tokens in training.

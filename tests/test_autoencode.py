@@ -12,7 +12,7 @@ from clip_files import write_clips
 from configs import multimodal
 from experiments import autoencode
 from experiments.reading import Reading
-from perceiver_jax import metrics, perceiver
+from perceiver_jax import metrics, perceiver, pretrained
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step
 
@@ -156,6 +156,8 @@ def test_the_paper_s_model_has_its_size_and_its_compression():
     model, batch = released_size()
     shapes = jax.eval_shape(lambda b: model.init(jax.random.key(0), b, train=False), batch)
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 19_858_855
+    released = pretrained.released("kinetics").shapes
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, released)
     padded, values = autoencode.compression(model, batch)
     assert padded == 52_097 * 704 / (784 * 512)
     assert round(50_657 / 52_097 * padded) == 89  # the paper cuts it to 88
