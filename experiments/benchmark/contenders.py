@@ -189,6 +189,7 @@ def train(subject, batch, costs) -> Callable[[], Any]:
     """The library's own step, with the experiment's optimizer."""
     task = Task(
         model=subject.model,
+        example=batch,
         train_data=lambda start_step: iter(()),
         eval_data=lambda: iter(()),
         prepare=lambda batch, key: batch,
@@ -198,7 +199,7 @@ def train(subject, batch, costs) -> Callable[[], Any]:
     )
     transform, schedule = optimizer.make_optimizer(subject.config)
     batch = batch | {"mask": jnp.ones(len(batch["target"]), bool)}
-    current = initialize(lambda batch: state.create(task, transform, batch, 0), batch)
+    current = initialize(lambda batch: state.create(task, transform, 0), batch)
     function = step.make_train_step(task, transform, schedule, accumulate=1)
     compiled = costs.compile(function, current, batch, donate=0)
 
