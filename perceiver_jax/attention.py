@@ -20,7 +20,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax.ad_checkpoint import checkpoint_name
 
+from perceiver_jax.gradients import LayerNorm, attend_itself, product
 from perceiver_jax.tokens import Tokens, token_sets
 
 MASKED = -1e30  # a logit no real token has; finite, so that an empty row has no NaN gradient
@@ -106,9 +108,9 @@ def attention_weights(query, keys, masks) -> jax.Array:
     return nn.softmax(jnp.concatenate(logits, axis=-1))
 
 
-def layer_norm(name: str) -> nn.Module:
-    """LayerNorm over channels: epsilon 1e-5, float32, two-pass variance."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, use_fast_variance=False, name=name)
+def dense(channels: int, dtype, name: str) -> nn.Dense:
+    """A projection with a bias: float32 parameters, products in `dtype`."""
+    return nn.Dense(channels, dtype=dtype, dot_general=product, name=name)
 
 
 class Attention(nn.Module):
@@ -143,6 +145,7 @@ class Attention(nn.Module):
         Returns:
           `[B, N, out_channels]`.
         """
+        itself = inputs_kv is inputs_q and mask is None
         if not isinstance(inputs_kv, list):
             inputs_kv, mask = [inputs_kv], [mask]
         qk_channels = self.qk_channels or inputs_kv[0].shape[-1]
@@ -152,7 +155,7 @@ class Attention(nn.Module):
                 raise ValueError(f"{field}={channels} must divide by num_heads={self.num_heads}")
 
         def heads(xs, channels, name):  # [B, T, C] -> [B, H, T, channels / H], each
-            project = nn.Dense(channels, dtype=self.dtype, name=name)
+            project = dense(channels, self.dtype, name)
             split = (self.num_heads, channels // self.num_heads)
             return [project(x).reshape(*x.shape[:2], *split).swapaxes(1, 2) for x in xs]
 
@@ -161,20 +164,25 @@ class Attention(nn.Module):
         values = heads(inputs_kv, v_channels, "value")
         if self.is_mutable_collection("intermediates") and not self.is_initializing():
             self.sow("intermediates", "weights", attention_weights(query, keys, mask))
-        results = []
-        for key, value, present in zip(keys, values, mask, strict=True):
-            keep = None
-            if train and self.dropout_rate:
-                batch = max(query.shape[0], key.shape[0])
-                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
-                kept = 1 - self.dropout_rate
-                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
-            results.append(partial(query, key, value, mask=present, keep=keep))
-        result = finish(functools.reduce(merge, results)).astype(self.dtype)
+        drop = train and self.dropout_rate > 0
+        if itself and not drop:
+            result = attend_itself(query, keys[0], values[0])
+        else:
+            results = []
+            for key, value, present in zip(keys, values, mask, strict=True):
+                keep = None
+                if drop:
+                    batch = max(query.shape[0], key.shape[0])
+                    shape = (batch, self.num_heads, query.shape[2], key.shape[2])
+                    kept = 1 - self.dropout_rate
+                    keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
+                results.append(partial(query, key, value, mask=present, keep=keep))
+            result = finish(functools.reduce(merge, results)).astype(self.dtype)
+        result = checkpoint_name(result, "read")
         result = result.swapaxes(1, 2).reshape(result.shape[0], -1, v_channels)  # [B, N, H V]
         if query_mask is not None:
             result = jnp.where(query_mask[..., None], result, 0)
-        return nn.Dense(self.out_channels or v_channels, dtype=self.dtype, name="out")(result)
+        return dense(self.out_channels or v_channels, self.dtype, "out")(result)
 
 
 class MLP(nn.Module):
@@ -187,8 +195,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         channels = x.shape[-1]
-        x = nn.Dense(self.widening * channels, dtype=self.dtype, name="hidden")(x)
-        x = nn.Dense(channels, dtype=self.dtype, name="out")(nn.gelu(x, approximate=True))
+        x = dense(self.widening * channels, self.dtype, "hidden")(x)
+        x = dense(channels, self.dtype, "out")(nn.gelu(x, approximate=True))
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
 
@@ -218,7 +226,7 @@ class CrossAttention(nn.Module):
             widths = [tokens.width for tokens in inputs]
             raise ValueError(f"tokens read together need one width, got {widths}: pad them")
         q = queries.dense(self.dtype)
-        norm_inputs = layer_norm("norm_inputs")
+        norm_inputs = LayerNorm(name="norm_inputs")
         x = Attention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
@@ -228,7 +236,7 @@ class CrossAttention(nn.Module):
             dtype=self.dtype,
             name="attention",
         )(
-            layer_norm("norm_queries")(q),
+            LayerNorm(name="norm_queries")(q),
             [norm_inputs(tokens.dense(self.dtype)) for tokens in inputs],
             mask=[tokens.mask for tokens in inputs],
             query_mask=queries.mask,
@@ -238,7 +246,7 @@ class CrossAttention(nn.Module):
         if self.query_residual:
             x = x + q
         mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+        return x + mlp(LayerNorm(name="norm_mlp")(x), train=train)
 
 
 class SelfAttention(nn.Module):
@@ -254,7 +262,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        normed = layer_norm("norm_attention")(x)
+        normed = LayerNorm(name="norm_attention")(x)
         attention = Attention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
@@ -267,4 +275,4 @@ class SelfAttention(nn.Module):
         read = attention(normed, normed, train=train)
         x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
         mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+        return x + mlp(LayerNorm(name="norm_mlp")(x), train=train)

@@ -19,10 +19,14 @@ from flax.core import FrozenDict
 from perceiver_jax.attention import CrossAttention, SelfAttention
 from perceiver_jax.tokens import Tokens, is_tokens
 
-# What the backward pass of a latent layer may keep instead of computing again.
+# What the backward pass of a latent layer may keep instead of computing again. "dots": the results
+# of matrix products and what attention read.
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("read"),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
