@@ -50,7 +50,7 @@ def get_config(variant: str = ""):
     config.model = {
         "dtype": "float32",
         "input": common.pixels(num_bands=64),
-        "encoder": common.encoder(remat="dots"),
+        "encoder": common.encoder(),
         "decoder": common.decoder(query_residual=name != "learned"),
         "output": common.classification(num_classes=1000, query_channels=1024),
     }

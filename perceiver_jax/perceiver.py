@@ -106,7 +106,7 @@ class Encoder(nn.Module):
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     latent_init_scale: float = 0.02
-    remat: str = "none"
+    remat: str = "dots"
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
