@@ -71,7 +71,7 @@ def encoder(**fields) -> ConfigDict:
             "dropout_rate": 0.0,
             "attention_dropout_rate": 0.0,
             "latent_init_scale": 0.02,
-            "remat": "none",
+            "remat": "dots",
         }
     )
     section.update(fields)
