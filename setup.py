@@ -33,6 +33,7 @@ setuptools.setup(
     ],
     extras_require={
         "test": [
+            "av>=18,<20",
             "hypothesis>=6.100,<7",
             "ipykernel>=6.29,<8",
             "nbclient>=0.10,<0.12",
@@ -43,6 +44,7 @@ setuptools.setup(
             "safetensors>=0.5,<1",
         ],
         "pretrained": ["safetensors>=0.5,<1"],
+        "video": ["av>=18,<20"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "prepare": ["tensorflow>=2.20,<3"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],

@@ -42,6 +42,8 @@ def data(source: str, *, train: str, evaluate: str, train_split="train", eval_sp
             "train": train,
             "eval": evaluate,
             "eval_batch_size": 256,
+            "source_options": {},  # of the source, where it has any
+            "train_source_options": {},  # more of them, in training only
             "mean": (0.0,),  # of the channels, in 0..255
             "std": (255.0,),
             "label_smoothing": 0.0,

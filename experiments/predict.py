@@ -6,8 +6,7 @@
         --input='This is an incomplete sentence where some words are[MASK*9]'
     python -m experiments.predict --model=flow --input=first.png --input=second.png \\
         --output=predictions
-    python -m experiments.predict --model=kinetics --input=clip.mp4 --input=clip.wav \\
-        --output=predictions
+    python -m experiments.predict --model=kinetics --input=clip.mp4 --output=predictions
 
 What is written to the folder `--output`, and printed:
 
@@ -15,9 +14,10 @@ What is written to the folder `--output`, and printed:
                  network sees whole images at their own size (not with learned positions).
     language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
     flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
-    kinetics     video.gif, audio.wav and predictions.json. The video is a file or a folder of
-                 images; without a .wav of 16 bits the sound is silence. The sound starts with
-                 the video and is cut to it (released: 1,920 samples a frame).
+    kinetics     clip.mp4, audio.wav and predictions.json (pip install 'perceiver_jax[video]').
+                 The video is a file, resampled to --frame_rate, or a folder of images. The sound is
+                 the file's, resampled too, or that of a second --input, a .wav of 16 bits, which
+                 starts with the video and is cut to it (released: 1,920 samples a frame).
 
 Classes are named where the weights know how: by the id2label of a Hugging Face config.json, or for
 official ImageNet weights by WordNet ids (n02123045). --labels=FILE has other names, one a line.
@@ -66,7 +66,7 @@ MAX_CLIPS = flags.DEFINE_integer(
     "max_clips", 1, "Video: clips of the model's length (16 frames); 0: all.", lower_bound=0
 )
 FRAME_RATE = flags.DEFINE_float(
-    "frame_rate", 25.0, "Video: frames per second where the input does not say.", lower_bound=1
+    "frame_rate", 25.0, "Video: frames per second that the model is shown.", lower_bound=1
 )
 
 
@@ -202,28 +202,33 @@ def autoencode(model, variables, inputs, output, names) -> list[pathlib.Path]:
         raise ValueError(f"a video and its sound, --input twice; got {len(inputs)}")
     frames, samples = clips.clip_lengths(model)
     size = model.output.modalities["video"].shape[1]
-    video, rate = files.read_video(
-        inputs[0], size, max_frames=frames * MAX_CLIPS.value if MAX_CLIPS.value else None
+    rate = FRAME_RATE.value
+    sample_rate = round(rate * samples / frames)
+    video, audio = files.read_video(
+        inputs[0],
+        size,
+        frames_per_second=rate,
+        samples_per_second=sample_rate,
+        max_frames=frames * MAX_CLIPS.value if MAX_CLIPS.value else None,
     )
     count = len(video) // frames
     if not count:
         raise ValueError(f"{inputs[0]} has {len(video)} frames, the model needs {frames}")
-    rate = rate or FRAME_RATE.value
     if len(inputs) == 2:
-        audio, sample_rate = files.read_wav(inputs[1])
+        audio, given_rate = files.read_wav(inputs[1])
         if len(audio) < count * samples:
             raise ValueError(
                 f"{inputs[1]} has {len(audio)} samples; {count * frames} frames need "
                 f"{count * samples} ({samples // frames} each)"
             )
-    else:
+        if given_rate != sample_rate:
+            print(
+                f"note: at {rate:g} frames/s the model reads {sample_rate} samples/s, {inputs[1]} "
+                f"has {given_rate}: sound and video drift apart"
+            )
+    elif audio is None:
         print("no sound given: silence")
-        audio, sample_rate = np.zeros(count * samples, np.float32), round(rate * samples / frames)
-    if abs(sample_rate * frames / samples - rate) > 0.5:
-        print(
-            f"note: at {rate:g} frames/s the model reads {rate * samples / frames:g} samples/s, "
-            f"not {sample_rate}: sound and video drift apart"
-        )
+        audio = np.zeros(count * samples, np.float32)
     clip = inference.autoencode(
         model,
         variables,
@@ -233,8 +238,10 @@ def autoencode(model, variables, inputs, output, names) -> list[pathlib.Path]:
         chunk_size=CHUNK_SIZE.value,
         progress=bar("chunks"),
     )
-    paths = [output / name for name in ("video.gif", "audio.wav", "predictions.json")]
-    files.write_gif(paths[0], clip.video, rate)
+    paths = [output / name for name in ("clip.mp4", "audio.wav", "predictions.json")]
+    files.write_mp4(
+        paths[0], clip.video, clip.audio, frames_per_second=rate, samples_per_second=sample_rate
+    )
     files.write_wav(paths[1], clip.audio, sample_rate)
     records = describe(clip.labels, names)
     for i, record in enumerate(records):

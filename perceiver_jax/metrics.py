@@ -22,3 +22,18 @@ def top_accuracy(k: int) -> Callable:
         return masked_sum((others < k).astype(jnp.float32), batch)
 
     return metric
+
+
+def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error), of each example.
+
+    At most 100 + 20 log10(peak), so that a silent clip brought back as silence stays finite.
+
+    Args:
+      prediction: `[B, ...]`.
+      batch: `target`, of the same shape.
+      peak: the largest value that there can be.
+    """
+    error = jnp.square(prediction - batch["target"])
+    error = jnp.maximum(jnp.mean(error, axis=tuple(range(1, error.ndim))), 1e-10)
+    return masked_sum(10 * jnp.log10(peak**2 / error), batch)

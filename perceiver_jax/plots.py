@@ -116,6 +116,40 @@ def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -
     return figure
 
 
+def reconstructions(
+    video: np.ndarray,
+    decoded_video: np.ndarray,
+    audio: np.ndarray,
+    decoded_audio: np.ndarray,
+    titles: Sequence[str],
+) -> Figure:
+    """Clips above what a model made of them: frames evenly spaced in time, and the sound.
+
+    Args:
+      video, decoded_video: uint8 `[B, T, H, W, 1 or 3]`.
+      audio, decoded_audio: `[B, S]` in [-1, 1].
+      titles: of the clips.
+    """
+    frames = np.unique(np.linspace(0, video.shape[1] - 1, 4).round().astype(int))
+    columns = len(frames) + 2  # the sound is as wide as two frames
+    figure = Figure(figsize=(1.6 * columns, 3.4 * len(video)), layout="constrained")
+    grid = figure.add_gridspec(2 * len(video), columns)
+    for b, title in enumerate(titles):
+        rows = (("clip", video, audio), ("decoded", decoded_video, decoded_audio))
+        for i, (kind, pictures, sounds) in enumerate(rows):
+            for column, t in enumerate(frames):
+                axes = figure.add_subplot(grid[2 * b + i, column])
+                show_image(axes, pictures[b, t])
+                label = f"{title}\n" * (i == 0 and column == 0) + f"{kind}, frame {t}"
+                axes.set_title(label, fontsize=8, loc="left")
+            axes = figure.add_subplot(grid[2 * b + i, -2:])
+            axes.plot(sounds[b], lw=0.5, color="#1f77b4" if i == 0 else "#d2691e")
+            axes.set_ylim(-1, 1)
+            axes.set_title(f"{kind}, sound", fontsize=8, loc="left")
+            axes.tick_params(labelsize=7)
+    return figure
+
+
 def show_image(axes, image: np.ndarray, **style) -> None:
     """Draws one uint8 image `[H, W, 1 or 3]` without axes."""
     grey = image.shape[-1] == 1

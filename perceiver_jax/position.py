@@ -111,10 +111,6 @@ class Fourier:
         """The positions of the tokens at `indices` `[n]`, in that order."""
         return self.replace(indices=indices if self.indices is None else self.indices[indices])
 
-    def sample(self, indices: jax.Array) -> "Fourier":
-        """`take` without the end point: the places that sub-sampled outputs are asked at."""
-        return self.take(indices).replace(endpoint=False)
-
 
 @struct.dataclass
 class Table:

@@ -13,6 +13,7 @@ import ml_collections
 import nbformat
 import numpy as np
 import pytest
+from clip_files import write_clips
 from nbclient import NotebookClient
 from tfds_files import write_tfds
 
@@ -31,7 +32,10 @@ ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in mo
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """TFDS directories of 12 + 12 random images: mnist, cifar10, imagenet2012 (JPEG, any size)."""
+    """TFDS directories of 12 + 12 random images: mnist, cifar10, imagenet2012 (JPEG, any size).
+
+    And video files with sound, listed for `clips`.
+    """
     folder, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
 
     def examples(shape, kind, classes):
@@ -47,6 +51,7 @@ def data_dir(tmp_path_factory):
     ):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
+    write_clips(folder)
     return str(folder)
 
 
@@ -92,15 +97,16 @@ def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, mon
     assert result["step"] == 2 and np.isfinite(result["loss"])
     assert json.loads((tmp_path / "result.json").read_text()) == result
     # `model` is passed on as keyword arguments, of which an unknown one raises.
+    own = [section for section in SECTIONS if section in config]
     wanted = {
         f"{path}.{key}"
-        for section, path in [(config, "config"), *((config[s], f"config.{s}") for s in SECTIONS)]
+        for section, path in [(config, "config"), *((config[s], f"config.{s}") for s in own)]
         for key in section
     }
     assert wanted - seen == {"config.data.planted"}
 
 
-SECTIONS = ("data", "optimizer", "start")
+SECTIONS = ("data", "optimizer", "start", "autoencode")
 
 
 def test_two_steps_learn_something(data_dir, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
@@ -112,19 +113,23 @@ def load(
     """Opens a dataset's split.
 
     Args:
-      name: `digits` (scikit-learn's, nothing to download), a module of `data/` that makes its
-        examples (`generated.GENERATED`), or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with
-        version or config if wanted.
-      split: for digits `train` or `test`; else a TFDS split such as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default.
+      name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
+        `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), or a TFDS
+        name: `mnist`, `cifar10`, `imagenet2012`, with version or config if wanted.
+      split: for digits `train` or `test`; for clips the name of a CSV file; else a TFDS split such
+        as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. The clips' folder.
       in_memory: decode everything once into arrays. For images of one size that fit.
-      options: of a source that makes its examples, by name; the others have none.
+      options: of clips and of a source that makes its examples, by name; the others have none.
 
     Raises:
-      FileNotFoundError: the TFDS dataset is not prepared; says how to.
+      FileNotFoundError: the dataset is not there or not prepared; says how to get it.
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
+    if name == "clips":
+        source = Clips(split, data_dir, **options)
+        return into_memory(source) if in_memory else source
     if name in GENERATED:
         module = importlib.import_module(f"perceiver_jax.data.{name}")
         source = module.load(split, data_dir=data_dir, **options)

@@ -2,8 +2,9 @@
 
 `parse` turns the line into a `Pipeline`; each name in it is a function below (or one that a user
 marks with `@transform`), called as `f(example, rng, *arguments)`. An example is a dict; images are
-uint8 `[H, W, C]` throughout, grey ones with C = 1. Random transforms draw from `rng` only, and no
-transform writes into the arrays it is given: they may be a source's own memory.
+uint8 `[H, W, C]` throughout, grey ones with C = 1. The crops, `flip` and `resize` treat the frames
+of a `video` uint8 `[T, H, W, C]`, where there is one, all alike. Random transforms draw from `rng`
+only, and no transform writes into the arrays it is given: they may be a source's own memory.
 """
 
 import ast
@@ -152,13 +153,13 @@ def inception_crop(example: Example, rng: np.random.Generator, size: int) -> Exa
     When no crop can be drawn, or it is the whole image, takes `central_crop(size)` as the
     official code does. `resize(size)` comes later, after flip and RandAugment.
     """
-    image = _image(example)
-    height, width = image.shape[:2]
+    field, frames = _frames(example)
+    height, width = frames.shape[-3:-1]
     box = sample_box(height, width, rng)
     if box is None or box[2:] == (height, width):
         return central_crop(example, rng, size)
     top, left, box_height, box_width = box
-    return {**example, "image": image[top : top + box_height, left : left + box_width]}
+    return {**example, field: frames[..., top : top + box_height, left : left + box_width, :]}
 
 
 def sample_box(
@@ -185,27 +186,29 @@ def sample_box(
 
 
 @transform
-def central_crop(example: Example, rng: np.random.Generator, size: int) -> Example:
-    """The central square of side int(size / (size + 32) * min(H, W)); `resize(size)` follows.
+def central_crop(
+    example: Example, rng: np.random.Generator, size: int, border: int = 32
+) -> Example:
+    """The central square of side int(size / (size + border) * min(H, W)); `resize(size)` follows.
 
-    For 224 that is 7/8 of the short side. An odd margin's extra pixel goes before the crop:
-    the offset is ((extent - side) + 1) // 2, as in the official evaluation.
+    For 224 that is 7/8 of the short side, all of it without a border. An odd margin's extra pixel
+    goes before the crop: the offset is ((extent - side) + 1) // 2, as in the official evaluation.
     """
     del rng
-    image = _image(example)
-    height, width = image.shape[:2]
-    side = max(int(size / (size + 32) * min(height, width)), 1)
+    field, frames = _frames(example)
+    height, width = frames.shape[-3:-1]
+    side = max(int(size / (size + border) * min(height, width)), 1)
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    return {**example, "image": image[top : top + side, left : left + side]}
+    return {**example, field: frames[..., top : top + side, left : left + side, :]}
 
 
 @transform
 def flip(example: Example, rng: np.random.Generator) -> Example:
     """Mirrors left and right with probability 1/2."""
-    image = _image(example)
+    field, frames = _frames(example)
     if rng.random() < 0.5:
-        image = _with_channels(cv2.flip(image, 1))
-    return {**example, "image": image}
+        frames = np.ascontiguousarray(np.flip(frames, axis=-2))
+    return {**example, field: frames}
 
 
 @transform
@@ -216,8 +219,12 @@ def resize(example: Example, rng: np.random.Generator, size: int) -> Example:
     OpenCV's cubic has a = -0.75 where TF's has -0.5.
     """
     del rng
-    image = cv2.resize(_image(example), (size, size), interpolation=cv2.INTER_CUBIC)
-    return {**example, "image": _with_channels(image)}
+    field, frames = _frames(example)
+    resized = [
+        _with_channels(cv2.resize(frame, (size, size), interpolation=cv2.INTER_CUBIC))
+        for frame in frames.reshape(-1, *frames.shape[-3:])
+    ]
+    return {**example, field: np.stack(resized).reshape(*frames.shape[:-3], size, size, -1)}
 
 
 @transform
@@ -272,6 +279,16 @@ def _image(example: Example) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3:
         raise ValueError(f"need a uint8 image [H, W, C], got {image.dtype} {list(image.shape)}")
     return image
+
+
+def _frames(example: Example) -> tuple[str, np.ndarray]:
+    """(`video`, its frames) where there is one, else (`image`, it): uint8 `[..., H, W, C]`."""
+    if "video" not in example:
+        return "image", _image(example)
+    video = example["video"]
+    if video.dtype != np.uint8 or video.ndim != 4:
+        raise ValueError(f"need a uint8 video [T, H, W, C], got {video.dtype} {list(video.shape)}")
+    return "video", video
 
 
 def _with_channels(image: np.ndarray) -> np.ndarray:

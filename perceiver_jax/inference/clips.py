@@ -1,5 +1,6 @@
 """Video and sound through the autoencoder: read once, answered in chunks of queries."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -128,6 +129,31 @@ def chunks(model: Perceiver, chunk_size: int) -> Iterator[tuple[str, np.ndarray 
             indices = np.minimum(np.arange(start, start + size, dtype=np.int32), count - 1)
             yield name, indices, min(size, count - start)
     yield "label", None, 1
+
+
+def decode_all(model, variables, tokens, latents, chunk_size: int) -> dict[str, jax.Array]:
+    """All answers by modality, chunk after chunk within one program, for a batch of clips.
+
+    Returns:
+      `video [B, T, H, W, 3]`, `audio [B, S]`, `label [B, K]`, float32.
+    """
+
+    def ask(name, indices):
+        chosen = {name: indices}
+        return model.apply(
+            variables, tokens, latents, train=False, indices=chosen, method="decode"
+        )[name]
+
+    batch_size = latents.shape[0]
+    shapes = {"video": (*model.output.modalities["video"].shape, 3), "audio": (-1,)}
+    answers = {"label": ask("label", None)}
+    for name, shape in shapes.items():
+        parts = [(i, count) for n, i, count in chunks(model, chunk_size) if n == name]
+        total, rows = sum(count for _, count in parts), sum(len(i) for i, _ in parts)
+        answer = jax.lax.map(functools.partial(ask, name), np.stack([i for i, _ in parts]))
+        answer = answer.swapaxes(0, 1).reshape(batch_size, rows, -1)[:, :total]
+        answers[name] = answer.reshape(batch_size, *shape)
+    return answers
 
 
 def decode_in_chunks(

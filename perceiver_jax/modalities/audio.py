@@ -56,9 +56,11 @@ class Samples(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
-        """One query per patch, or per index in `indices [n]`."""
+        """One query per patch, or per index in `indices`, `[n]` or `[B, n]`."""
         grid = Fourier((self.num_patches,), self.num_bands, self.max_resolution)
-        return Tokens(position=grid if indices is None else grid.sample(indices))
+        if indices is None:
+            return Tokens(position=grid)
+        return Tokens(position=grid.replace(endpoint=False)).take(indices)
 
     @nn.compact
     def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:

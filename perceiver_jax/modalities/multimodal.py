@@ -93,8 +93,8 @@ class Outputs(nn.Module):
 
         Args:
           tokens: what `Inputs` returned, by name.
-          indices: flat indices `[n]` by name, None for all of that modality's outputs; modalities
-            without an entry are not answered. As a whole None: everything.
+          indices: flat indices, `[n]` or `[B, n]`, by name; None for all of a modality's outputs;
+            modalities without an entry are not answered. As a whole None: everything.
         """
         result = {}
         for name, chosen in self._wanted(indices).items():

@@ -67,9 +67,11 @@ class Pixels(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
-        """One query per pixel, or per flat index in `indices [n]`."""
+        """One query per pixel, or per flat index in `indices`, `[n]` or `[B, n]`."""
         grid = Fourier(self.shape, self.num_bands, self.max_resolution)
-        return Tokens(position=grid if indices is None else grid.sample(indices))
+        if indices is None:
+            return Tokens(position=grid)
+        return Tokens(position=grid.replace(endpoint=False)).take(indices)
 
     @nn.compact
     def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:

@@ -277,3 +277,16 @@ def test_randaugment_is_in_the_line_and_leaves_its_input_alone():
     np.testing.assert_array_equal(image, before)
     assert len({result.tobytes() for result in results}) > 15
     np.testing.assert_array_equal(run("randaugment(0, 4)", image), image)
+
+
+def test_all_frames_of_a_video_are_treated_alike():
+    """As each would be as an image, with the same draws."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), np.uint8)
+    line = "inception_crop(8) | flip | resize(8) | central_crop(8, border=2)"
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        video = parse(line + " | keep('video')")({"video": frames}, rng)["video"]
+        assert video.shape == (3, 6, 6, 3)
+        np.testing.assert_array_equal(video, [run(line, frame, seed) for frame in frames])
+    with pytest.raises(ValueError, match=r"need a uint8 video \[T, H, W, C\], got float64"):
+        parse("flip | keep('video')")({"video": frames / 255}, rng)

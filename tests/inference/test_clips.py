@@ -4,10 +4,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 from small_models import apply, model
 
-from perceiver_jax import files, inference
+from perceiver_jax import inference
 from perceiver_jax.inference import clips
 from perceiver_jax.perceiver import Encoder
 
@@ -100,34 +99,3 @@ def test_refusals():
         inference.autoencode(*net, video, audio, chunk_size=0)
     with pytest.raises(ValueError, match="autoencode needs a model with Outputs"):
         inference.autoencode(*model("language"), video, audio)
-
-
-def test_videos_from_a_folder_and_gifs(tmp_path):
-    folder = tmp_path / "frames"
-    folder.mkdir()
-    frames = np.random.default_rng(0).integers(0, 256, (3, 8, 12, 3), np.uint8)
-    for i, frame in enumerate(frames):
-        files.write_image(folder / f"{i}.png", frame)
-    video, rate = files.read_video(folder, 8)
-    np.testing.assert_array_equal(video, frames[:, :, 2:10])  # central squares, RGB
-    assert rate == 0
-    assert len(files.read_video(folder, 8, max_frames=2)[0]) == 2
-    files.write_gif(tmp_path / "a.gif", video, 25)
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert (gif.n_frames, gif.size, gif.info["duration"]) == (3, (8, 8), 40)
-    (tmp_path / "no").mkdir()
-    with pytest.raises(ValueError, match="no readable video and no folder of images"):
-        files.read_video(tmp_path / "no", 8)
-    with pytest.raises(ValueError, match="does not exist"):
-        files.read_video(tmp_path / "missing.mp4", 8)
-
-
-def test_sound_files(tmp_path):
-    audio = np.array([0, 0.5, -1, 1, 2], np.float32)
-    files.write_wav(tmp_path / "a.wav", audio, 48000)
-    back, rate = files.read_wav(tmp_path / "a.wav")
-    np.testing.assert_allclose(back, np.clip(audio, -1, 1), atol=1e-4)
-    assert rate == 48000
-    (tmp_path / "b.wav").write_bytes(b"RIFF")
-    with pytest.raises(ValueError, match="no readable WAV"):
-        files.read_wav(tmp_path / "b.wav")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from clip_files import write_clip
 from safetensors import numpy
 from small_models import model, tiny
 
@@ -104,11 +105,30 @@ def test_video_and_sound(run, tmp_path):
     audio, rate = files.read_wav(tmp_path / "out" / "audio.wav")
     np.testing.assert_allclose(audio, expected.audio, atol=1e-3)
     assert rate == 1600
-    assert (tmp_path / "out" / "video.gif").read_bytes().startswith(b"GIF89a")
+    shown, sound = files.read_video(
+        tmp_path / "out" / "clip.mp4", 32, frames_per_second=25, samples_per_second=1600
+    )
+    assert shown.shape == expected.video.shape
+    assert np.abs(shown.mean((1, 2)) - expected.video.mean((1, 2))).max() < 5
+    assert len(sound) == 512
     records = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [[r["class"] for r in clip] for clip in records] == expected.labels.classes.tolist()
     assert len(records) == 2
     assert "8/8 chunks" in done.err
+
+
+def test_sound_is_read_from_the_video(run, tmp_path):
+    write_clip(tmp_path / "a.mp4", 40)
+    done = run("kinetics", tmp_path / "out", f"--input={tmp_path / 'a.mp4'}", "--chunk_size=4000")
+    video, audio = files.read_video(
+        tmp_path / "a.mp4", 32, frames_per_second=25, samples_per_second=1600
+    )
+    assert np.abs(audio[:256]).max() > 0.1  # the tone
+    net = inference.random_weights(tiny("kinetics"), seed=1)
+    expected = inference.autoencode(*net, video[:4], audio[:256], chunk_size=4000)
+    heard, _ = files.read_wav(tmp_path / "out" / "audio.wav")
+    np.testing.assert_allclose(heard, expected.audio, atol=1e-3)
+    assert "silence" not in done.out
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,177 @@
+"""Video, sound and label through one bottleneck: a config to a `Task`. Composition only.
+
+In training some outputs of each example are asked for, drawn anew in every step; in evaluation all
+of them, in chunks, from inputs of which some modalities may be hidden.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.reading import read
+from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.inference import clips
+from perceiver_jax.tokens import token_sets
+from perceiver_jax.train.task import Task
+
+LOSSES = {
+    "video": losses.mean_absolute_error,
+    "audio": losses.mean_absolute_error,
+    "label": losses.softmax_cross_entropy,
+}
+METRICS = {
+    "psnr_video": ("video", metrics.psnr),
+    "psnr_audio": ("audio", metrics.psnr),
+    "accuracy": ("label", metrics.top_accuracy(1)),
+}
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the lists of the data and one example."""
+    reading, settings = read(config), config.autoencode
+    spec = config.model.to_dict()
+    model = perceiver.build(spec)
+    require_classes(reading.eval_source, spec["output"]["modalities"]["label"]["num_classes"])
+    prepare = functools.partial(
+        prepare_clips,
+        num_classes=spec["output"]["modalities"]["label"]["num_classes"],
+        samples_per_patch=spec["output"]["modalities"]["audio"]["samples_per_patch"],
+        outputs=settings.train_outputs.to_dict(),
+    )
+    example = reading.first_examples(1)
+    training = jax.eval_shape(prepare, example, jax.random.key(0))
+    evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
+    predict = functools.partial(
+        reconstruct, hide(spec, settings.eval_hidden), settings.eval_chunk_size
+    )
+    size, whole = flops.textbook(model, training), flops.textbook(model, evaluation)
+    padded, raw = compression(model, evaluation)
+    return Task(
+        model=model,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
+        prepare=prepare,
+        loss=functools.partial(weighted_loss, settings.loss_weights.to_dict()),
+        metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
+        flops_per_example=size,
+        predict=predict,
+        plots=functools.partial(draw, predict, prepare, reading),
+        description=(
+            *reading.description,
+            f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
+            f"{size / 1e9:.3g} GFLOP per example, {whole / 1e9:.3g} with all outputs (forward, "
+            "textbook)",
+            f"compression {padded:.1f}x of the tokens' channels with padding (the paper's way of "
+            f"counting), {raw:.2f}x of the values themselves",
+        ),
+    )
+
+
+def require_classes(source, num_classes: int) -> None:
+    """Refuses data of more classes than the model's."""
+    found = len(getattr(source, "classes", ()))
+    if found > num_classes:
+        raise ValueError(
+            f"{source!r} has {found} classes, but "
+            f"config.model.output.modalities.label.num_classes={num_classes}"
+        )
+
+
+def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):
+    """uint8 `video`, `audio`, `label` -> float `video` in [0, 1] and `target`, on the device.
+
+    In training (with a `key`) also `indices`: for each example, which pixels and patches of sound
+    are asked for, drawn with replacement as `outputs` says how many; `target` holds these alone.
+    The mask leaves out what is not `readable`.
+    """
+    video = batch["video"].astype(jnp.float32) / 255
+    target = {
+        "video": video,
+        "audio": batch["audio"],
+        "label": jax.nn.one_hot(batch["label"], num_classes),
+    }
+    batch = batch | {"video": video, "target": target}
+    if "readable" in batch:
+        batch["mask"] = batch["mask"] & batch["readable"]
+    if key is None:
+        return batch
+    size = video.shape[0]
+    places = {
+        "video": video.reshape(size, -1, video.shape[-1]),  # [B, T H W, C]
+        "audio": batch["audio"].reshape(size, -1, samples_per_patch),  # [B, patches, samples]
+    }
+    indices = {"label": None}
+    for stream, (name, values) in enumerate(places.items()):
+        shape = (size, outputs[name])
+        chosen = jax.random.randint(
+            jax.random.fold_in(key, stream), shape, 0, values.shape[1], jnp.int32
+        )
+        indices[name] = chosen
+        target[name] = jnp.take_along_axis(values, chosen[..., None], axis=1)
+    target["audio"] = target["audio"].reshape(size, -1)
+    return batch | {"indices": indices}
+
+
+def weighted_loss(weights, prediction, batch):
+    """The weighted sum of the modalities' losses, `[B]`."""
+    return sum(
+        weight * measure(name, LOSSES[name], prediction, batch) for name, weight in weights.items()
+    )
+
+
+def measure(name, function, prediction, batch):
+    """A loss or metric of one modality."""
+    return function(prediction[name], batch | {"target": batch["target"][name]})
+
+
+def hide(spec, names) -> perceiver.Perceiver:
+    """The model to which all tokens of some modalities are hidden; its parameters are the same."""
+    rates = spec["input"]["mask_rates"] | dict.fromkeys(names, 1.0)
+    return perceiver.build(spec | {"input": spec["input"] | {"mask_rates": rates}})
+
+
+def reconstruct(model, chunk_size, variables, batch):
+    """All outputs by modality: encoded once, decoded in chunks."""
+    tokens, latents = model.apply(variables, batch, train=False, method="encode")
+    return clips.decode_all(model, variables, tokens, latents, chunk_size)
+
+
+def draw(predict, prepare, reading, variables, num_examples):
+    """The first clips of the evaluation above what the model makes of them, at most four."""
+    batch = reading.first_examples(min(num_examples, 4))
+    decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
+    names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
+    guesses = np.argmax(decoded["label"], axis=-1)
+    titles = [
+        f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"
+        for label, guess in zip(batch["label"], guesses, strict=True)
+    ]
+    video = (np.clip(decoded["video"], 0, 1) * 255).round().astype(np.uint8)
+    figure = plots.reconstructions(
+        batch["video"], video, batch["audio"], np.asarray(decoded["audio"]), titles
+    )
+    return {"reconstructions": figure}
+
+
+def compression(model, batch) -> tuple[float, float]:
+    """Numbers that go in for each number in the latents, counted in two ways, for one example.
+
+    The channels of all tokens with their positions and padding, as Perceiver IO's Table 5 and its
+    "88x" count (there with 480 sound tokens where text and released model have 1,920); and the
+    pixels, samples and classes themselves.
+    """
+
+    def read(batch):
+        return model.init_with_output(
+            jax.random.key(0), batch, method=lambda m, b: m.input(b, train=False)
+        )[0]
+
+    tokens = token_sets(jax.eval_shape(read, batch))
+    latents = model.encoder.num_latents * model.encoder.latent_channels
+    padded = sum(part.num_tokens * part.width for part in tokens)
+    values = sum(np.prod(x.shape[1:]) for x in batch["target"].values())
+    return padded / latents, values / latents

@@ -1,0 +1,195 @@
+"""The autoencoding experiment: what is asked for, hidden, left out, weighed and reported."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from clip_files import write_clips
+
+from configs import multimodal
+from experiments import autoencode
+from experiments.reading import Reading
+from perceiver_jax import metrics, perceiver
+from perceiver_jax.train.state import TrainState
+from perceiver_jax.train.step import make_eval_step
+
+FRAMES, SIZE, SAMPLES = 4, 32, 256
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    write_clips(folder, count=4, damaged=(2,))
+    config = multimodal.get_config("kinetics:tiny")
+    config.data.data_dir = str(folder)
+    config.data.eval_batch_size = 4
+    config.autoencode.eval_chunk_size = 1000  # 4,096 pixels do not divide by it
+    config.autoencode.train_outputs = {"video": 24, "audio": 6}
+    return config.lock()
+
+
+@pytest.fixture(scope="module")
+def task(config):
+    return autoencode.make_task(config)
+
+
+@pytest.fixture(scope="module")
+def batch(task):
+    return jax.tree.map(jnp.asarray, next(task.eval_data()))
+
+
+@pytest.fixture(scope="module")
+def variables(task, batch):
+    """Of small numbers, none of them zero."""
+    shapes = jax.eval_shape(
+        lambda: task.model.init(jax.random.key(0), task.prepare(batch, None), train=False)
+    )
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.15, x.shape), jnp.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def whole(task, batch, variables):
+    return jax.jit(task.predict)(variables, task.prepare(batch, None))
+
+
+def test_the_target_is_what_is_asked_for(task, batch):
+    prepared = jax.jit(task.prepare)(batch, jax.random.key(1))
+    indices, target = prepared["indices"], prepared["target"]
+    assert indices["label"] is None
+    assert {n: indices[n].shape for n in ("video", "audio")} == {"video": (4, 24), "audio": (4, 6)}
+    pixels = batch["video"].reshape(4, -1, 3)
+    patches = batch["audio"].reshape(4, -1, 16)
+    for b in range(4):  # each example is asked for places of its own
+        chosen = np.asarray(indices["video"][b])
+        np.testing.assert_allclose(target["video"][b], pixels[b][chosen] / 255, atol=1e-6)
+        chosen = np.asarray(indices["audio"][b])
+        np.testing.assert_array_equal(target["audio"][b], patches[b][chosen].reshape(-1))
+    assert len(np.unique(np.asarray(indices["video"]), axis=0)) == 4
+    again = jax.jit(task.prepare)(batch, jax.random.key(2))["indices"]["video"]
+    assert not np.array_equal(again, indices["video"])
+
+
+def test_some_outputs_are_those_of_the_whole(task, batch, variables, whole):
+    """Per-example indices, all in chunks within one program, and the model itself agree."""
+    prepared = task.prepare(batch, jax.random.key(1)) | {"mask": jnp.ones(4, bool)}
+    model = autoencode.hide(multimodal.get_config("kinetics:tiny").model.to_dict(), ("label",))
+    some = jax.jit(functools.partial(model.apply, train=False))(variables, prepared)
+    assert {n: x.shape for n, x in whole.items()} == {
+        "video": (4, FRAMES, SIZE, SIZE, 3),
+        "audio": (4, SAMPLES),
+        "label": (4, 10),
+    }
+    for name, parts in (("video", 3), ("audio", 16)):
+        every = np.asarray(whole[name]).reshape(4, -1, parts)
+        chosen = np.asarray(prepared["indices"][name])[..., None]
+        expected = np.take_along_axis(every, chosen, axis=1)
+        np.testing.assert_allclose(some[name].reshape(expected.shape), expected, atol=2e-5)
+    np.testing.assert_allclose(some["label"], whole["label"], atol=2e-5)
+
+
+def test_what_is_hidden_has_no_say(config, batch, variables):
+    """Four examples: one, and the same with another label, sound and video."""
+    prepared = autoencode.prepare_clips(
+        jax.tree.map(lambda x: jnp.repeat(x[:1], 4, axis=0), batch),
+        None,
+        num_classes=10,
+        samples_per_patch=16,
+        outputs={},
+    )
+    for row, name in enumerate(("label", "audio", "video"), 1):
+        prepared[name] = prepared[name].at[row].add(1)
+
+    @jax.jit
+    def changes(variables, batch):
+        result = []
+        for names in ((), ("label", "audio"), ("video",)):
+            model = autoencode.hide(config.model.to_dict(), names)
+            _, latents = model.apply(variables, batch, train=False, method="encode")
+            result.append(jnp.abs(latents - latents[:1]).max(axis=(1, 2))[1:] > 1e-4)
+        return jnp.stack(result)
+
+    expected = [[True, True, True], [False, False, True], [True, True, False]]
+    np.testing.assert_array_equal(changes(variables, prepared), expected)
+
+
+def test_the_evaluation_leaves_out_what_cannot_be_read(task, batch, whole):
+    """And takes `Task.predict` at its word."""
+    np.testing.assert_array_equal(batch["readable"], [True, True, False, True])
+    task = dataclasses.replace(task, predict=lambda variables, batch: whole)
+    sums = make_eval_step(task)(TrainState(0, {}, {}, {}, jax.random.key(0)), batch)
+    readable = np.asarray(batch["readable"])
+    error = (np.asarray(whole["video"]) - np.asarray(batch["video"]) / 255) ** 2
+    psnr = -10 * np.log10(error.reshape(4, -1).mean(1))
+    np.testing.assert_allclose(sums["psnr_video"], (psnr[readable].sum(), 3), rtol=1e-4)
+    video = np.abs(np.asarray(whole["video"]) - np.asarray(batch["video"]) / 255)
+    audio = np.abs(np.asarray(whole["audio"]) - np.asarray(batch["audio"]))
+    chances = np.asarray(jax.nn.log_softmax(whole["label"]))
+    entropy = -chances[np.arange(4), np.asarray(batch["label"])]
+    loss = 0.03 * video.reshape(4, -1).mean(1) + audio.mean(1) + 1e-4 * entropy
+    np.testing.assert_allclose(sums["loss"], (loss[readable].sum(), 3), rtol=1e-4)
+
+
+def test_psnr():
+    prediction = jnp.array([[0.5, 0.5], [0.0, 0.0], [1.0, 1.0]])
+    batch = {"target": jnp.array([[0.4, 0.6], [0.0, 0.0], [0.0, 0.0]])}
+    batch["mask"] = jnp.array([True, True, False])
+    total, count = metrics.psnr(prediction, batch)
+    np.testing.assert_allclose((total, count), (20 + 100, 2), rtol=1e-5)
+    total, _ = metrics.psnr(prediction, batch, peak=2.0)
+    np.testing.assert_allclose(total, 20 + 100 + 2 * 20 * np.log10(2), rtol=1e-5)
+
+
+def released_size():
+    config = multimodal.get_config("kinetics")
+    shape = {"video": (1, 16, 224, 224, 3), "audio": (1, 30720), "label": (1, 700)}
+    target = {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shape.items()}
+    batch = target | {"target": target, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
+    return perceiver.build(config.model.to_dict()), batch
+
+
+def test_the_paper_s_model_has_its_size_and_its_compression():
+    """Perceiver IO, Table 4: "88x" counts 480 sound tokens, we 1,920."""
+    model, batch = released_size()
+    shapes = jax.eval_shape(lambda b: model.init(jax.random.key(0), b, train=False), batch)
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 19_858_855
+    padded, values = autoencode.compression(model, batch)
+    assert padded == 52_097 * 704 / (784 * 512)
+    assert round(50_657 / 52_097 * padded) == 89  # the paper cuts it to 88
+    assert values == 2_439_868 / (784 * 512)
+
+
+def test_the_variants_differ_in_the_label_s_weight():
+    plain, label = (multimodal.get_config(v) for v in multimodal.VARIANTS)
+    assert (plain.autoencode.loss_weights.label, label.autoencode.loss_weights.label) == (1e-4, 1)
+    label.autoencode.loss_weights.label = 1e-4
+    assert plain.to_json() == label.to_json()
+
+
+def test_too_many_classes_are_refused(config):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.output.modalities.label.num_classes = 2
+    with pytest.raises(ValueError, match=r"clips\[validate\] has 3 classes, but .*num_classes=2"):
+        autoencode.make_task(config)
+
+
+def test_the_picture_shows_the_clip_and_what_became_of_it(batch, whole):
+    reading = Reading(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
+    figures = autoencode.draw(
+        lambda variables, batch: {name: x[:2] for name, x in whole.items()},
+        lambda batch, key: batch,
+        reading,
+        {},
+        2,
+    )
+    figure = figures["reconstructions"]
+    assert len(figure.axes) == 2 * 2 * (4 + 1)
+    guess = int(np.argmax(whole["label"][0]))
+    assert figure.axes[0].get_title(loc="left") == f"0, taken for {guess}\nclip, frame 0"
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), batch["video"][0, 1])
+    np.testing.assert_allclose(figure.axes[4].lines[0].get_ydata(), batch["audio"][0])
+    np.testing.assert_allclose(figure.axes[9].lines[0].get_ydata(), whole["audio"][0])
