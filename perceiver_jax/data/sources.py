@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data import pairs
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -98,23 +99,30 @@ def _worth_reading_at_once(files: int, path: str) -> bool:
     return files == 1 or "://" in path
 
 
-def load(name: str, split: str, *, data_dir: str = "", in_memory: bool = False) -> Arrays | Tfds:
+def load(
+    name: str, split: str, *, data_dir: str = "", in_memory: bool = False
+) -> Arrays | Tfds | pairs.Pairs:
     """Opens a dataset's split.
 
     Args:
-      name: `digits` (scikit-learn's, nothing to download) or a TFDS name: `mnist`, `cifar10`,
-        `imagenet2012`, with version or config if wanted.
-      split: for digits `train` or `test`; else a TFDS split such as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default.
+      name: `digits` (scikit-learn's, nothing to download), one of `pairs.SETS` (flow and stereo in
+        local directories), or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with version or
+        config if wanted.
+      split: for digits `train` or `test`; else a split of the set such as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For pairs the
+        folder of the set.
       in_memory: decode everything once into arrays. For images of one size that fit.
 
     Raises:
-      FileNotFoundError: the TFDS dataset is not prepared; says how to.
+      FileNotFoundError: the dataset is not there or not prepared; says how to get it.
       ValueError: an unknown name or split, or `in_memory` for images of many sizes.
     """
     if name == "digits":
         return _digits(split)
-    source = Tfds(name, split, data_dir)
+    if name in pairs.SETS:
+        source = pairs.load(name, split, data_dir)
+    else:
+        source = Tfds(name, split, data_dir)
     return into_memory(source) if in_memory else source
 
 
@@ -187,7 +195,8 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither 'digits' nor a name that tensorflow_datasets knows"
+            f"no dataset {name!r}: neither 'digits', nor of data.pairs.SETS, nor a name that "
+            "tensorflow_datasets knows"
         ) from None
 
 
