@@ -215,7 +215,11 @@ class Perceiver(nn.Module):
     output: nn.Module
 
     def __call__(self, batch: Mapping[str, jax.Array], *, train: bool, indices: Any = None) -> Any:
-        """A prepared batch -> what `output` predicts (float32). `indices`: see `decode`."""
+        """A prepared batch -> what `output` predicts (float32).
+
+        `indices`: see `decode`; by default those that the batch itself holds, if any.
+        """
+        indices = batch.get("indices") if indices is None else indices
         tokens, latents = self.encode(batch, train=train)
         return self.decode(tokens, latents, train=train, indices=indices)
 
@@ -228,8 +232,9 @@ class Perceiver(nn.Module):
         """Predicts from `encode`'s result: all outputs, or those at `indices`.
 
         Args:
-          indices: flat indices `[n]` of the outputs wanted, or a dict of them by modality. Each
-            query is answered by itself, so chunks of indices give the parts of what all give.
+          indices: flat indices `[n]` of the outputs wanted (`[B, n]`: of each example its own), or
+            a dict of them by modality. Each query is answered by itself, so chunks of indices give
+            the parts of what all give.
         """
         chosen = {} if indices is None else {"indices": indices}
         decoded = self.decoder(self.output.queries(tokens, **chosen), latents, train=train)

@@ -61,13 +61,34 @@ class Tokens:
         return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
     def take(self, indices: jax.Array) -> "Tokens":
-        """The tokens at `indices` `[n]`, in that order: a permutation or a subset."""
+        """The tokens at `indices`, in that order: a permutation or a subset.
+
+        Args:
+          indices: `[n]` the same of every example, or `[B, n]` of each its own. Then positions
+            differ between examples, and what comes back has them in its content.
+        """
+        if indices.ndim == 2:
+            return self._take_each(indices)
         return Tokens(
             content=None if self.content is None else self.content[:, indices],
             position=None if self.position is None else self.position.take(indices),
             mask=None if self.mask is None else self.mask[:, indices],
             padding=self.padding,
         )
+
+    def _take_each(self, indices: jax.Array) -> "Tokens":
+        parts, mask = [], self.mask
+        if self.content is not None:
+            content = jnp.broadcast_to(
+                self.content, (indices.shape[0], *self.content.shape[1:])
+            )  # [B, M, c]
+            parts.append(jnp.take_along_axis(content, indices[..., None], axis=1))
+        if self.position is not None:
+            rows = self.position.take(indices.reshape(-1)).table()  # [B n, p]
+            parts.append(rows.reshape(*indices.shape, -1))
+        if mask is not None:
+            mask = jnp.take_along_axis(mask, indices, axis=1)
+        return Tokens(content=jnp.concatenate(parts, axis=-1), mask=mask, padding=self.padding)
 
 
 def is_tokens(x: Any) -> bool:

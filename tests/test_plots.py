@@ -45,3 +45,13 @@ def test_attention_maps_choose_the_focused_latents_and_draw_their_weights():
     assert titles == ["image", "latent 1", "latent 4", "mean of all"]
     np.testing.assert_allclose(figure.axes[1].images[-1].get_array(), maps[0, 1])
     np.testing.assert_allclose(figure.axes[7].images[-1].get_array(), maps[1].mean(axis=0))
+
+
+def test_colours():
+    flow = np.array([[[24, 0], [0, 0], [-24, 0], [99, 0], [12, 0], [0, 24]]], np.float32)
+    right, still, left, fast, half, down = plots.flow_colours(flow)[0].tolist()
+    assert right == fast == [255, 0, 0]
+    assert still == [255, 255, 255]
+    assert left == [0, 255, 255]
+    assert half == [255, 128, 128]
+    assert down[1] == 255 > down[0] > down[2] == 0, "a quarter turn: yellow-green"

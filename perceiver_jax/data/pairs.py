@@ -10,7 +10,7 @@ own layout (`SETS`). An example:
     valid     bool [H, W]            where the field is known; elsewhere it is 0
     occluded  bool [H, W]            known, but not to be seen in the second image; where a set
                                      tells
-    size      int32 [2]              H, W: they stay when `pad` makes images of one size
+    size      int32 [2]              H, W: they stay when `pad_pair` makes images of one size
 
 References: MPI-Sintel (Butler et al. 2012), KITTI (Geiger et al. 2012; Menze and Geiger 2015),
 FlyingChairs (Dosovitskiy et al. 2015), Scene Flow (Mayer et al. 2016), Middlebury (Scharstein and

@@ -3,6 +3,7 @@
 They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -115,11 +116,12 @@ def make_eval_step(task: Task) -> Callable[[TrainState, Batch], Sums]:
     Sums and counts add up over batches, so an evaluation is exact however ragged its last batch.
     """
     check_metric_names(task)
+    predict = task.predict or functools.partial(task.model.apply, train=False)
 
     def eval_step(state: TrainState, batch: Batch) -> Sums:
         batch = task.prepare(batch, None)
         variables = {"params": state.params, **state.model_state}
-        prediction = task.model.apply(variables, batch, train=False)
+        prediction = predict(variables, batch)
         loss = masked_loss(task, prediction, batch)
         return {"loss": loss} | metric_sums(task, prediction, batch)
 

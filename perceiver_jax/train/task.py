@@ -31,6 +31,9 @@ class Task:
       loss: `loss(prediction, batch) -> [B]`, one value per example; the loop applies the mask.
       metrics: name to `metric(prediction, batch) -> (sum, count)`, masked. 'loss' and the names in
         `step.VITALS` are taken.
+      predict: `predict(variables, batch)` with a prepared batch gives the prediction of an
+        evaluation, where that is more than one call of the model (tiles of a large image, chunks of
+        queries). None is the model itself.
       flops_per_example: forward FLOPs of the textbook model for one example, multiply and add
         counted apart (the papers' convention).
       plots: `plots(variables, num_examples)` gives figures by name; not used by the loop.
@@ -44,5 +47,6 @@ class Task:
     loss: Callable[[Any, Batch], jax.Array]
     metrics: Mapping[str, Callable[[Any, Batch], tuple[jax.Array, jax.Array]]]
     flops_per_example: float
+    predict: Callable[[Any, Batch], Any] | None = None
     plots: Callable[[Any, int], Mapping[str, Any]] = lambda variables, num_examples: {}
     description: tuple[str, ...] = ()

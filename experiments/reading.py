@@ -1,0 +1,56 @@
+"""What every experiment reads by: the `data` section of a config to batches."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from perceiver_jax.data import pipeline, sources, transforms
+from perceiver_jax.train.task import Batch
+
+
+class Reading(NamedTuple):
+    """`Task.train_data`, `Task.eval_data` and two lines of `Task.description`."""
+
+    train_data: Callable[[int], Iterator[Batch]]
+    eval_data: Callable[[], Iterator[Batch]]
+    description: tuple[str, str]
+
+    def first_examples(self, count: int) -> Batch:
+        """The first examples of the evaluation, at most a batch; the readers are closed again."""
+        with contextlib.closing(self.eval_data()) as batches:
+            return {name: x[:count] for name, x in next(batches).items()}
+
+
+def read(config: ConfigDict) -> Reading:
+    """Opens the sources: reads headers or names, and all data where they are kept in memory."""
+    data = config.data
+    load = functools.partial(
+        sources.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
+    )
+    train_source, eval_source = load(split=data.train_split), load(split=data.eval_split)
+    train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
+    train = {"batch_size": config.batch_size, "seed": config.seed}
+    evaluate = {"batch_size": data.eval_batch_size}
+    common = {
+        "readers": data.readers,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+
+    def train_data(start_step: int):
+        return pipeline.train_batches(
+            train_source, train_line, start_step=start_step, **train, **common
+        )
+
+    def eval_data():
+        return pipeline.eval_batches(eval_source, eval_line, **evaluate, **common)
+
+    description = (
+        f"train: {pipeline.describe(train_source, train_line, **train)}",
+        f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}",
+    )
+    return Reading(train_data, eval_data, description)
