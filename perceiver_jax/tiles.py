@@ -63,7 +63,9 @@ def blend(
     starts = [tile_starts(n, edge, min_overlap) for n, edge in zip(full, tile, strict=True)]
     before = [[-1, *axis[:-1]] for axis in starts]
     starts, before = (np.array([*itertools.product(*axes)])[:, None] for axes in (starts, before))
-    last = jnp.maximum(size - np.array([tile]), 0)[None]  # [1, B, 2]: where an image's last tiles are
+    last = jnp.maximum(size - np.array([tile]), 0)[
+        None
+    ]  # [1, B, 2]: where an image's last tiles are
     corners = jnp.minimum(starts, last)  # [tiles, B, 2]
     needed = jnp.all(before < last, axis=-1)  # [tiles, B]: else it is the tile before once more
     edges = edge_distance(*tile)[..., None]
