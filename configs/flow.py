@@ -13,11 +13,11 @@ evaluated on the training splits, the only ones with public truth; nobody has ru
         --config.start.weights=flow --config.data.data_dir=/data/sintel
 
 `data_dir` is the unpacked set (sintel.is.tue.mpg.de; www.cvlibs.net/datasets/kitti), with the
-folder `training` in it. One pair at a time takes about 3 GB for its attention weights, fewer with
-`--config.dense.chunk_size=16384`. The overlaps make the paper's six evenly spaced tiles
-(app. H): 2 x 3 of 368 x 496 on 436 x 1024 and on 375 x 1242. `epe` is the mean over all pixels;
-`image_epe` the mean of the images' means, which is how RAFT and others report KITTI. Sintel's
-pixels that the set marks as invalid are left out.
+folder `training` in it. `--config.dense.chunk_size=16384` decodes in chunks, in less memory. The
+overlaps make the paper's six evenly spaced tiles (app. H): 2 x 3 of 368 x 496 on 436 x 1024 and on
+375 x 1242. `epe` is the mean over all pixels; `image_epe` the mean of the images' means, which is
+how RAFT reports KITTI. Pixels that Sintel marks as invalid are left out. The paper says KITTI and
+no year; 2015 is what others evaluate after training on AutoFlow.
 
 Training these variants fine-tunes on the set (from `start.weights`), with the paper's optimizer
 (LAMB, cosine from 4e-4 at batch 512, app. H) at a batch and length for which there is no reference.

@@ -19,7 +19,8 @@ Each also with `:tiny`. Published stereo networks, for scale: Scene Flow EPE 1.0
         --mode=eval --config.start.weights=runs/sceneflow --config.data.data_dir=/data/MiddEval3
 
 `data_dir` is the unpacked set; an error says what must be in it and where it is obtained.
-Controls: `--config.model.input.eyes=left` or `=left_twice` reads one eye alone. The optimizer is
+Controls: `--config.model.input.eyes=left` or `=left_twice` reads one eye alone.
+`--config.model.input.module=stereo.SeparateEyes` gives each eye tokens of its own. The optimizer is
 that of the optical flow (Perceiver IO, app. H), batch and steps are ours and untuned.
 """
 

@@ -25,8 +25,11 @@ def make_task(config: ConfigDict) -> Task:
     predict = functools.partial(
         predict_whole, model, min_overlap=dense.min_overlap, chunk_size=dense.chunk_size
     )
-    example = jax.tree.map(jnp.asarray, reading.first_examples(1))
-    size = flops.textbook(model, jax.eval_shape(lambda: prepare(example, None)))
+    example = reading.first_examples(1)
+    seen = jax.eval_shape(lambda batch: prepare(batch, None), example)
+    if dense.num_queries:
+        seen["indices"] = jax.ShapeDtypeStruct((1, dense.num_queries), jnp.int32)
+    size = flops.textbook(model, seen)
     full = example["frames"].shape[2:4]
     starts = [
         tiles.tile_starts(*sizes, dense.min_overlap) for sizes in zip(full, tile, strict=True)
@@ -48,7 +51,7 @@ def make_task(config: ConfigDict) -> Task:
         plots=functools.partial(draw, prepare, predict, reading),
         description=(
             *reading.description,
-            f"{size / 1e9:.3g} GFLOP per tile (forward, textbook), "
+            f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
             f"{len(starts[0]) * len(starts[1])} tiles in a whole image",
         ),
     )

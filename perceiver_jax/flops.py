@@ -56,14 +56,16 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
 
     Args:
       model: any `Perceiver`.
-      batch: a prepared batch, arrays or `jax.ShapeDtypeStruct`s, of one example.
+      batch: a prepared batch, arrays or `jax.ShapeDtypeStruct`s, of one example. Where it holds
+        `indices`, only those outputs are decoded.
     """
     if any(x.shape[0] != 1 for x in jax.tree.leaves(batch)):
         raise ValueError("textbook FLOPs are those of one example: pass a batch of size 1")
 
     def ends(model, batch):
         tokens = model.input(batch, train=False)
-        queries = model.output.queries(tokens)
+        chosen = {"indices": batch["indices"]} if "indices" in batch else {}
+        queries = model.output.queries(tokens, **chosen)
         latents = jax.numpy.zeros((1, model.encoder.num_latents, model.encoder.latent_channels))
         if isinstance(model.decoder, Decoder):
             decoded = jax.tree.map(
@@ -71,7 +73,7 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
             )
         else:
             decoded = model.decoder(queries, latents, train=False)
-        model.output(decoded)
+        model.output(decoded, **chosen)
         return tokens, queries
 
     def run(batch):

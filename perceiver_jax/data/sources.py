@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_jax.data import pairs
+from perceiver_jax.data import pair_sets
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -101,13 +101,13 @@ def _worth_reading_at_once(files: int, path: str) -> bool:
 
 def load(
     name: str, split: str, *, data_dir: str = "", in_memory: bool = False
-) -> Arrays | Tfds | pairs.Pairs:
+) -> Arrays | Tfds | pair_sets.Pairs:
     """Opens a dataset's split.
 
     Args:
-      name: `digits` (scikit-learn's, nothing to download), one of `pairs.SETS` (flow and stereo in
-        local directories), or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with version or
-        config if wanted.
+      name: `digits` (scikit-learn's, nothing to download), one of `pair_sets.SETS` (flow and
+        stereo in local directories), or a TFDS name: `mnist`, `cifar10`, `imagenet2012`, with
+        version or config if wanted.
       split: for digits `train` or `test`; else a split of the set such as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For pairs the
         folder of the set.
@@ -119,8 +119,8 @@ def load(
     """
     if name == "digits":
         return _digits(split)
-    if name in pairs.SETS:
-        source = pairs.load(name, split, data_dir)
+    if name in pair_sets.SETS:
+        source = pair_sets.load(name, split, data_dir)
     else:
         source = Tfds(name, split, data_dir)
     return into_memory(source) if in_memory else source
@@ -195,7 +195,7 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither 'digits', nor of data.pairs.SETS, nor a name that "
+            f"no dataset {name!r}: neither 'digits', nor of data.pair_sets.SETS, nor a name that "
             "tensorflow_datasets knows"
         ) from None
 

@@ -7,7 +7,7 @@ import pair_files
 import pytest
 
 from perceiver_jax import files
-from perceiver_jax.data import pairs, sources, transforms
+from perceiver_jax.data import pair_sets, pairs, sources, transforms
 
 
 def check(example, frames, field, valid, occluded):
@@ -138,15 +138,15 @@ def test_older_middlebury_sets_have_a_scale(tmp_path, name, scale, left, right, 
     check(example, frames, stored[..., None] / np.float32(scale), stored > 0, None)
 
 
-@pytest.mark.parametrize("name", sorted(pairs.SETS))
+@pytest.mark.parametrize("name", sorted(pair_sets.SETS))
 def test_an_absent_set_says_what_is_needed_and_where_it_is(name, tmp_path):
-    split = (pairs.SETS[name].splits or ("training",))[0]
+    split = (pair_sets.SETS[name].splits or ("training",))[0]
     for folder in (tmp_path / "absent", tmp_path):
         with pytest.raises(FileNotFoundError) as error:
             sources.load(name, split, data_dir=str(folder))
         message = str(error.value)
-        assert str(folder) in message and pairs.SETS[name].holds in message
-        assert "config.data.data_dir" in message and pairs.SETS[name].home in message
+        assert str(folder) in message and pair_sets.SETS[name].holds in message
+        assert "config.data.data_dir" in message and pair_sets.SETS[name].home in message
 
 
 def test_a_set_with_a_part_missing_names_the_file(tmp_path):
