@@ -177,7 +177,10 @@ class Set:
 
 
 SINTEL = "sintel.is.tue.mpg.de"
-KITTI = "www.cvlibs.net/datasets/kitti"
+KITTI = {
+    2012: "www.cvlibs.net/datasets/kitti/eval_stereo_flow.php",
+    2015: "www.cvlibs.net/datasets/kitti/eval_scene_flow.php",
+}
 MIDDLEBURY = "vision.middlebury.edu/stereo/data"
 SCENE_FLOW = "lmb.informatik.uni-freiburg.de/resources/datasets"
 
@@ -185,14 +188,14 @@ SCENE_FLOW = "lmb.informatik.uni-freiburg.de/resources/datasets"
 def _kitti_flow(images: str, year: int) -> Set:
     holds = f"training/{{{images},flow_occ,flow_noc}}/000000_10.png (and {images}/000000_11.png)"
     layout = functools.partial(kitti_flow, images)
-    return Set(layout, ("training",), holds, f"{KITTI}/eval_scene_flow.php ({year}: flow)")
+    return Set(layout, ("training",), holds, KITTI[year])
 
 
 def _kitti_stereo(left: str, right: str, truth: str, year: int) -> Set:
     noc = truth.replace("occ", "noc")
     holds = f"training/{{{left},{right},{truth},{noc}}}/000000_10.png"
     layout = functools.partial(kitti_stereo, left, right, truth)
-    return Set(layout, ("training",), holds, f"{KITTI}/eval_scene_flow.php ({year}: stereo)")
+    return Set(layout, ("training",), holds, KITTI[year])
 
 
 def _sintel(kind: str, look: str) -> Set:
@@ -215,8 +218,9 @@ def _flying_things(look: str) -> Set:
     return Set(functools.partial(flying_things, look), ("train", "test"), holds, SCENE_FLOW)
 
 
-def _middlebury(year: str, scale: float, left: str, right: str, truth: str) -> Set:
-    holds = f"<any folder>/<scene>/{{{left},{right},{truth}}} as png, ppm or pgm"
+def _middlebury(year: int, scale: float, left: str, right: str, truth: str) -> Set:
+    sizes = {8: "as they come", 4: "of quarter size", 3: "of third size"}
+    holds = f"<any folder>/<scene>/{{{left},{right},{truth}}} (png, ppm, pgm) {sizes[scale]}"
     layout = functools.partial(middlebury_grey, scale, left, right, truth)
     return Set(layout, (), holds, f"{MIDDLEBURY}/scenes{year}")
 
@@ -251,10 +255,10 @@ SETS = {
         "<any folder>/<scene>/{im0.png,im1.png,disp0.pfm}",
         f"{MIDDLEBURY}/scenes2014",
     ),
-    "middlebury2001": _middlebury("2001", 8, "im2", "im6", "disp2"),
-    "middlebury2003": _middlebury("2003", 4, "im2", "im6", "disp2"),
-    "middlebury2005": _middlebury("2005", 3, "view1", "view5", "disp1"),
-    "middlebury2006": _middlebury("2006", 3, "view1", "view5", "disp1"),
+    "middlebury2001": _middlebury(2001, 8, "im2", "im6", "disp2"),
+    "middlebury2003": _middlebury(2003, 4, "im2", "im6", "disp2"),
+    "middlebury2005": _middlebury(2005, 3, "view1", "view5", "disp1"),
+    "middlebury2006": _middlebury(2006, 3, "view1", "view5", "disp1"),
 }
 
 
