@@ -1,45 +1,20 @@
 """Image classification: a config to a `Task`. Composition only."""
 
-import contextlib
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver, plots
-from perceiver_jax.data import device, pipeline, sources, transforms
+from perceiver_jax.data import device
 from perceiver_jax.train.task import Task
 
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
-    data = config.data
-    load = functools.partial(
-        sources.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
-    )
-    train_source, eval_source = load(split=data.train_split), load(split=data.eval_split)
-    train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
-    place = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-    readers = data.readers
-
-    def train_data(start_step: int):
-        return pipeline.train_batches(
-            train_source,
-            train_line,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            readers=readers,
-            **place,
-        )
-
-    def eval_data():
-        return pipeline.eval_batches(
-            eval_source, eval_line, batch_size=data.eval_batch_size, readers=readers, **place
-        )
-
+    reading, data = read(config), config.data
     model = perceiver.build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
@@ -49,33 +24,22 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=data.mix_alpha,
     )
-    example = first_examples(eval_data, 1)
-    prepared = jax.eval_shape(lambda: prepare(jax.tree.map(jnp.asarray, example), None))
+    prepared = jax.eval_shape(lambda batch: prepare(batch, None), reading.first_examples(1))
     size = flops.textbook(model, prepared)
     return Task(
         model=model,
-        train_data=train_data,
-        eval_data=eval_data,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
         prepare=prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
         flops_per_example=size,
-        plots=functools.partial(draw, model, prepare, eval_data),
+        plots=functools.partial(draw, model, prepare, reading),
         description=(
-            "train: "
-            + pipeline.describe(
-                train_source, train_line, batch_size=config.batch_size, seed=config.seed
-            ),
-            "eval: " + pipeline.describe(eval_source, eval_line, batch_size=data.eval_batch_size),
+            *reading.description,
             f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
         ),
     )
-
-
-def first_examples(eval_data, count):
-    """The first examples of the evaluation, at most a batch; the readers are closed again."""
-    with contextlib.closing(eval_data()) as batches:
-        return {name: x[:count] for name, x in next(batches).items()}
 
 
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
@@ -92,9 +56,9 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
     return batch | {"image": image, "target": target}
 
 
-def draw(model, prepare, eval_data, variables, num_examples):
+def draw(model, prepare, reading, variables, num_examples):
     """Predictions for the first evaluation examples, and where each cross-attend looks."""
-    batch = first_examples(eval_data, num_examples)
+    batch = reading.first_examples(num_examples)
 
     @jax.jit
     def run(variables, batch):
@@ -105,8 +69,8 @@ def draw(model, prepare, eval_data, variables, num_examples):
 
     logits, seen, position = run(variables, batch)
     figures = {"predictions": plots.prediction_grid(batch["image"], logits, batch["label"])}
-    for name, read in seen.items():
-        maps = to_grid(read["attention"]["weights"][-1], position, batch["image"].shape[1:3])
+    for name, cross in seen.items():
+        maps = to_grid(cross["attention"]["weights"][-1], position, batch["image"].shape[1:3])
         figures[f"attention_{name}"] = plots.attention_maps(batch["image"][:6], maps[:6])
     return figures
 
