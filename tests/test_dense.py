@@ -37,8 +37,13 @@ def kitti(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predicted(kitti):
     task, batch, variables = kitti
-    prediction = jax.jit(lambda v, b: task.predict(v, task.prepare(b, None)))(variables, batch)
-    return np.asarray(prediction)
+
+    @jax.jit
+    def run(variables, batch):  # the program that also draws, so that it is compiled once
+        batch = task.prepare(batch, None)
+        return task.predict(variables, batch), batch["size"]
+
+    return np.asarray(run(variables, batch)[0])
 
 
 def test_an_evaluation_is_the_tiled_flow_of_each_image(kitti, predicted):
@@ -131,9 +136,9 @@ def test_a_window_of_another_size_says_what_to_write():
 
 def test_pictures_show_each_image_in_its_own_size(kitti):
     task, batch, variables = kitti
-    figure = task.plots(variables, 2)["predictions"]
+    figure = task.plots(variables, 4)["predictions"]
     titles = [axes.get_title() for axes in figure.axes]
-    assert len(titles) == 2 * 7
+    assert len(titles) == 4 * 7
     assert titles[:4] == ["first", "second", "truth", "prediction"]
     assert titles[4].startswith("error ") and titles[5] == "occluded"
     assert figure.axes[7].images[0].get_array().shape == (*batch["size"][1], 3)
