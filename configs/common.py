@@ -29,12 +29,12 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
     return config
 
 
-def data(source: str, *, train: str, evaluate: str, train_split="train", eval_split="test"):
-    """Returns the `data` section: `source` is `digits` or a TFDS name, the rest see `data/`."""
+def reading(source: str, *, train: str, evaluate: str, train_split="train", eval_split="test"):
+    """Returns the part of the `data` section that says what is read; see `data/`."""
     return ConfigDict(
         {
             "source": source,
-            "data_dir": "",  # of TFDS; '' is its own default
+            "data_dir": "",  # of TFDS, where '' is its own default; else the set's folder
             "in_memory": False,  # decode all of it once at the start
             "readers": "auto",  # or 'threads:N', 'workers:N'; never changes a batch
             "train_split": train_split,  # '' to evaluate only
@@ -44,10 +44,60 @@ def data(source: str, *, train: str, evaluate: str, train_split="train", eval_sp
             "eval_batch_size": 256,
             "source_options": {},  # of the source, where it has any
             "train_source_options": {},  # more of them, in training only
+        }
+    )
+
+
+def data(source: str, **fields) -> ConfigDict:
+    """Returns the `data` section of labelled images: `source` is `digits` or a TFDS name."""
+    section = reading(source, **fields)
+    section.update(
+        {
             "mean": (0.0,),  # of the channels, in 0..255
             "std": (255.0,),
             "label_smoothing": 0.0,
             "mix_alpha": 0.0,  # of mixup and CutMix; 0 is neither
+        }
+    )
+    return section
+
+
+def pairs(
+    source: str,
+    split: str,
+    *,
+    window: tuple[int, int],
+    largest: tuple[int, int],
+    eval_split: str = "",
+    occluded: bool = True,
+) -> ConfigDict:
+    """Returns the `data` section of flow and stereo, see `data/pairs.py`.
+
+    Args:
+      window: (height, width) that training cuts out: the model's.
+      largest: of the whole images of an evaluation, all brought to this size.
+      eval_split: if not `split`.
+      occluded: whether the set tells what is occluded.
+    """
+    fields = ["frames", "field", "valid", *["occluded"] * occluded]
+    return reading(
+        source,
+        train=f"crop_pair{window} | keep{tuple(fields)}",
+        evaluate=f"pad_pair{largest} | keep{(*fields, 'size')}",
+        train_split=split,
+        eval_split=eval_split or split,
+    )
+
+
+def dense(*, min_overlap: int) -> ConfigDict:
+    """Returns the `dense` section: how a value for every pixel is learned and asked for."""
+    return ConfigDict(
+        {
+            "num_queries": 4096,  # pixels of each example that a training step decodes; 0 is all
+            "loss_epsilon": 0.01,  # pixels; of losses.robust_field, as is the power
+            "loss_power": 0.5,
+            "min_overlap": min_overlap,  # pixels that neighbouring tiles of an evaluation share
+            "chunk_size": 0,  # queries decoded at once in an evaluation; 0 is all of a tile
         }
     )
 
@@ -73,7 +123,7 @@ def encoder(**fields) -> ConfigDict:
             "dropout_rate": 0.0,
             "attention_dropout_rate": 0.0,
             "latent_init_scale": 0.02,
-            "remat": "none",
+            "remat": "dots",
         }
     )
     section.update(fields)
@@ -180,4 +230,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.model.input.num_bands = 4
     if "query_channels" in config.model.output:
         config.model.output.query_channels = 32
+    if "dense" in config:
+        config.dense.num_queries = 32
+        config.dense.chunk_size = 100
     return config

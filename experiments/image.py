@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -26,7 +25,7 @@ def make_task(config: ConfigDict) -> Task:
         mix_alpha=data.mix_alpha,
     )
     example = reading.first_examples(1)
-    prepared = jax.eval_shape(lambda: prepare(jax.tree.map(jnp.asarray, example), None))
+    prepared = jax.eval_shape(lambda batch: prepare(batch, None), example)
     size = flops.textbook(model, prepared)
     return Task(
         model=model,
@@ -72,10 +71,8 @@ def draw(model, prepare, reading, variables, num_examples):
 
     logits, seen, position = run(variables, batch)
     figures = {"predictions": plots.prediction_grid(batch["image"], logits, batch["label"])}
-    for name, cross_attend in seen.items():
-        maps = to_grid(
-            cross_attend["attention"]["weights"][-1], position, batch["image"].shape[1:3]
-        )
+    for name, cross in seen.items():
+        maps = to_grid(cross["attention"]["weights"][-1], position, batch["image"].shape[1:3])
         figures[f"attention_{name}"] = plots.attention_maps(batch["image"][:6], maps[:6])
     return figures
 

@@ -40,7 +40,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from perceiver_jax import files, inference, pretrained
+from perceiver_jax import files, inference, plots, pretrained
 from perceiver_jax.inference import clips
 from perceiver_jax.train.log import duration
 
@@ -190,7 +190,7 @@ def optical_flow(model, variables, inputs, output, names) -> list[pathlib.Path]:
         progress=bar("tiles"),
     )
     files.write_flo(output / "flow.flo", flow)
-    files.write_image(output / "flow.png", inference.flow_colours(flow))
+    files.write_image(output / "flow.png", plots.flow_colours(flow))
     lengths = np.hypot(flow[..., 0], flow[..., 1])
     print(f"displacement: mean {lengths.mean():.2f}, largest {lengths.max():.2f} pixels")
     return [output / "flow.flo", output / "flow.png"]

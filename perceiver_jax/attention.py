@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-EPSILON = 1e-5  # of every layer norm
 MASKED = -1e30  # a logit no real token has; finite, so that an empty row has no NaN gradient
 
 

@@ -11,15 +11,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from perceiver_jax import strategies
-from perceiver_jax.attention import EPSILON, attention_weights, finish, merge, partial
+from perceiver_jax.attention import attention_weights, finish, merge, partial
+from perceiver_jax.gradients import attend_itself, layer_norm, product
 from perceiver_jax.strategies import AttentionWeights, Linear, Norm
 from perceiver_jax.tokens import Tokens, token_sets
 
 
 class NormWeights(nn.Module):
-    """The parameters of a layer norm over channels: epsilon 1e-5, float32, two-pass variance."""
+    """The parameters of a layer norm over channels."""
 
     @nn.compact
     def __call__(self, channels: int) -> Norm:
@@ -36,11 +38,6 @@ class LinearWeights(nn.Module):
     def __call__(self, channels: int) -> Linear:
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (channels, self.features))
         return Linear(kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
-
-
-def layer_norm(name: str) -> nn.Module:
-    """LayerNorm over channels: epsilon 1e-5, float32, two-pass variance."""
-    return nn.LayerNorm(epsilon=EPSILON, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
 class Attention(nn.Module):
@@ -89,6 +86,7 @@ class Attention(nn.Module):
         Returns:
           `[B, N, out_channels]`.
         """
+        itself = inputs_kv is inputs_q and mask is None
         if not isinstance(inputs_kv, list):
             inputs_kv, mask = [inputs_kv], [mask]
         weights = self.weights(inputs_q.shape[-1], inputs_kv[0].shape[-1])
@@ -97,10 +95,14 @@ class Attention(nn.Module):
         values = [self.heads(x, weights.value) for x in inputs_kv]
         if self.wants_weights():
             self.sow("intermediates", "weights", attention_weights(query, keys, mask))
+        drop = train and self.dropout_rate > 0
+        if itself and not drop:
+            read = attend_itself(query, keys[0], values[0])
+            return self.output(read, weights.out, query_mask)
         results = []
         for key, value, present in zip(keys, values, mask, strict=True):
             keep = None
-            if train and self.dropout_rate:
+            if drop:
                 batch = max(query.shape[0], key.shape[0])
                 shape = (batch, self.num_heads, query.shape[2], key.shape[2])
                 kept = 1 - self.dropout_rate
@@ -115,7 +117,7 @@ class Attention(nn.Module):
 
     def output(self, result: jax.Array, weights: Linear, query_mask) -> jax.Array:
         """`[B, H, N, V]` -> `[B, N, out_channels]`."""
-        result = result.astype(self.dtype).swapaxes(1, 2)
+        result = checkpoint_name(result.astype(self.dtype), "read").swapaxes(1, 2)
         result = result.reshape(*result.shape[:2], -1)  # [B, N, H V]
         if query_mask is not None:
             result = jnp.where(query_mask[..., None], result, 0)
@@ -128,18 +130,8 @@ class Attention(nn.Module):
 
 def linear(x: jax.Array, weights: Linear, dtype: jax.typing.DTypeLike) -> jax.Array:
     """`[B, T, C]` -> `[B, T, F]` in `dtype`."""
-    return x.astype(dtype) @ weights.kernel.astype(dtype) + weights.bias.astype(dtype)[None, None]
-
-
-def normalize(x: jax.Array, weights: Norm) -> jax.Array:
-    """The layer norm over the channels of `[B, T, C]`, float32."""
-    x = x.astype(jnp.float32)
-    x = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-    return (
-        x * jax.lax.rsqrt(variance + EPSILON) * weights.scale[None, None]
-        + weights.offset[None, None]
-    )
+    result = product(x.astype(dtype), weights.kernel.astype(dtype))
+    return result + weights.bias.astype(dtype)[None, None]
 
 
 class MLP(nn.Module):
@@ -152,8 +144,10 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool):
         channels = x.shape[-1]
-        x = nn.Dense(self.widening * channels, dtype=self.dtype, name="hidden")(x)
-        x = nn.Dense(channels, dtype=self.dtype, name="out")(nn.gelu(x, approximate=True))
+        hidden = LinearWeights(self.widening * channels, name="hidden")(channels)
+        out = LinearWeights(channels, name="out")(self.widening * channels)
+        x = nn.gelu(linear(x, hidden, self.dtype), approximate=True)
+        x = linear(x, out, self.dtype)
         return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
 
 
@@ -200,8 +194,8 @@ class CrossAttention(nn.Module):
         if dropped or attention.wants_weights() or strategies.dense_forced():
             q = queries.dense(self.dtype)
             x = attention(
-                normalize(q, norm_queries),
-                [normalize(tokens.dense(self.dtype), norm_inputs) for tokens in inputs],
+                layer_norm(q, *norm_queries),
+                [layer_norm(tokens.dense(self.dtype), *norm_inputs) for tokens in inputs],
                 mask=[tokens.mask for tokens in inputs],
                 query_mask=queries.mask,
                 train=train,
@@ -211,7 +205,7 @@ class CrossAttention(nn.Module):
         weights = attention.weights(queries.width, inputs[0].width)
         scale = 1 / math.sqrt(weights.query.kernel.shape[-1] // self.num_heads)
         if len(inputs) == 1 and is_plain(inputs[0]) and queries.num_tokens > inputs[0].num_tokens:
-            normed = normalize(inputs[0].content, norm_inputs)
+            normed = layer_norm(inputs[0].content, *norm_inputs)
             plan = strategies.answer(
                 queries,
                 strategies.fold(norm_queries, weights.query, self.num_heads),
@@ -224,7 +218,7 @@ class CrossAttention(nn.Module):
             return self.answer(plan, train)
 
         q = queries.dense(self.dtype)
-        query = attention.heads(normalize(q, norm_queries), weights.query)
+        query = attention.heads(layer_norm(q, *norm_queries), weights.query)
         result = strategies.read(
             query * jnp.asarray(scale, self.dtype),
             inputs,
@@ -263,7 +257,8 @@ class CrossAttention(nn.Module):
         if self.query_residual:
             x = x + q
         mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+        norm = NormWeights(name="norm_mlp")(x.shape[-1])
+        return x + mlp(layer_norm(x, *norm), train=train)
 
 
 def is_plain(tokens: Tokens) -> bool:
@@ -284,7 +279,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        normed = layer_norm("norm_attention")(x)
+        normed = layer_norm(x, *NormWeights(name="norm_attention")(x.shape[-1]))
         attention = Attention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
@@ -297,4 +292,5 @@ class SelfAttention(nn.Module):
         read = attention(normed, normed, train=train)
         x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
         mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        return x + mlp(layer_norm("norm_mlp")(x), train=train)
+        norm = NormWeights(name="norm_mlp")(x.shape[-1])
+        return x + mlp(layer_norm(x, *norm), train=train)

@@ -1,5 +1,7 @@
 """Losses: `loss(prediction, batch) -> [B]`, one value per example."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,3 +16,32 @@ def mean_absolute_error(prediction: jax.Array, batch) -> jax.Array:
     """The mean of |prediction - target| over all axes but the first; `batch["target"]` alike."""
     error = jnp.abs(prediction - batch["target"])
     return jnp.mean(error, axis=tuple(range(1, error.ndim)))
+
+
+def robust_field(*, epsilon: float, power: float) -> Callable:
+    """Of flow and disparity: the mean of (|error|^2 + epsilon^2)^power over an example's pixels.
+
+    Only pixels that `batch["valid"]` keeps count; an example without any has loss 0. The error's
+    length is that of all channels together. Power 0.5 is its absolute value, smooth below epsilon
+    (Charbonnier et al. 1994); lower powers care less for outliers (Sun, Roth and Black 2010: 0.45).
+
+    Args:
+      epsilon: pixels, > 0: at 0 the gradient of a right answer would not exist.
+      power: in (0, 1].
+
+    Returns:
+      `loss(prediction, batch)` with prediction and `batch["field"]` `[B, ..., C]` and
+      `batch["valid"]` `[B, ...]`.
+    """
+    if epsilon <= 0 or not 0 < power <= 1:
+        raise ValueError(f"robust_field: epsilon={epsilon} must be > 0, power={power} in (0, 1]")
+
+    def loss(prediction, batch):
+        squares = jnp.sum(jnp.square(prediction - batch["field"]), axis=-1)
+        valid = batch["valid"]
+        axes = tuple(range(1, valid.ndim))
+        values = jnp.where(valid, (squares + epsilon**2) ** power, 0.0)
+        count = jnp.sum(valid, axis=axes, dtype=jnp.float32)
+        return jnp.sum(values, axis=axes) / jnp.maximum(count, 1.0)
+
+    return loss

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 
 def masked_sum(values: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     """Sum and count of per-example `values` `[B]` where `batch["mask"]` is True."""
-    mask = batch["mask"]
+    return _sum(values, batch["mask"])
+
+
+def _sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.sum(jnp.where(mask, values, 0), dtype=jnp.float32), jnp.sum(mask, dtype=jnp.float32)
 
 
@@ -37,3 +40,65 @@ def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array,
     error = jnp.square(prediction - batch["target"])
     error = jnp.maximum(jnp.mean(error, axis=tuple(range(1, error.ndim))), 1e-10)
     return masked_sum(10 * jnp.log10(peak**2 / error), batch)
+
+
+# --- Fields: a flow [B, ..., 2] or a disparity [B, ..., 1] against `batch["field"]` ------------
+#
+# Pixels count where `valid` is True, with `visible` only those that are not `occluded`; those of
+# all examples together make one mean.
+
+
+def end_point_error(*, visible: bool = False) -> Callable:
+    """Mean length of the error, pixels (Otte and Nagel 1994): EPE; of a disparity its size."""
+
+    def metric(prediction, batch):
+        return _sum(_error(prediction, batch), _counted(batch, visible))
+
+    return metric
+
+
+def image_end_point_error(*, visible: bool = False) -> Callable:
+    """The mean over images of each image's mean EPE, as RAFT reports KITTI (Teed and Deng 2020)."""
+
+    def metric(prediction, batch):
+        counted = _counted(batch, visible)
+        axes = tuple(range(1, counted.ndim))
+        total = jnp.sum(jnp.where(counted, _error(prediction, batch), 0.0), axis=axes)
+        count = jnp.sum(counted, axis=axes, dtype=jnp.float32)
+        return _sum(total / jnp.maximum(count, 1.0), count > 0)
+
+    return metric
+
+
+def bad_pixels(threshold: float, *, visible: bool = False) -> Callable:
+    """Share of pixels whose error is above `threshold` pixels (Scharstein and Szeliski 2002)."""
+
+    def metric(prediction, batch):
+        bad = _error(prediction, batch) > threshold
+        return _sum(bad.astype(jnp.float32), _counted(batch, visible))
+
+    return metric
+
+
+def outliers(*, visible: bool = False) -> Callable:
+    """Share of pixels wrong by more than 3 pixels *and* more than 5 % of the true length.
+
+    KITTI 2015 (Menze and Geiger 2015): Fl-all for a flow, D1-all for a disparity.
+    """
+
+    def metric(prediction, batch):
+        error, length = _error(prediction, batch), jnp.linalg.norm(batch["field"], axis=-1)
+        bad = (error > 3.0) & (error > 0.05 * length)
+        return _sum(bad.astype(jnp.float32), _counted(batch, visible))
+
+    return metric
+
+
+def _error(prediction, batch) -> jax.Array:
+    return jnp.linalg.norm(prediction - batch["field"], axis=-1)  # [B, ...]
+
+
+def _counted(batch, visible: bool) -> jax.Array:
+    valid, mask = batch["valid"], batch["mask"]
+    valid &= mask.reshape(-1, *[1] * (valid.ndim - 1))
+    return valid & ~batch["occluded"] if visible else valid

@@ -19,10 +19,14 @@ from flax.core import FrozenDict
 from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.tokens import Tokens, is_tokens
 
-# What the backward pass of a latent layer may keep instead of computing again.
+# What the backward pass of a latent layer may keep instead of computing again. "dots": the results
+# of matrix products and what attention read.
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("read"),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -102,7 +106,7 @@ class Encoder(nn.Module):
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     latent_init_scale: float = 0.02
-    remat: str = "none"
+    remat: str = "dots"
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact

@@ -34,7 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from perceiver_jax.attention import EPSILON, MASKED, Partial, finish, merge
+from perceiver_jax.attention import MASKED, Partial, finish, merge
+from perceiver_jax.gradients import EPSILON
 from perceiver_jax.tokens import Tokens
 
 # Bytes of float32 weights in one chunk, for all examples: on a CPU what its cache holds.

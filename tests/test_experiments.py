@@ -12,6 +12,7 @@ import jax
 import ml_collections
 import nbformat
 import numpy as np
+import pair_files
 import pytest
 from clip_files import write_clips
 from nbclient import NotebookClient
@@ -27,6 +28,7 @@ FILES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common")
 )
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
+PAIRS = ("sintel", "kitti", "sceneflow", "middlebury")
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -52,13 +54,18 @@ def data_dir(tmp_path_factory):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
     write_clips(folder)
+    pair_files.write_sintel(folder / "sintel")
+    pair_files.write_kitti(folder / "kitti")
+    pair_files.write_scene_flow(folder / "sceneflow")
+    pair_files.write_masked(folder / "middlebury")
     return str(folder)
 
 
 def tiny(name, data_dir):
     file, _, variant = name.partition(":")
     config = MODULES[file].get_config(f"{variant}:tiny")
-    config.data.data_dir = data_dir
+    folder = next((f for f in PAIRS if config.data.source.startswith(f)), "")
+    config.data.data_dir = str(pathlib.Path(data_dir) / folder)
     return config.lock()
 
 
@@ -106,7 +113,7 @@ def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, mon
     assert wanted - seen == {"config.data.planted"}
 
 
-SECTIONS = ("data", "optimizer", "start", "autoencode")
+SECTIONS = ("autoencode", "data", "dense", "optimizer", "start")
 
 
 def test_two_steps_learn_something(data_dir, tmp_path):

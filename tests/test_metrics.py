@@ -1,5 +1,6 @@
 """Losses and metrics: small cases worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,3 +33,63 @@ def test_ties_are_no_credit():
 def test_a_nan_prediction_of_a_padding_row_does_not_leak():
     total, count = metrics.masked_sum(jnp.array([1.0, jnp.nan]), {"mask": jnp.array([True, False])})
     assert (float(total), float(count)) == (1, 1)
+
+
+# Two images of 1 x 4 pixels: errors of length 5, 0, 2, 10 and 3, 4, 0.6, nan.
+FIELD = {
+    "field": jnp.zeros((3, 1, 4, 2)).at[0, 0, 3, 0].set(250.0).at[1, 0, 1, 0].set(60.0),
+    "valid": jnp.ones((3, 1, 4), bool).at[1, 0, 3].set(False),
+    "occluded": jnp.zeros((3, 1, 4), bool).at[0, 0, 0].set(True),
+    "mask": jnp.array([True, True, False]),
+}
+ERRORS = [[[3, 4], [0, 0], [0, 2], [10, 0]], [[3, 0], [4, 0], [0, 0.6], [jnp.nan, 0]]]
+PREDICTION = FIELD["field"] + jnp.array([*ERRORS, ERRORS[1]])[:, None]
+
+
+@pytest.mark.parametrize(
+    ("metric", "visible", "expected"),
+    [
+        (metrics.end_point_error, False, (17 + 7.6, 7)),
+        (metrics.end_point_error, True, (12 + 7.6, 6)),
+        (metrics.image_end_point_error, False, (17 / 4 + 7.6 / 3, 2)),
+        (metrics.image_end_point_error, True, (12 / 3 + 7.6 / 3, 2)),
+        (lambda **kw: metrics.bad_pixels(0.5, **kw), False, (6, 7)),
+        (lambda **kw: metrics.bad_pixels(3, **kw), False, (3, 7)),
+        (lambda **kw: metrics.bad_pixels(3, **kw), True, (2, 6)),
+        # 10 of 250 is within 5 %, 4 of 60 is not, 3 is not above 3, 5 of 0 is.
+        (metrics.outliers, False, (2, 7)),
+        (metrics.outliers, True, (1, 6)),
+    ],
+)
+def test_field_metrics_count_the_pixels_that_their_masks_keep(metric, visible, expected):
+    got = [float(x) for x in metric(visible=visible)(PREDICTION, FIELD)]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    chosen = {n: x[:, 0] if x.ndim > 1 else x for n, x in FIELD.items()}  # [B, n], as in training
+    got = [float(x) for x in metric(visible=visible)(PREDICTION[:, 0], chosen)]
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_an_image_without_a_valid_pixel_is_no_image():
+    batch = FIELD | {"valid": FIELD["valid"].at[1].set(False)}
+    got = metrics.image_end_point_error()(PREDICTION, batch)
+    np.testing.assert_allclose([float(x) for x in got], [17 / 4, 1])
+
+
+def test_robust_field_loss():
+    loss = losses.robust_field(epsilon=0.01, power=0.5)
+    got = loss(PREDICTION[:2], {n: x[:2] for n, x in FIELD.items()})
+    np.testing.assert_allclose(got, [17 / 4, 7.6 / 3], rtol=1e-2)
+    lower = losses.robust_field(epsilon=0.5, power=0.4)(PREDICTION, FIELD)
+    by_hand = np.mean([(e**2 + 0.25) ** 0.4 for e in (5, 0, 2, 10)])
+    np.testing.assert_allclose(lower[0], by_hand, rtol=1e-6)
+    nothing = FIELD | {"valid": jnp.zeros_like(FIELD["valid"])}
+    np.testing.assert_array_equal(loss(PREDICTION, nothing), jnp.zeros(3))
+
+
+def test_robust_field_has_a_gradient_where_the_answer_is_right():
+    loss = losses.robust_field(epsilon=0.01, power=0.5)
+    gradient = jax.grad(lambda p: loss(p, FIELD)[0])(FIELD["field"])
+    np.testing.assert_array_equal(gradient, jnp.zeros_like(gradient))
+    for wrong in ({"epsilon": 0.0, "power": 0.5}, {"epsilon": 0.1, "power": 2.0}):
+        with pytest.raises(ValueError, match=r"epsilon=.* must be > 0, power=.* in \(0, 1\]"):
+            losses.robust_field(**wrong)

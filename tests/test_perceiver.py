@@ -75,7 +75,7 @@ def test_textbook_flops_are_those_of_the_dense_program(variant):
 
     with strategies.forced("dense"):
         assert flops.executed(run, variables, image) == flops.textbook(model, image)
-    saved = {"fourier": 26e9, "learned": 50e9, "conv": 3e9, "perceiver": 330e9}[variant]
+    saved = {"fourier": 26e9, "learned": 50e9, "conv": 3e9, "perceiver": 300e9}[variant]
     assert flops.executed(run, variables, image) < flops.textbook(model, image) - saved
 
 

@@ -67,3 +67,52 @@ def test_cost_curves_have_a_curve_per_contender_and_mark_what_has_no_figure():
     np.testing.assert_array_equal(refused.get_xdata(), [4096])
     assert len(figure.axes[0].lines) == 2
     np.testing.assert_array_equal(figure.axes[2].lines[1].get_ydata(), [25600, 102400])
+
+
+def test_colours():
+    flow = np.array([[[24, 0], [0, 0], [-24, 0], [99, 0], [12, 0], [0, 24]]], np.float32)
+    right, still, left, fast, half, down = plots.flow_colours(flow)[0].tolist()
+    assert right == fast == [255, 0, 0]
+    assert still == [255, 255, 255]
+    assert left == [0, 255, 255]
+    assert half == [255, 128, 128]
+    assert down[1] == 255 > down[0] > down[2] == 0, "a quarter turn: yellow-green"
+
+
+def test_a_field_grid_has_one_scale_per_row_and_greys_what_is_unknown():
+    frames = np.zeros((2, 4, 6, 3), np.uint8)
+    truth = np.zeros((4, 6, 2), np.float32)
+    truth[..., 0] = 8.0
+    valid = np.ones((4, 6), bool)
+    valid[0, 0] = False
+    occluded = np.zeros((4, 6), bool)
+    occluded[1, 1] = True
+    figure = plots.field_grid([frames], [truth], [truth / 2], [valid], [occluded])
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [
+        "first", "second", "truth", "prediction", "error 4.00 px", "occluded", "radius 8 px"
+    ]  # fmt: skip
+    shown = dict(zip(titles, (axes.images[0].get_array() for axes in figure.axes), strict=True))
+    assert shown["truth"][0, 0].tolist() == [128, 128, 128]
+    assert shown["truth"][2, 2].tolist() == [255, 0, 0]
+    assert shown["prediction"][2, 2].tolist() == [255, 128, 128]
+    assert [shown["occluded"][place] for place in ((1, 1), (2, 2), (0, 0))] == [255, 0, 128]
+    wheel = shown["radius 8 px"]
+    assert wheel[50, 100].tolist() == [255, 0, 0], "right is red, on the key as in the picture"
+    assert wheel[100, 50].tolist() == shown_colour(0, 8), "down is down"
+
+
+def shown_colour(right, down):
+    return plots.flow_colours(np.array([[[right, down]]]), full_colour=8.0)[0, 0].tolist()
+
+
+def test_a_disparity_grid_names_its_range():
+    frames = np.zeros((2, 4, 6, 3), np.uint8)
+    disparity = np.linspace(-3, 6, 24, dtype=np.float32).reshape(4, 6, 1)
+    valid = np.ones((4, 6), bool)
+    figure = plots.field_grid(
+        [frames] * 2, [disparity, disparity + 5], [disparity] * 2, [valid] * 2
+    )
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:4] == ["left", "right", "truth", "prediction"]
+    assert titles[5].startswith("-3 to ") and titles[11].startswith("0 to ")

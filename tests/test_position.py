@@ -72,6 +72,20 @@ def test_tokens_concatenate_content_and_position():
     np.testing.assert_allclose(tokens.take(order).dense(jnp.float32), dense[:, order], atol=1e-6)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own content", "one content for all"])
+def test_each_example_can_take_tokens_of_its_own(shared):
+    content = jax.random.normal(jax.random.key(0), (1 if shared else 2, 6, 3))
+    mask = jnp.arange(12).reshape(2, 6) % 3 > 0
+    tokens = Tokens(content, Fourier((2, 3), 1), mask, padding=jnp.array([7.0]))
+    indices = jnp.array([[5, 1, 1], [0, 2, 4]])
+    taken, whole = tokens.take(indices), np.asarray(tokens.dense(jnp.float32))
+    assert (taken.num_tokens, taken.width) == (3, tokens.width)
+    for i, chosen in enumerate(np.asarray(indices)):
+        expected = whole[0 if shared else i, chosen]
+        np.testing.assert_array_equal(taken.dense(jnp.float32)[i], expected)
+        np.testing.assert_array_equal(taken.mask[i], mask[i, chosen])
+
+
 def test_tokens_need_something():
     with pytest.raises(ValueError, match="content, position or both"):
         Tokens()

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceiver_jax import flops, strategies
-from perceiver_jax.attention import EPSILON
 from perceiver_jax.blocks import CrossAttention
+from perceiver_jax.gradients import EPSILON
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.strategies import Order
 from perceiver_jax.tokens import Tokens

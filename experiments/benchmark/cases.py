@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from configs import imagenet
 from configs.released import sizes
 from perceiver_jax import flops, perceiver, pretrained
-from perceiver_jax.attention import CrossAttention
+from perceiver_jax.blocks import CrossAttention
 from perceiver_jax.modalities.audio import Patches
 from perceiver_jax.modalities.image import Pixels
 from perceiver_jax.modalities.label import Classification

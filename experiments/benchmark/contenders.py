@@ -1,6 +1,6 @@
 """Who is measured: a contender makes a `Program` of a `Job`. What is not here is PyTorch (`port`).
 
-ours    the library, choosing its attention strategies itself
+ours    the library, which chooses the order of products itself
 dense   the same with the textbook formula for every attention
 rerun   the whole model for each chunk of outputs, where `ours` encodes once
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmark.cases import CASES, Subject
 from experiments.benchmark.worker import Job, Program, SkipError, free_memory
-from perceiver_jax import attention, flops, losses
+from perceiver_jax import flops, losses, strategies
 from perceiver_jax.modalities.multimodal import Outputs
 from perceiver_jax.train import optimizer, state, step
 from perceiver_jax.train.task import Task
@@ -34,13 +34,9 @@ def ours(job: Job, **encoder) -> Program:
 
 def dense(job: Job) -> Program:
     """Every attention by the definition; refused where that cannot fit into memory."""
-    if not hasattr(attention, "forced"):
-        raise SkipError(
-            "perceiver_jax.attention has no `forced(strategy)` yet, which `dense` is made with"
-        )
     subject = make_subject(job)
     require_memory(dense_bytes(subject, job), "the dense formula")
-    with attention.forced("dense"):
+    with strategies.forced("dense"):
         return build(subject, job)
 
 
@@ -193,6 +189,7 @@ def train(subject, batch, costs) -> Callable[[], Any]:
     """The library's own step, with the experiment's optimizer."""
     task = Task(
         model=subject.model,
+        example=batch,
         train_data=lambda start_step: iter(()),
         eval_data=lambda: iter(()),
         prepare=lambda batch, key: batch,
@@ -202,7 +199,7 @@ def train(subject, batch, costs) -> Callable[[], Any]:
     )
     transform, schedule = optimizer.make_optimizer(subject.config)
     batch = batch | {"mask": jnp.ones(len(batch["target"]), bool)}
-    current = initialize(lambda batch: state.create(task, transform, batch, 0), batch)
+    current = initialize(lambda batch: state.create(task, transform, 0), batch)
     function = step.make_train_step(task, transform, schedule, accumulate=1)
     compiled = costs.compile(function, current, batch, donate=0)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data import pair_sets
 from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.transforms import Encoded, Example, decode
@@ -114,11 +115,13 @@ def load(
 
     Args:
       name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
-        `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), or a TFDS
-        name: `mnist`, `cifar10`, `imagenet2012`, with version or config if wanted.
-      split: for digits `train` or `test`; for clips the name of a CSV file; else a TFDS split such
-        as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. The clips' folder.
+        `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), one of
+        `pair_sets.SETS` (flow and stereo in local directories), or a TFDS name: `mnist`,
+        `cifar10`, `imagenet2012`, with version or config if wanted.
+      split: for digits `train` or `test`; for clips the name of a CSV file; else a split of the set
+        such as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips and pairs
+        the folder of the set.
       in_memory: decode everything once into arrays. For images of one size that fit.
       options: of clips and of a source that makes its examples, by name; the others have none.
 
@@ -138,7 +141,10 @@ def load(
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
-    source = Tfds(name, split, data_dir)
+    if name in pair_sets.SETS:
+        source = pair_sets.load(name, split, data_dir)
+    else:
+        source = Tfds(name, split, data_dir)
     return into_memory(source) if in_memory else source
 
 
@@ -211,8 +217,8 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither {['digits', *GENERATED]} nor a name that "
-            "tensorflow_datasets knows"
+            f"no dataset {name!r}: neither of {['digits', 'clips', *GENERATED, *pair_sets.SETS]} "
+            "nor a name that tensorflow_datasets knows"
         ) from None
 
 

@@ -1,6 +1,18 @@
 """Files to arrays and back: images, fields (a value for each pixel), video and sound."""
 
-from perceiver_jax.files.fields import read_flo, write_flo
+from perceiver_jax.files.fields import (
+    read_flo,
+    read_kitti_disparity,
+    read_kitti_flow,
+    read_mask,
+    read_pfm,
+    read_scaled_disparity,
+    read_sintel_disparity,
+    write_flo,
+    write_kitti_disparity,
+    write_kitti_flow,
+    write_pfm,
+)
 from perceiver_jax.files.image import read_image, write_image
 from perceiver_jax.files.media import read_clip, read_video, read_wav, write_mp4, write_wav
 
@@ -8,10 +20,19 @@ __all__ = [
     "read_clip",
     "read_flo",
     "read_image",
+    "read_kitti_disparity",
+    "read_kitti_flow",
+    "read_mask",
+    "read_pfm",
+    "read_scaled_disparity",
+    "read_sintel_disparity",
     "read_video",
     "read_wav",
     "write_flo",
     "write_image",
+    "write_kitti_disparity",
+    "write_kitti_flow",
     "write_mp4",
+    "write_pfm",
     "write_wav",
 ]

@@ -1,12 +1,22 @@
-"""Files that hold a value for each pixel: optical flow."""
+"""Files that hold a value for each pixel: optical flow, disparity, masks.
+
+A field is float32 `[H, W, C]`: a flow (right, down), a disparity, or whatever a `.pfm` holds. Where
+a format says which pixels are known there is `valid`, bool `[H, W]`, and unknown pixels are 0.
+
+OpenCV decodes PNG, PGM and PPM, also of 16 bits. It reads `.pfm` too, but divides by the header's
+scale, which the files of Middlebury do not mean, and knows no `.flo`: those two are read here.
+"""
 
 import pathlib
+import re
 
+import cv2
 import numpy as np
 
 from perceiver_jax.files.image import Path, existing
 
 FLO_MAGIC = 202021.25  # "PIEH" read as a float
+PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d+)\s+(\d+)\s+([-+.\deE]+)\s")
 
 
 def read_flo(path: Path) -> np.ndarray:
@@ -26,3 +36,130 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
     header = np.float32(FLO_MAGIC).astype("<f4").tobytes()
     header += np.array([width, height], "<i4").tobytes()
     pathlib.Path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+
+
+def read_pfm(path: Path) -> np.ndarray:
+    """A `.pfm` file, grey or colour, of either byte order -> float32 `[H, W, 1 or 3]`.
+
+    Values are as stored: the magnitude of the header's scale is left alone, only its sign (the byte
+    order) counts.
+    """
+    data = existing(path).read_bytes()
+    header = PFM_HEADER.match(data)
+    if header is None:
+        raise ValueError(f"{path} is no .pfm file: it does not begin with 'Pf' or 'PF' and sizes")
+    channels = 3 if header[1] == b"PF" else 1
+    width, height = int(header[2]), int(header[3])
+    if len(data) - header.end() != 4 * width * height * channels:
+        raise ValueError(
+            f"{path} holds {len(data) - header.end()} bytes after its header, not those of "
+            f"{width} x {height} x {channels} floats"
+        )
+    order = "<f4" if float(header[4]) < 0 else ">f4"
+    rows = np.frombuffer(data, order, offset=header.end()).reshape(height, width, channels)
+    return rows[::-1].astype(np.float32)  # the file begins at the bottom
+
+
+def write_pfm(path: Path, field: np.ndarray) -> None:
+    """Writes `[H, W, 1]` (grey) or `[H, W, 3]` (colour) as little-endian `.pfm`."""
+    height, width, channels = field.shape
+    if channels not in (1, 3):
+        raise ValueError(f"a .pfm file has 1 or 3 channels, not the {channels} of {field.shape}")
+    header = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n".encode()
+    pathlib.Path(path).write_bytes(header + np.ascontiguousarray(field[::-1], "<f4").tobytes())
+
+
+def read_kitti_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """KITTI's 16-bit PNG -> (flow `[H, W, 2]`, valid). Steps of 1/64 pixel.
+
+    Reference: the development kit of KITTI 2015 (Menze and Geiger 2015): (red - 2^15) / 64 is the
+    displacement to the right, green that down, blue whether there is one.
+    """
+    stored = _read_png(path, np.uint16, 3)
+    valid = stored[..., 2] > 0
+    flow = (stored[..., :2].astype(np.float32) - 2**15) / 64
+    return np.where(valid[..., None], flow, 0), valid
+
+
+def write_kitti_flow(path: Path, flow: np.ndarray, valid: np.ndarray) -> None:
+    """Writes (`[H, W, 2]`, valid) as KITTI's PNG; refuses flows beyond 512 pixels."""
+    stored = np.round(np.where(valid[..., None], flow, 0) * 64 + 2**15)
+    stored = np.where(valid[..., None], stored, 0)
+    _write_png(path, np.concatenate([stored, valid[..., None]], axis=-1), "a flow within +-512")
+
+
+def read_kitti_disparity(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """KITTI's 16-bit PNG -> (disparity `[H, W, 1]` in steps of 1/256 pixel, valid)."""
+    stored = _read_png(path, np.uint16, 1)
+    return stored.astype(np.float32) / 256, stored[..., 0] > 0
+
+
+def write_kitti_disparity(path: Path, disparity: np.ndarray, valid: np.ndarray) -> None:
+    """Writes (`[H, W, 1]`, valid) as KITTI's PNG.
+
+    0 means unknown there, so a known disparity below 1/256 is written as 1/256.
+    """
+    known = valid[..., None]
+    stored = np.maximum(
+        np.round(np.where(known, disparity, 1) * 256), np.where(disparity < 0, -1, 1)
+    )
+    _write_png(path, np.where(known, stored, 0), "a disparity from 0 to 255.99")
+
+
+def read_sintel_disparity(path: Path) -> np.ndarray:
+    """MPI-Sintel's 8-bit RGB PNG -> disparity `[H, W, 1]`: 4 red + green / 2^6 + blue / 2^14."""
+    red, green, blue = np.moveaxis(_read_png(path, np.uint8, 3).astype(np.float32), -1, 0)
+    return (red * 4 + green / 2**6 + blue / 2**14)[..., None]
+
+
+def read_scaled_disparity(path: Path, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Middlebury's PGM, PPM or PNG -> (disparity `[H, W, 1]`, valid: not 0).
+
+    Args:
+      scale: grey levels per pixel of disparity: 8 in the set of 2001, 4 in the quarter-size images
+        of 2003, 1, 2 and 3 in the full, half and third sizes of 2005 and 2006.
+    """
+    stored = _read_grey(path)
+    return stored[..., None].astype(np.float32) / scale, stored > 0
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A black-and-white image -> uint8 `[H, W]`, 255 where it is white."""
+    return _read_grey(path)
+
+
+def _decode(path: Path) -> np.ndarray:
+    data = np.frombuffer(existing(path).read_bytes(), np.uint8)
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise ValueError(f"{path} is no readable image")
+    return image
+
+
+def _read_png(path: Path, dtype: type, channels: int) -> np.ndarray:
+    """Values as stored, `[H, W, channels]`, red first."""
+    image = _decode(path)
+    image = image[..., None] if image.ndim == 2 else image[..., ::-1]
+    if image.dtype != dtype or image.shape[-1] != channels:
+        raise ValueError(
+            f"{path} is {image.dtype} with {image.shape[-1]} channels; this format has "
+            f"{np.dtype(dtype)} with {channels}"
+        )
+    return image
+
+
+def _read_grey(path: Path) -> np.ndarray:
+    """`[H, W]`; an image with three equal channels counts as grey."""
+    image = _decode(path)
+    if image.ndim == 3:
+        if np.any(image != image[..., :1]):
+            raise ValueError(f"{path} is a colour image where a grey one is needed")
+        image = image[..., 0]
+    return image
+
+
+def _write_png(path: Path, stored: np.ndarray, meaning: str) -> None:
+    if stored.min() < 0 or stored.max() > 2**16 - 1:
+        raise ValueError(f"{path}: 16 bits hold {meaning} pixels, not what is given")
+    image = np.ascontiguousarray(stored.astype(np.uint16)[..., ::-1])  # OpenCV has blue first
+    pathlib.Path(path).write_bytes(cv2.imencode(".png", image)[1].tobytes())

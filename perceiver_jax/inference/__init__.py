@@ -8,7 +8,7 @@ kept for each model and shape; a second call does not compile.
 """
 
 from perceiver_jax.inference.clips import autoencode
-from perceiver_jax.inference.flow import flow_colours, optical_flow
+from perceiver_jax.inference.flow import optical_flow
 from perceiver_jax.inference.images import classify
 from perceiver_jax.inference.programs import TopK, random_weights
 from perceiver_jax.inference.text import fill_masks
@@ -18,7 +18,6 @@ __all__ = [
     "autoencode",
     "classify",
     "fill_masks",
-    "flow_colours",
     "optical_flow",
     "random_weights",
 ]

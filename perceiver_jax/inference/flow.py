@@ -7,12 +7,12 @@ lie twice or reach over the edge are left out.
 import itertools
 from typing import Any
 
-import cv2
 import numpy as np
 
 from perceiver_jax.inference.programs import Progress, predict, require, require_uint8, silent
 from perceiver_jax.modalities import flow as flow_modality
 from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.tiles import edge_distance, tile_starts
 
 
 def optical_flow(
@@ -68,38 +68,3 @@ def optical_flow(
             weight[place] += weights
         progress(i + len(chosen), len(tiles))
     return (total / weight).astype(np.float32)
-
-
-def tile_starts(size: int, tile: int, min_overlap: int) -> list[int]:
-    """Where tiles begin on an axis: in steps of `tile - min_overlap`, the last at the end.
-
-    Every start occurs once and every pixel is covered.
-    """
-    if not 0 <= min_overlap < tile:
-        raise ValueError(
-            f"min_overlap={min_overlap} must be at least 0 and below the tile's {tile}"
-        )
-    return [*range(0, size - tile, tile - min_overlap), size - tile]
-
-
-def edge_distance(height: int, width: int) -> np.ndarray:
-    """How far each pixel is from the nearest edge, float32 `[height, width]`; 1 on the edge."""
-    rows, columns = (np.minimum(np.arange(n) + 1, n - np.arange(n)) for n in (height, width))
-    return np.minimum(rows[:, None], columns[None]).astype(np.float32)
-
-
-def flow_colours(flow: np.ndarray, *, full_colour: float = 24.0) -> np.ndarray:
-    """A picture of a flow: hue is its direction (red: right), saturation its length.
-
-    Args:
-      flow: `[H, W, 2]`, right and down.
-      full_colour: pixels of displacement at and above which the colour is full; 0 is white.
-
-    Returns:
-      uint8 `[H, W, 3]`, RGB.
-    """
-    angle = np.arctan2(flow[..., 1], flow[..., 0]) % (2 * np.pi)
-    hue = np.minimum(angle / (2 * np.pi) * 180, 179)  # OpenCV's half degrees
-    saturation = np.clip(np.hypot(flow[..., 0], flow[..., 1]) / full_colour * 255, 0, 255)
-    hsv = np.stack([hue, saturation, np.full_like(hue, 255)], axis=-1).astype(np.uint8)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)

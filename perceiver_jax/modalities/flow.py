@@ -28,6 +28,12 @@ def neighbourhoods(image: jax.Array) -> jax.Array:
     return jnp.concatenate(shifted, axis=-1)
 
 
+def stacked_patches(frames: jax.Array) -> jax.Array:
+    """`[B, F, H, W, C]` -> `[B, H, W, 9 F C]`: each pixel's patches, the first frame's first."""
+    patches = neighbourhoods(frames)  # [B, F, H, W, 9 C]
+    return jnp.concatenate(list(jnp.moveaxis(patches, 1, 0)), axis=-1)
+
+
 class FramePair(nn.Module):
     """Every pixel is a token: its 3x3 patches of both frames, projected, and its place.
 
@@ -48,10 +54,8 @@ class FramePair(nn.Module):
         if frames.ndim != 5 or frames.shape[1] != 2:
             raise ValueError(f"frames must be [B, 2, H, W, C], got {frames.shape}")
         batch_size, _, height, width, _ = frames.shape
-        patches = neighbourhoods(frames)  # [B, 2, H, W, 27]
-        patches = jnp.concatenate([patches[:, 0], patches[:, 1]], axis=-1)  # [B, H, W, 54]
         content = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="project")(
-            patches
+            stacked_patches(frames)
         )
         return Tokens(
             content=content.reshape(batch_size, height * width, self.channels),
@@ -73,7 +77,7 @@ class Flow(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens, indices: jax.Array | None = None) -> Tokens:
-        """The input's tokens, or those of the pixels at `indices [n]`."""
+        """The input's tokens, or those of the pixels at `indices`, `[n]` or `[B, n]`."""
         return tokens if indices is None else tokens.take(indices)
 
     @nn.compact

@@ -18,7 +18,7 @@ from safetensors import numpy
 from small_models import model, tiny
 
 from experiments import predict
-from perceiver_jax import files, inference, pretrained
+from perceiver_jax import files, inference, plots, pretrained
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -86,7 +86,7 @@ def test_flow_with_weights_from_a_folder(run, tmp_path):
     result = files.read_flo(tmp_path / "out" / "flow.flo")
     np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
     picture = files.read_image(tmp_path / "out" / "flow.png")
-    np.testing.assert_array_equal(picture, inference.flow_colours(result))
+    np.testing.assert_array_equal(picture, plots.flow_colours(result))
     assert "4/4 tiles" in done.err
 
 

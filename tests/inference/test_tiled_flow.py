@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import apply, model, tiny
 
 from perceiver_jax import files, inference
-from perceiver_jax.inference.flow import tile_starts
+from perceiver_jax.tiles import tile_starts
 
 TILE = {"height": 16, "width": 24}
 
@@ -132,13 +132,3 @@ def test_flo_files(tmp_path):
     path.write_bytes(b"PIEI" + data[4:])
     with pytest.raises(ValueError, match=r"no \.flo file"):
         files.read_flo(path)
-
-
-def test_colours():
-    flow = np.array([[[24, 0], [0, 0], [-24, 0], [99, 0], [12, 0], [0, 24]]], np.float32)
-    right, still, left, fast, half, down = inference.flow_colours(flow)[0].tolist()
-    assert right == fast == [255, 0, 0]
-    assert still == [255, 255, 255]
-    assert left == [0, 255, 255]
-    assert half == [255, 128, 128]
-    assert down[1] == 255 > down[0] > down[2] == 0, "a quarter turn: yellow-green"

@@ -1,0 +1,144 @@
+"""The dense experiment: which pixels are learned, and whole images evaluated in tiles."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pair_files
+import pytest
+
+from configs import flow
+from experiments import dense
+from perceiver_jax import inference, perceiver, pretrained
+from perceiver_jax.train.step import divide, make_eval_step
+
+
+@pytest.fixture(scope="module")
+def kitti(tmp_path_factory):
+    """A tiny flow task on three images of different sizes, and weights that answer something."""
+    folder = tmp_path_factory.mktemp("kitti")
+    pair_files.write_kitti(folder)
+    config = flow.get_config("kitti:tiny")
+    config.data.data_dir, config.data.eval_batch_size = str(folder), 4
+    task = dense.make_task(config)
+    batch = next(task.eval_data())
+    init = jax.jit(lambda b: task.model.init(jax.random.key(0), task.prepare(b, None), train=False))
+    variables = init(batch)
+    kernel = variables["params"]["output"]["flow"]["kernel"]  # zero at the start
+    variables["params"]["output"]["flow"]["kernel"] = jax.random.normal(
+        jax.random.key(1), kernel.shape
+    )
+    return task, batch, variables
+
+
+@pytest.fixture(scope="module")
+def predicted(kitti):
+    task, batch, variables = kitti
+
+    @jax.jit
+    def run(variables, batch):  # the program that also draws, so that it is compiled once
+        batch = task.prepare(batch, None)
+        return task.predict(variables, batch), batch["size"]
+
+    return np.asarray(run(variables, batch)[0])
+
+
+def test_an_evaluation_is_the_tiled_flow_of_each_image(kitti, predicted):
+    task, batch, variables = kitti
+    for i, (height, width) in enumerate(batch["size"]):
+        pair = batch["frames"][i, :, :height, :width]
+        expected = inference.optical_flow(task.model, variables, *pair, min_overlap=4)
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(
+            predicted[i, :height, :width], expected, atol=2e-5 * np.abs(expected).max()
+        )
+
+
+def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
+    """Without compiling the model again: the step is given the prediction made before."""
+    task, batch, variables = kitti
+    step = make_eval_step(dataclasses.replace(task, predict=lambda v, b: jnp.asarray(predicted)))
+    state = types.SimpleNamespace(params=variables["params"], model_state={})
+    got = divide(jax.device_get(step(state, jax.tree.map(jnp.asarray, batch))))
+    assert batch["mask"].tolist() == [True, True, True, False]
+    error = np.linalg.norm(predicted - batch["field"], axis=-1)[:3]
+    valid, occluded = batch["valid"][:3], batch["occluded"][:3]
+    assert got["epe"] == pytest.approx(error[valid].mean(), rel=1e-5)
+    assert got["epe_noc"] == pytest.approx(error[valid & ~occluded].mean(), rel=1e-5)
+    images = [e[v].mean() for e, v in zip(error, valid, strict=True)]
+    assert got["image_epe"] == pytest.approx(np.mean(images), rel=1e-5)
+    assert 0 < got["fl_all"] < 1
+    assert set(got) == {"loss"} | {
+        f"{name}{which}" for name in ("epe", "image_epe", "fl_all") for which in ("", "_noc")
+    }
+
+
+@pytest.mark.parametrize("variant", flow.VARIANTS)
+def test_the_configs_are_the_released_model(variant):
+    config = flow.get_config(variant)
+    assert perceiver.build(config.model.to_dict()) == pretrained.released("flow").build()
+
+
+def test_a_disparity_has_the_metrics_of_stereo():
+    names = set(dense.field_metrics(channels=1, with_occlusions=False))
+    assert names == {"epe", "image_epe", "d1_all", "bad_0.5", "bad_1", "bad_2", "bad_3"}
+
+
+def batch_of_windows():
+    rng = np.random.default_rng(0)
+    numbers = np.arange(2 * 48).reshape(2, 6, 8, 1)
+    valid = rng.random((2, 6, 8)) < 0.3
+    return {
+        "frames": rng.integers(0, 256, (2, 2, 6, 8, 3), np.uint8),
+        "field": np.where(valid[..., None], numbers, -1).astype(np.float32),
+        "valid": valid,
+        "occluded": valid & (numbers[..., 0] % 2 == 0),
+        "mask": np.ones(2, bool),
+    }
+
+
+def test_training_chooses_pixels_of_each_example_valid_ones_first():
+    batch = batch_of_windows()
+    prepare = jax.jit(
+        functools.partial(dense.prepare_pairs, tile=(6, 8), num_queries=20),
+    )
+    got = jax.device_get(prepare(batch, jax.random.key(0)))
+    assert got["indices"].shape == got["valid"].shape == (2, 20)
+    for i in range(2):
+        known = np.flatnonzero(batch["valid"][i])
+        assert len(set(got["indices"][i])) == 20 > len(known)
+        assert set(known) <= set(got["indices"][i])
+        np.testing.assert_array_equal(got["valid"][i], np.isin(got["indices"][i], known))
+        flat = batch["field"][i].reshape(-1)
+        np.testing.assert_array_equal(got["field"][i, :, 0], flat[got["indices"][i]])
+        occluded = batch["occluded"][i].reshape(-1)
+        np.testing.assert_array_equal(got["occluded"][i], occluded[got["indices"][i]])
+    other = prepare(batch, jax.random.key(1))["indices"]
+    assert not np.array_equal(other, got["indices"])
+    assert not np.array_equal(got["indices"][0], got["indices"][1])
+    assert got["frames"].min() >= -1 and got["frames"].max() <= 1
+
+
+def test_without_a_number_of_queries_all_pixels_are_learned():
+    batch = batch_of_windows()
+    got = dense.prepare_pairs(batch, jax.random.key(0), tile=(6, 8), num_queries=0)
+    assert "indices" not in got
+    np.testing.assert_array_equal(got["field"], batch["field"])
+
+
+def test_a_window_of_another_size_says_what_to_write():
+    with pytest.raises(ValueError, match=r"shape=\(6, 9\), not of \(6, 8\).*crop_pair\(6, 9\)"):
+        dense.prepare_pairs(batch_of_windows(), jax.random.key(0), tile=(6, 9), num_queries=4)
+
+
+def test_pictures_show_each_image_in_its_own_size(kitti):
+    task, batch, variables = kitti
+    figure = task.plots(variables, 4)["predictions"]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(titles) == 4 * 7
+    assert titles[:4] == ["first", "second", "truth", "prediction"]
+    assert titles[4].startswith("error ") and titles[5] == "occluded"
+    assert figure.axes[7].images[0].get_array().shape == (*batch["size"][1], 3)
