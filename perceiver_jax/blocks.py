@@ -172,6 +172,11 @@ class CrossAttention(nn.Module):
     attention_dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
 
+    def setup(self):
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.norm_mlp = NormWeights()
+        self.mlp = MLP(self.widening, self.dropout_rate, self.dtype)
+
     @nn.compact
     def __call__(self, queries: Tokens, inputs: Any, *, train: bool) -> jax.Array:
         """Reads `inputs`, `Tokens` or a tree of them. Returns `[B, N, queries.width]`."""
@@ -253,12 +258,10 @@ class CrossAttention(nn.Module):
 
     def feed_forward(self, x: jax.Array, q: jax.Array | None, train: bool) -> jax.Array:
         """Behind the attention: dropout, the residual, the MLP."""
-        x = nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+        x = self.dropout(x, deterministic=not train)
         if self.query_residual:
             x = x + q
-        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        norm = NormWeights(name="norm_mlp")(x.shape[-1])
-        return x + mlp(layer_norm(x, *norm), train=train)
+        return x + self.mlp(layer_norm(x, *self.norm_mlp(x.shape[-1])), train=train)
 
 
 def is_plain(tokens: Tokens) -> bool:

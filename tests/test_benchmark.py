@@ -122,7 +122,7 @@ def test_a_rematerialisation_policy_is_a_contender():
         for contender in chosen.values():
             contender(job)
     assert list(chosen) == ["ours", "remat_full"]
-    assert [subject.model.encoder.remat for subject in built] == ["none", "full"]
+    assert [subject.model.encoder.remat for subject in built] == ["dots", "full"]
 
 
 def test_what_does_not_fit_is_compiled_and_not_run(monkeypatch):

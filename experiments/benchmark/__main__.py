@@ -67,14 +67,6 @@ from perceiver_jax import plots
 from perceiver_jax.train.log import duration, with_prefix
 from perceiver_jax.train.workdir import git_commit, write_atomically
 
-SUITE = flags.DEFINE_list("suite", None, f"Suites, by comma: {', '.join(SUITES)}; or all.")
-AGAINST = flags.DEFINE_list("against", ["dense"], "Contenders beside ours, by comma; may be empty.")
-REPEATS = flags.DEFINE_integer("repeats", 5, "Timed turns of each contender.", lower_bound=1)
-OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute precision.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "0: the case's own.", lower_bound=0)
-TINY = flags.DEFINE_bool("tiny", False, "Small sizes: proves that it runs, measures nothing.")
-
 Contender = Callable[[Job], Program]
 CONTENDERS: Mapping[str, Contender] = {
     "ours": contenders.ours,
@@ -293,22 +285,35 @@ def run(jobs: Plan, best: Best, folder: pathlib.Path, repeats: int):
     return rows, paths
 
 
+def define_flags() -> None:
+    """Only for the command: other commands have flags of the same names."""
+    flags.DEFINE_list("suite", None, f"Suites, by comma: {', '.join(SUITES)}; or all.")
+    flags.DEFINE_list("against", ["dense"], "Contenders beside ours, by comma; may be empty.")
+    flags.DEFINE_integer("repeats", 5, "Timed turns of each contender.", lower_bound=1)
+    flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.")
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute precision.")
+    flags.DEFINE_integer("batch_size", 0, "0: the case's own.", lower_bound=0)
+    flags.DEFINE_bool("tiny", False, "Small sizes: proves that it runs, measures nothing.")
+    flags.mark_flag_as_required("suite")
+
+
 def main(argv: list[str]) -> None:
+    chosen = flags.FLAGS
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    against = [name for name in AGAINST.value if name]
-    settings = {"batch_size": BATCH_SIZE.value, "dtype": DTYPE.value, "tiny": TINY.value}
+    against = [name for name in chosen.against if name]
+    settings = {"batch_size": chosen.batch_size, "dtype": chosen.dtype, "tiny": chosen.tiny}
     try:
-        jobs = plan(SUITE.value, against, **settings)
+        jobs = plan(chosen.suite, against, **settings)
     except ValueError as error:
         raise app.UsageError(str(error)) from error
-    best = best_rate(DTYPE.value, TINY.value, any(name.startswith("torch") for name in against))
-    rows, paths = run(jobs, best, pathlib.Path(OUTPUT.value), REPEATS.value)
+    best = best_rate(chosen.dtype, chosen.tiny, any(name.startswith("torch") for name in against))
+    rows, paths = run(jobs, best, pathlib.Path(chosen.output), chosen.repeats)
     print(*map(summary, rows), sep="\n")
     for path in paths:
         print("wrote", path)
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("suite")
+    define_flags()
     app.run(main)

@@ -217,8 +217,8 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither of {['digits', 'clips', *GENERATED, *pair_sets.SETS]} "
-            "nor a name that tensorflow_datasets knows"
+            f"no dataset {name!r}: neither of {['digits', 'clips', *GENERATED]}, nor of "
+            "data.pair_sets.SETS, nor a name that tensorflow_datasets knows"
         ) from None
 
 
