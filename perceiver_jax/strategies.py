@@ -272,12 +272,16 @@ def chunks(tokens: Tokens, weights: int) -> list[Chunks]:
     return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
 
 
-def product(a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype) -> jax.Array:
-    """matrix . token for the tokens of a chunk, not yet times r: float32 `[B or 1, k, m]`.
+def product(
+    a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype, *, tokens_first: bool
+) -> jax.Array:
+    """matrix . token for the tokens of a chunk, not yet times r, float32.
 
     Args:
       rows: `[b, k, rows]`, a grid's products with the positions of the chunk's rows.
+      tokens_first: whether the result is `[B or 1, m, k]` instead of `[B or 1, k, m]`.
     """
+    to = "mk" if tokens_first else "km"
     content = x["content"]
     batch = max(a.content.shape[0], content.shape[0])
     left, right = a.content.astype(dtype), content
@@ -285,16 +289,22 @@ def product(a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype) 
         ones = row_indicator(rows.shape[-1], a.inner.shape[-1])
         left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
         right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
-    result = dot("bkc,bmc->bkm", spread(left, batch), spread(right, batch))
+    result = dot(f"bkc,bmc->b{to}", spread(left, batch), spread(right, batch))
     if rows is not None:
-        grid = result.reshape(*result.shape[:2], *rows.shape[-1:], -1) + a.inner[:, :, None]
+
+        def place(axis, x):  # [b, k, n] into the grid [b, rows, X, k] or [b, k, rows, X]
+            return jnp.expand_dims(x.swapaxes(1, 2) if tokens_first else x, axis)
+
+        shape = [rows.shape[-1], a.inner.shape[-1]]
+        shape = [*shape, result.shape[2]] if tokens_first else [result.shape[1], *shape]
+        grid = result.reshape(-1, *shape) + place(1 if tokens_first else 2, a.inner)
         if dtype != jnp.float32:
-            grid = grid + rows[..., None]
+            grid = grid + place(2 if tokens_first else 3, rows)
         result = grid.reshape(result.shape)
     if a.table is not None:
-        result = result + dot("bkp,mp->bkm", a.table.astype(dtype), x["table"])
+        result = result + dot(f"bkp,mp->b{to}", a.table.astype(dtype), x["table"])
     if a.constant is not None:
-        result = result + a.constant[..., None]
+        result = result + jnp.expand_dims(a.constant, 1 if tokens_first else 2)
     return result
 
 
@@ -316,13 +326,16 @@ class Step(NamedTuple):
     apply: Callable
 
 
-def scores(few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype) -> Step:
+def scores(
+    few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype, *, tokens_first: bool
+) -> Step:
     """few . (r x W'): `apply(params, chunk, rows)` gives float32 `[B, H, N, m]`.
 
     Args:
       few: `[b, H, N, K]`, scaled queries where tokens are read, keys where they ask.
       kernel: W' `[C, H, K]`.
       order: 'form' or 'move'.
+      tokens_first: whether `apply` gives `[B, H, m, N]` instead.
     """
     heads, count = few.shape[1:3]
     if order == "move":
@@ -330,7 +343,9 @@ def scores(few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype)
         cut, rows = columns(tokens, matrix)
 
         def apply(params, x, rows):
-            result = product(params, x, rows, dtype) * x["scale"][:, None]
+            result = scaled_product(params, x, rows, dtype, tokens_first=tokens_first)
+            if tokens_first:
+                return result.reshape(*result.shape[:2], heads, count).swapaxes(1, 2)
             return result.reshape(result.shape[0], heads, count, -1)
 
         return Step(cut, rows, apply)
@@ -339,17 +354,28 @@ def scores(few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype)
 
     def apply(params, x, rows):
         few, cut = params
-        formed = form(cut, x, rows, heads, dtype)
+        formed = form(cut, x, rows, heads, dtype, tokens_first=tokens_first)
         batch = max(few.shape[0], formed.shape[0])
-        return dot("bhnk,bhkm->bhnm", spread(few.astype(dtype), batch), spread(formed, batch))
+        few, formed = spread(few.astype(dtype), batch), spread(formed, batch)
+        if tokens_first:
+            return dot("bhmk,bhnk->bhmn", formed, few)
+        return dot("bhnk,bhkm->bhnm", few, formed)
 
     return Step((few, cut), rows, apply)
 
 
-def form(cut: Columns, x: dict, rows: jax.Array | None, heads: int, dtype) -> jax.Array:
-    """r x W' of a chunk's tokens, `[B or 1, H, K, m]`."""
-    formed = product(cut, x, rows, dtype) * x["scale"][:, None]
-    return formed.reshape(formed.shape[0], heads, -1, formed.shape[-1]).astype(dtype)
+def scaled_product(a: Columns, x: dict, rows, dtype, *, tokens_first: bool) -> jax.Array:
+    """`product` times r."""
+    scale = x["scale"][..., None] if tokens_first else x["scale"][:, None]
+    return product(a, x, rows, dtype, tokens_first=tokens_first) * scale
+
+
+def form(cut: Columns, x: dict, rows, heads: int, dtype, *, tokens_first: bool) -> jax.Array:
+    """r x W' of a chunk's tokens, `[B or 1, H, K, m]`, or tokens first `[B or 1, H, m, K]`."""
+    formed = scaled_product(cut, x, rows, dtype, tokens_first=tokens_first).astype(dtype)
+    if tokens_first:
+        return formed.reshape(*formed.shape[:2], heads, -1).swapaxes(1, 2)
+    return formed.reshape(formed.shape[0], heads, -1, formed.shape[-1])
 
 
 def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Callable]:
@@ -369,7 +395,7 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
         cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
 
         def apply(params, x, rows, weights):
-            formed = form(params, x, rows, heads, dtype)
+            formed = form(params, x, rows, heads, dtype, tokens_first=False)
             formed = spread(formed, weights.shape[0])
             value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
             return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
@@ -381,7 +407,9 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
     def apply(params, x, rows, weights):
         shape, size = weights.shape[:3], weights.shape[3]
         batch = shape[0]
-        scaled = (weights * x["scale"][:, None, None]).reshape(batch, -1, size)  # [B, R, m]
+        scaled = weights * x["scale"][:, None, None]
+        # Made once: a CPU compiler would make it anew for each of the sums below.
+        scaled = jax.lax.optimization_barrier(scaled).reshape(batch, -1, size)  # [B, R, m]
         channels, length = [x["content"]], tokens.position.shape[-1] if grid else 1
         width = channels[0].shape[-1]
         one_pass = dtype == jnp.float32
@@ -433,7 +461,7 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     data = token_data(tokens, dtype)
     batch = max(query.shape[0], *(x.shape[0] for name, x in data.items() if name != "table"))
     order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
-    first = scores(query, tokens, key.kernel, order.first, dtype)
+    first = scores(query, tokens, key.kernel, order.first, dtype, tokens_first=False)
     second, finish_value = sums(tokens, value.kernel, order.second, dtype)
     data |= {n: s.rows for n, s in (("rows1", first), ("rows2", second)) if s.rows is not None}
 
@@ -598,24 +626,30 @@ def answer(
     if with_queries:
         data["queries"] = queries.dense(dtype)
     order = choose_answer(queries, keys.shape, values.shape[-1], out.kernel.shape[-1])
-    first = scores(keys, queries, query.kernel, order.first, dtype)
+    first = scores(keys, queries, query.kernel, order.first, dtype, tokens_first=True)
     if first.rows is not None:
         data["rows1"] = first.rows
     offset = exact("hk,bhnk->bhn", query.bias, keys)
     if order.second == "move":
-        values = exact("bhnv,hvf->bhnf", values, by_head(out, heads))
+        kernel = out.kernel.reshape(heads, -1, out.kernel.shape[-1])
+        values = exact("bhnv,hvf->bhnf", values, kernel)
     params = first.params, offset, values, out
 
     def apply(params, x):
         first_params, offset, values, out = params
-        logits = first.apply(first_params, x, x.get("rows1")) + offset[..., None]
-        weights = jax.nn.softmax(logits, axis=2).astype(dtype)  # [B, H, N, m]
-        values = values.astype(dtype)
+        logits = first.apply(first_params, x, x.get("rows1")) + offset[:, :, None]
+        logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+        weights = jnp.exp(logits).astype(dtype)  # [B, H, m, N]
+        # The normalizer is one more value, which is 1.
+        values = jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1).astype(dtype)
+        result = dot("bhmn,bhnv->bhmv", weights, values)
+        result = result[..., :-1] / result[..., -1:]
         if order.second == "move":
-            result = dot("bhnm,bhnf->bmf", weights, values)
+            result = jnp.sum(result, axis=1)
         else:
-            result = dot("bhnm,bhnv->bmhv", weights, values).astype(dtype)
-            result = dot("bmhv,hvf->bmf", result, by_head(out, heads).astype(dtype))
+            result = result.astype(dtype).swapaxes(1, 2)  # [B, m, H, V]
+            result = result.reshape(*result.shape[:2], -1)
+            result = dot("bmv,vf->bmf", result, out.kernel.astype(dtype))
         if "mask" in x:
             result = jnp.where(x["mask"][..., None], result, 0.0)
         return (result + out.bias[None, None]).astype(dtype), x.get("queries")
@@ -623,11 +657,6 @@ def answer(
     batch = max(keys.shape[0], data["content"].shape[0])
     parts = [(part.count, part.stack(data)) for part in chunks(queries, batch * heads * count)]
     return Answer(apply, params, parts)
-
-
-def by_head(out: Linear, heads: int) -> jax.Array:
-    """The output projection by head, `[H, V, F]`."""
-    return out.kernel.reshape(heads, -1, out.kernel.shape[-1])
 
 
 def widths(tokens: Tokens) -> tuple[int, int, int]:
