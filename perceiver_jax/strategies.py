@@ -286,11 +286,13 @@ def product(
     batch = max(a.content.shape[0], content.shape[0])
     left, right = a.content.astype(dtype), content
     if rows is not None and dtype == jnp.float32:  # as more channels: one pass over memory less
-        ones = row_indicator(rows.shape[-1], a.inner.shape[-1])
+        ones = row_indicator(rows.shape[-1], content.shape[1] // rows.shape[-1])
         left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
         right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
     result = dot(f"bkc,bmc->b{to}", spread(left, batch), spread(right, batch))
-    if rows is not None:
+    if rows is not None and not tokens_first and a.inner.shape[-1] == result.shape[-1]:
+        result = result + a.inner  # see `tile`
+    elif rows is not None:
 
         def place(axis, x):  # [b, k, n] into the grid [b, rows, X, k] or [b, k, rows, X]
             return jnp.expand_dims(x.swapaxes(1, 2) if tokens_first else x, axis)
@@ -306,6 +308,23 @@ def product(
     if a.constant is not None:
         result = result + jnp.expand_dims(a.constant, 1 if tokens_first else 2)
     return result
+
+
+def tile(params: Any, batch: int, rows: int, dtype) -> Any:
+    """Params whose products along a row are repeated, once, for all examples and rows of a chunk.
+
+    A CPU adds arrays of one shape several times as fast as a row to each row, and likewise the
+    gradient's sums over examples and rows are taken once, at the end.
+    """
+    if dtype != jnp.float32:  # see `product`
+        return params
+
+    def repeat(a):
+        if not isinstance(a, Columns) or a.inner is None:
+            return a
+        return a.replace(inner=jnp.tile(spread(a.inner, batch), (1, 1, rows)))
+
+    return jax.tree.map(repeat, params, is_leaf=lambda a: isinstance(a, Columns))
 
 
 def spread(x: jax.Array, batch: int) -> jax.Array:
@@ -406,27 +425,29 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
 
     def apply(params, x, rows, weights):
         shape, size = weights.shape[:3], weights.shape[3]
-        batch = shape[0]
-        scaled = weights * x["scale"][:, None, None]
-        # Made once: a CPU compiler would make it anew for each of the sums below.
-        scaled = jax.lax.optimization_barrier(scaled).reshape(batch, -1, size)  # [B, R, m]
-        channels, length = [x["content"]], tokens.position.shape[-1] if grid else 1
+        batch, length = shape[0], tokens.position.shape[-1] if grid else 1
+        weights = weights.reshape(batch, -1, size)  # [B, R, m]
+        scale = x["scale"]
+        scaled = weights * scale[:, None]
+        channels = [x["content"] * scale[..., None].astype(dtype)]
         width = channels[0].shape[-1]
         one_pass = dtype == jnp.float32
         if one_pass:  # also the normalizer and the sums over rows, as more channels
-            channels.append(1 / x["scale"][..., None])
+            channels.append(jnp.ones_like(scale)[..., None])
             if grid:
-                channels.append(row_indicator(size // length, length)[None])
+                channels.append(row_indicator(size // length, length)[None] * scale[..., None])
         channels = jnp.concatenate([spread(c, batch) for c in channels], axis=-1)
-        found = dot("brm,bmc->brc", scaled.astype(dtype), channels)
+        found = dot("brm,bmc->brc", weights.astype(dtype), channels)
         total = {"content": found[..., :width], "normalizer": found[..., width : width + 1]}
         by_row = None
         if not one_pass:
             total["normalizer"] = jnp.sum(weights, axis=-1)
         if grid:
-            by_place = scaled.reshape(batch, scaled.shape[1], -1, length)
-            total["inner"] = jnp.sum(by_place, axis=2)
-            by_row = found[..., width + 1 :] if one_pass else jnp.sum(by_place, axis=3)
+            total["inner"] = scaled  # summed over a chunk's rows in the end, see `tile`
+            by_row = found[..., width + 1 :]
+            if not one_pass:
+                by_place = scaled.reshape(batch, weights.shape[1], -1, length)
+                total["inner"], by_row = jnp.sum(by_place, axis=2), jnp.sum(by_place, axis=3)
             by_row = by_row.reshape(*shape, -1)
         if "table" in x:
             total["table"] = dot("brm,mp->brp", scaled.astype(dtype), x["table"])
@@ -435,21 +456,23 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
         total = {name: sums.reshape(*shape, -1) for name, sums in total.items()}
         return total | {"normalizer": total["normalizer"][..., 0]}, by_row
 
-    def value(totals, by_row, start):
-        parts = [totals["content"]]
-        if grid:
-            outer, inner = tokens.position.factors()
-            outer = exact("bhno,oc->bhnc", by_row, outer[start : start + by_row.shape[-1]])
-            inner = exact("bhnx,xc->bhnc", totals["inner"], inner)
-            parts.append(tokens.position.join(outer, inner))
-        if "table" in totals:
-            parts.append(totals["table"])
-        if tokens.padding is not None:
-            parts.append(totals["scale"] * tokens.padding[None, None, None])
-        total = jnp.concatenate(parts, axis=-1)  # sum_j w_ij r_j x_j: [B, H, N, C]
-        return exact("bhnc,chv->bhnv", total, kernel)
+    return Step(None, None, apply), functools.partial(value_of_sums, tokens, kernel)
 
-    return Step(None, None, apply), value
+
+def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row, start: int) -> jax.Array:
+    """W' applied to sum_j w_ij r_j x_j, which is put together of its parts: `[B, H, N, V]`."""
+    parts = [totals["content"]]
+    if is_grid(tokens):
+        outer, inner = tokens.position.factors()
+        outer = exact("bhno,oc->bhnc", by_row, outer[start : start + by_row.shape[-1]])
+        places = totals["inner"].reshape(*by_row.shape[:3], -1, inner.shape[0])
+        inner = exact("bhnx,xc->bhnc", jnp.sum(places, axis=3), inner)
+        parts.append(tokens.position.join(outer, inner))
+    if "table" in totals:
+        parts.append(totals["table"])
+    if tokens.padding is not None:
+        parts.append(totals["scale"] * tokens.padding[None, None, None])
+    return exact("bhnc,chv->bhnv", jnp.concatenate(parts, axis=-1), kernel)
 
 
 def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> list[Partial]:
@@ -479,7 +502,7 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
 
     results = []
     for part in chunks(tokens, batch * heads * count):
-        params = first.params, second.params
+        params = tile((first.params, second.params), batch, part.size, dtype)
         maximum, totals, by_row = stream(logits, weighted, part, params, data)
         found = finish_value(totals, by_row, part.start)
         results.append(Partial(maximum, totals["normalizer"], found))
