@@ -20,6 +20,9 @@ import jax.numpy as jnp
 
 EPSILON = 1e-5  # of the layer norm, as in the released code
 
+# Bytes of float32 attention weights that exist at a time: on a CPU what its cache holds.
+CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**27}
+
 
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
     """A product with float32 sums."""
@@ -99,24 +102,66 @@ def _scale(query):
     return jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
 
 
-@jax.custom_vjp
-def _attend_itself(query, key, value):
+def _blocks(query, key):
+    """Into how many blocks of queries attention is cut, so that a block's weights fit."""
+    budget = CHUNK_BYTES.get(jax.default_backend(), 2**27)
+    count, least = query.shape[2], 4 * math.prod(query.shape[:3]) * key.shape[2] / budget
+    if least <= 4:  # a loop would cost more than it saves
+        return 1
+    return next(n for n in range(1, count + 1) if count % n == 0 and (n >= least or n == count))
+
+
+def _cut(x, blocks):
+    """`[B, H, N, K]` -> `[blocks, B, H, N / blocks, K]`."""
+    x = x.reshape(*x.shape[:2], blocks, -1, x.shape[3])
+    return jnp.moveaxis(x, 2, 0)
+
+
+def _join(x):
+    """What `_cut` cut."""
+    x = jnp.moveaxis(x, 0, 2)
+    return x.reshape(*x.shape[:2], -1, x.shape[4])
+
+
+def _read(query, key, value):
     weights, inverse = _weights(query, key)
     weighted = _dot("bhnm,bhmv->bhnv", weights.astype(value.dtype), value)
     return (weighted * inverse).astype(value.dtype)
 
 
-def _attend_itself_backward(kept, dy):
-    query, key, value = kept
+@jax.custom_vjp
+def _attend_itself(query, key, value):
+    if (blocks := _blocks(query, key)) == 1:
+        return _read(query, key, value)
+    return _join(jax.lax.map(lambda q: _read(q, key, value), _cut(query, blocks)))
+
+
+def _read_backward(query, key, value, dy):
+    """Gradients of the query, and of key and value transposed, float32."""
     weights, inverse = _weights(query, key)
     weights = weights * inverse
     dweights = _dot("bhnv,bhmv->bhnm", dy, value)
     dlogits = weights * (dweights - _sum_of_product(weights, dweights))
     dlogits, weights = dlogits.astype(query.dtype), weights.astype(value.dtype)
     dquery = _dot("bhnm,bhmk->bhnk", dlogits, key).astype(query.dtype) * _scale(query)
-    dkey = _dot("bhnm,bhnk->bhkm", dlogits, query * _scale(query)).swapaxes(2, 3)
-    dvalue = _dot("bhnm,bhnv->bhvm", weights, dy).swapaxes(2, 3)
-    return dquery, dkey.astype(key.dtype), dvalue.astype(value.dtype)
+    dkey = _dot("bhnm,bhnk->bhkm", dlogits, query * _scale(query))
+    return dquery, dkey, _dot("bhnm,bhnv->bhvm", weights, dy)
+
+
+def _attend_itself_backward(kept, dy):
+    query, key, value = kept
+    if (blocks := _blocks(query, key)) == 1:
+        dquery, dkey, dvalue = _read_backward(query, key, value, dy)
+    else:
+
+        def body(sums, block):
+            dquery, *more = _read_backward(block[0], key, value, block[1])
+            return [a + b for a, b in zip(sums, more, strict=True)], dquery
+
+        zeros = [jnp.zeros_like(x.swapaxes(2, 3), jnp.float32) for x in (key, value)]
+        (dkey, dvalue), dquery = jax.lax.scan(body, zeros, (_cut(query, blocks), _cut(dy, blocks)))
+        dquery = _join(dquery)
+    return dquery, dkey.swapaxes(2, 3).astype(key.dtype), dvalue.swapaxes(2, 3).astype(value.dtype)
 
 
 _attend_itself.defvjp(

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+LONG = 2**14  # points of an axis whose features are no constant of the program
+
 
 @struct.dataclass
 class Fourier:
@@ -98,6 +100,8 @@ class Fourier:
 
     def table(self) -> jax.Array:
         """The dense position features, float32 `[M, width]`."""
+        if self.indices is None and len(self.shape) == 1 and self.shape[0] > LONG:
+            return self._long_table()
         if self.indices is None:
             rows = jnp.meshgrid(*map(jnp.arange, self.shape), indexing="ij")
             rows = [r.reshape(-1) for r in rows]
@@ -106,6 +110,25 @@ class Fourier:
         points = [jnp.asarray(axis)[row] for axis, row in zip(self.axes(), rows, strict=True)]
         order = np.concatenate([self._channels(i) for i in range(len(self.shape))])
         return jnp.concatenate(points, axis=1)[:, np.argsort(order)]
+
+    def _long_table(self) -> jax.Array:
+        """`table` of one long axis, made on the device: no constant of its size in the program.
+
+        Point o n + x is an angle of o n and one of x, which add as sin(a + b) = sin a cos b + cos a
+        sin b; each is computed in float64 and rounded once.
+        """
+        (size,), (rate,) = self.shape, self.max_resolution or self.shape
+        step = 2 / (size - 1 if self.endpoint else size)
+        n = math.isqrt(size)
+        outer = -1 + step * n * np.arange(-(-size // n))[:, None, None]
+        inner = step * np.arange(n)[None, :, None]
+        angles = [np.pi * np.linspace(1.0, rate / 2, self.num_bands) * p for p in (outer, inner)]
+        (a, b), (c, d) = (
+            [jnp.asarray(f(x), jnp.float32) for x in angles] for f in (np.sin, np.cos)
+        )
+        point = jnp.asarray(outer, jnp.float32) + jnp.asarray(inner, jnp.float32)
+        features = jnp.concatenate([point, a * d + c * b, c * d - a * b], axis=-1)
+        return features.reshape(-1, self.width)[:size]
 
     def take(self, indices: jax.Array) -> "Fourier":
         """The positions of the tokens at `indices` `[n]`, in that order."""

@@ -35,11 +35,8 @@ import numpy as np
 from flax import struct
 
 from perceiver_jax.attention import MASKED, Partial, finish, merge
-from perceiver_jax.gradients import EPSILON
+from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
 from perceiver_jax.tokens import Tokens
-
-# Bytes of float32 weights in one chunk, for all examples: on a CPU what its cache holds.
-CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**27}
 
 # Sums and products of few rows, at full precision wherever they run.
 exact = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)

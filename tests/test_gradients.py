@@ -79,6 +79,19 @@ def test_attend_itself_is_attend(scale, v):
     assert_same(gradients.attend_itself, attend, scale * query, key, value, atol=5e-5)
 
 
+@pytest.mark.parametrize("budget", [1, 4 * 2 * 3 * 12 * 2])
+def test_attend_itself_in_blocks_of_queries(monkeypatch, budget):
+    query, key, value = heads(n=12)
+    monkeypatch.setitem(gradients.CHUNK_BYTES, "cpu", budget)
+    largest = 2 * 3 * 12 * (1 if budget == 1 else 2)
+    jaxpr = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(gradients.attend_itself(*a))))(
+        query, key, value
+    )
+    sizes = [v.aval.size for e in primitives(jaxpr.jaxpr) for v in e.outvars if v.aval.ndim == 4]
+    assert max(sizes) <= max(largest, query.size)
+    assert_same(gradients.attend_itself, attend, query, key, value, atol=5e-5)
+
+
 def test_attend_itself_in_bfloat16_is_as_good_as_attend():
     half = heads(n=32, dtype=jnp.bfloat16)
     exact = value_and_vjp(attend, *[x.astype(jnp.float32) for x in half])
