@@ -43,19 +43,25 @@ from configs import common
 from configs.released import sizes
 from perceiver_jax import pretrained
 
-VARIANTS = ("kinetics", "kinetics_label")
+VARIANTS = ("kinetics", "kinetics_label", "bounce")
 FRAMES_PER_SECOND = 25
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
+    config = bounce() if name == "bounce" else kinetics(name, tiny)
+    return common.shrink(config) if tiny else config
+
+
+def kinetics(name: str, tiny: bool) -> ConfigDict:
+    """The released model, or a tiny one like it."""
     fields = sizes.get_config("kinetics:tiny" if tiny else "kinetics").to_dict()
     spec = pretrained.released(**fields).spec
     size = fields["image_size"]
     config = common.base(batch_size=1024, steps=150_000)
     config.experiment = "autoencode"
     config.eval_every = 5000
-    config.data = common.data(
+    config.data = common.reading(
         "clips",
         train=f"inception_crop({size}) | flip | resize({size}) | "
         "keep('video', 'audio', 'label', 'readable')",
@@ -63,8 +69,6 @@ def get_config(variant: str = ""):
         "keep('video', 'audio', 'label', 'readable')",
         eval_split="validate",
     )
-    for field in ("mean", "std", "label_smoothing", "mix_alpha"):  # of image classification
-        del config.data[field]
     config.data.eval_batch_size = 8
     config.data.source_options = {
         "num_frames": fields["num_frames"],
@@ -80,7 +84,9 @@ def get_config(variant: str = ""):
         "encoder": common.encoder(**spec["encoder"]),
         "decoder": common.decoder(query_residual=False),
     }
+    # Hidden in training: of the tokens, and of the examples all tokens.
     config.model.input.mask_rates = {"audio": 0.0, "label": 0.5, "video": 0.0}
+    config.model.input.drop_rates = {"audio": 0.0, "label": 0.0, "video": 0.0}
     config.autoencode = ConfigDict(
         {
             "loss_weights": {"video": 0.03, "audio": 1.0, "label": 1e-4},
@@ -97,4 +103,92 @@ def get_config(variant: str = ""):
     )
     if name == "kinetics_label":
         config.autoencode.loss_weights.label = 1.0
-    return common.shrink(config) if tiny else config
+    return config
+
+
+def bounce() -> ConfigDict:
+    """Bouncing shapes at a size for one CPU core."""
+    frames, size, samples_per_frame, classes = 8, 16, 160, 4
+    patches = frames * samples_per_frame // 16
+    config = common.base(batch_size=32, steps=6000)
+    config.experiment = "autoencode"
+    config.eval_every = 1000
+    config.data = common.reading(
+        "bounce",
+        train="keep('video', 'audio', 'label')",
+        evaluate="keep('video', 'audio', 'label')",
+        eval_split="test[:512]",
+    )
+    config.data.source_options = {
+        "num_frames": frames,
+        "size": (size, size),
+        "frames_per_second": 20,
+        "samples_per_frame": samples_per_frame,
+    }
+    sound = {"samples_per_patch": 16, "num_bands": patches // 2, "max_resolution": ()}
+    config.model = {
+        "dtype": "float32",
+        "input": {
+            "module": "multimodal.Inputs",
+            "modalities": {
+                "audio": {"module": "audio.Patches", **sound},
+                "label": {"module": "label.OneHot", "num_classes": classes},
+                "video": {
+                    "module": "video.Blocks",
+                    "block": (1, 4, 4),
+                    "num_bands": 4,
+                    "max_resolution": (),
+                },
+            },
+            "mask_rates": {"audio": 0.0, "label": 0.0, "video": 0.0},
+            "drop_rates": {"audio": 0.2, "label": 0.5, "video": 0.2},
+            "min_padding": 4,
+        },
+        "encoder": common.encoder(
+            num_latents=32,
+            latent_channels=128,
+            num_blocks=1,
+            num_self_attends_per_block=3,
+            num_cross_attend_heads=4,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=128,
+        ),
+        "decoder": common.decoder(num_heads=4, qk_channels=128, v_channels=128, widening=2),
+        "output": {
+            "module": "multimodal.Outputs",
+            "modalities": {
+                "audio": {"module": "audio.Samples", "num_patches": patches, **sound},
+                "label": {
+                    "module": "label.Classification",
+                    "num_classes": classes,
+                    "query_channels": 64,
+                },
+                "video": {
+                    "module": "video.Pixels",
+                    "shape": (frames, size, size),
+                    "num_bands": 8,
+                    "max_resolution": (),
+                },
+            },
+            "channels": 128,
+            "min_padding": 2,
+        },
+    }
+    config.autoencode = ConfigDict(
+        {
+            "loss_weights": {"video": 1.0, "audio": 1.0, "label": 0.03},
+            "train_outputs": {"video": 256, "audio": 40},
+            "eval_hidden": ("label",),
+            "eval_chunk_size": 2048,
+        }
+    )
+    config.optimizer = common.optimizer(
+        "adamw",
+        2e-3,
+        {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=0.99,
+        weight_decay=0.01,
+        clip_norm=1.0,
+    )
+    return config
