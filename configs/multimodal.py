@@ -43,13 +43,14 @@ from configs import common
 from configs.released import sizes
 from perceiver_jax import pretrained
 
-VARIANTS = ("kinetics", "kinetics_label", "bounce")
+VARIANTS = ("kinetics", "kinetics_label", "bounce", "av_digits")
 FRAMES_PER_SECOND = 25
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = bounce() if name == "bounce" else kinetics(name, tiny)
+    small = {"bounce": bounce, "av_digits": av_digits}
+    config = small[name]() if name in small else kinetics(name, tiny)
     return common.shrink(config) if tiny else config
 
 
@@ -189,6 +190,64 @@ def bounce() -> ConfigDict:
         reference_batch_size=0,
         b2=0.99,
         weight_decay=0.01,
+        clip_norm=1.0,
+    )
+    return config
+
+
+def av_digits() -> ConfigDict:
+    """Written and spoken digits at a size for one CPU core."""
+    config = common.base(batch_size=64, steps=4000)
+    config.experiment = "audiovisual"
+    config.data = common.data(
+        "av_digits",
+        train="decode | affine(8, 0.08, 1.5) | keep('image', 'audio', 'label')",
+        evaluate="decode | keep('image', 'audio', 'label')",
+    )
+    del config.data.mix_alpha
+    config.data.mean, config.data.std = (33.3,), (78.6,)
+    config.data.label_smoothing = 0.1
+    config.data.source_options = {"num_samples": 5120, "test_speakers": ("lucas", "theo")}
+    config.audiovisual = ConfigDict({"eval_hidden": ()})  # modalities that the model does not see
+    config.model = {
+        "dtype": "float32",
+        "input": {
+            "module": "multimodal.Inputs",
+            "modalities": {
+                "audio": {
+                    "module": "audio.Spectrogram",
+                    "window": 256,
+                    "hop": 128,
+                    "floor": 1e-3,
+                    "num_bands": 16,
+                    "max_resolution": (),
+                },
+                "image": common.conv_stem(channels=32, num_bands=4),
+            },
+            "mask_rates": {"audio": 0.0, "image": 0.0},
+            "drop_rates": {"audio": 0.3, "image": 0.3},
+            "min_padding": 4,
+        },
+        "encoder": common.encoder(
+            num_latents=16,
+            latent_channels=64,
+            num_blocks=1,
+            num_self_attends_per_block=2,
+            num_cross_attend_heads=4,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=64,
+            dropout_rate=0.1,
+        ),
+        "decoder": common.decoder(),
+        "output": common.classification(num_classes=10, query_channels=64),
+    }
+    config.optimizer = common.optimizer(
+        "adamw",
+        2e-3,
+        {"name": "cosine", "warmup_steps": 200, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=0.99,
+        weight_decay=0.05,
         clip_norm=1.0,
     )
     return config

@@ -59,7 +59,9 @@ def make_task(config: ConfigDict) -> Task:
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
         predict=predict,
-        plots=functools.partial(draw, predict, prepare, reading),
+        plots=functools.partial(
+            draw, predict, prepare, reading, config.data.source_options.frames_per_second
+        ),
         description=(
             *reading.description,
             f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
@@ -140,8 +142,11 @@ def reconstruct(model, chunk_size, variables, batch):
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
 
 
-def draw(predict, prepare, reading, variables, num_examples):
-    """The first clips of the evaluation above what the model makes of them, at most four."""
+def draw(predict, prepare, reading, frames_per_second, variables, num_examples):
+    """The first clips of the evaluation above what the model makes of them, at most four.
+
+    As a figure, and as a clip to watch and hear.
+    """
     batch = reading.first_examples(min(num_examples, 4))
     decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
     names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
@@ -151,10 +156,18 @@ def draw(predict, prepare, reading, variables, num_examples):
         for label, guess in zip(batch["label"], guesses, strict=True)
     ]
     video = (np.clip(decoded["video"], 0, 1) * 255).round().astype(np.uint8)
+    audio = np.clip(decoded["audio"], -1, 1)
+    seen = plots.comparison(batch["video"], video, audio, frames_per_second)
     figure = plots.reconstructions(
-        batch["video"], video, batch["audio"], np.asarray(decoded["audio"]), titles
+        batch["video"],
+        video,
+        batch["audio"],
+        audio,
+        np.asarray(jax.nn.softmax(decoded["label"])),
+        titles,
+        samples_per_second=seen.samples_per_second,
     )
-    return {"reconstructions": figure}
+    return {"reconstructions": figure, "clips": seen}
 
 
 def compression(model, batch) -> tuple[float, float]:
