@@ -17,11 +17,6 @@ from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
 from perceiver_jax.train.task import Task
 
-LOSSES = {
-    "video": losses.mean_absolute_error,
-    "audio": losses.mean_absolute_error,
-    "label": losses.softmax_cross_entropy,
-}
 METRICS = {
     "psnr_video": ("video", metrics.psnr),
     "psnr_audio": ("audio", metrics.psnr),
@@ -55,7 +50,9 @@ def make_task(config: ConfigDict) -> Task:
         train_data=reading.train_data,
         eval_data=reading.eval_data,
         prepare=prepare,
-        loss=functools.partial(weighted_loss, settings.loss_weights.to_dict()),
+        loss=functools.partial(
+            weighted_loss, loss_functions(settings.losses), settings.loss_weights.to_dict()
+        ),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
         predict=predict,
@@ -118,10 +115,21 @@ def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):
     return batch | {"indices": indices}
 
 
-def weighted_loss(weights, prediction, batch):
+def loss_functions(names):
+    """The functions of `losses` by the modality that each is for."""
+    for modality, name in names.items():
+        if not hasattr(losses, name):
+            raise ValueError(
+                f"config.autoencode.losses.{modality}={name!r} is not in perceiver_jax/losses.py"
+            )
+    return {modality: getattr(losses, name) for modality, name in names.items()}
+
+
+def weighted_loss(functions, weights, prediction, batch):
     """The weighted sum of the modalities' losses, `[B]`."""
     return sum(
-        weight * measure(name, LOSSES[name], prediction, batch) for name, weight in weights.items()
+        weight * measure(name, functions[name], prediction, batch)
+        for name, weight in weights.items()
     )
 
 
