@@ -171,6 +171,22 @@ def test_the_variants_differ_in_the_label_s_weight():
     assert plain.to_json() == label.to_json()
 
 
+def test_unknown_losses_are_refused(config):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.autoencode.losses.video = "squares"
+    with pytest.raises(ValueError, match="losses.video='squares' is not in perceiver_jax/losses"):
+        autoencode.make_task(config)
+
+
+def test_losses_are_those_of_the_config():
+    prediction, target = {"a": jnp.array([[3.0, 1.0]])}, {"a": jnp.array([[0.0, 2.0]])}
+    for name, expected in (("mean_squared_error", 5.0), ("mean_absolute_error", 2.0)):
+        functions = autoencode.loss_functions({"a": name})
+        loss = autoencode.weighted_loss(functions, {"a": 0.5}, prediction, {"target": target})
+        np.testing.assert_allclose(loss, [0.5 * expected])
+
+
 def test_too_many_classes_are_refused(config):
     config = config.copy_and_resolve_references()
     with config.unlocked():
