@@ -175,7 +175,7 @@ def test_unknown_losses_are_refused(config):
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.autoencode.losses.video = "squares"
-    with pytest.raises(ValueError, match="losses.video='squares' is not in perceiver_jax/losses"):
+    with pytest.raises(ValueError, match=r"losses\.video='squares' is not in perceiver_jax/losses"):
         autoencode.make_task(config)
 
 
