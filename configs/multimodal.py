@@ -7,9 +7,9 @@
 
 `bounce` and `av_digits`, at the end, train on a CPU in minutes. Each also with `:tiny`.
 
-The figures are the paper's (section 4.3, Tables 4 and 17; its "88x"), we
-have not run this to the end. 19,858,855 parameters; forward 260 GFLOP with the outputs that
-training asks for, 7,470 with all (the paper: 310 and 6,850). With fewer latents, as fields:
+The figures are the paper's (section 4.3, Tables 4 and 17; its "88x"), we have not run this to the
+end. 19,858,855 parameters; forward 260 GFLOP with the outputs that training asks for, 7,470 with
+all (the paper: 310 and 6,850). With fewer latents, as fields:
 
     --config.model.encoder.num_latents=392      "176x": 24.27, 25.33, 8.6 %
     --config.model.encoder.num_latents=196      "352x": 23.21, 14.15, 11.5 %
