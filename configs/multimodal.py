@@ -1,13 +1,15 @@
-"""Video + sound + label through one bottleneck: Perceiver IO's Kinetics-700-2020 autoencoder.
+"""Video, sound and label in one array: Perceiver IO's Kinetics-700-2020 autoencoder; small ones.
 
 | variant          | loss weight of the label | video PSNR | audio PSNR | label top-1 |
 |------------------|--------------------------|------------|------------|-------------|
 | `kinetics`       | 1e-4                     | 24.37      | 26.97      | 10.2 %      |
 | `kinetics_label` | 1                        | 20.7       | not stated | 45 %        |
 
-Each also with `:tiny`. The figures are the paper's (section 4.3, Tables 4 and 17; its "88x"), we
-have not run this to the end. 19,858,855 parameters; forward 260 GFLOP with the outputs that
-training asks for, 7,470 with all (the paper: 310 and 6,850). With fewer latents, as fields:
+`bounce` and `av_digits`, at the end, train on a CPU in minutes. Each also with `:tiny`.
+
+The figures are the paper's (section 4.3, Tables 4 and 17; its "88x"), we have not run this to the
+end. 19,858,855 parameters; forward 260 GFLOP with the outputs that training asks for, 7,470 with
+all (the paper: 310 and 6,850). With fewer latents, as fields:
 
     --config.model.encoder.num_latents=392      "176x": 24.27, 25.33, 8.6 %
     --config.model.encoder.num_latents=196      "352x": 23.21, 14.15, 11.5 %
@@ -28,13 +30,34 @@ The released weights, evaluated with the label hidden; `validate.csv` alone is n
         --config.start.weights=kinetics
 
 Reconstruction of a missing modality, sound from sight: --config.autoencode.eval_hidden="('label',
-'audio')"; --config.model.input.mask_rates.audio=0.5 hides half the sound tokens in training.
+'audio')"; --config.model.input.mask_rates.audio=0.5 hides half the sound tokens in training,
+drop_rates.audio=0.2 all of them in a fifth of the clips.
 
 Recipe (section 4.3, app. I): 16 frames of 224x224 at 25 a second, 30,720 samples at 48 kHz, batch
 1024, rate 1e-3, L1 losses; 512 pixels, 512 patches of sound and the label of each clip are decoded
 in training; the label is hidden from half the clips. Optimizer, schedule, length, weight decay and
 augmentation are not stated: ours are Perceiver IO's for ImageNet. Of PSNR neither the peak (ours
 is 1) nor the averaging (ours is over clips) is stated.
+
+`bounce`, generated (see `data/bounce.py`): the autoencoder on clips of 8 frames of 16x16 with
+1,280 samples. Sound or video is dropped from a fifth of the examples each, so that one model also
+brings either back from the other; squared error on the video. Nothing to download:
+
+    python -m experiments.run --config=configs/multimodal.py:bounce --workdir=runs/bounce
+    python -m experiments.run --config=configs/multimodal.py:bounce --workdir=runs/from_sight \\
+        --mode=eval --config.start.weights=runs/bounce \\
+        --config.autoencode.eval_hidden="('label', 'audio')"   # sound from sight
+    python -m experiments.plot --workdir=runs/bounce           # with an mp4
+
+`av_digits`: the digit of an MNIST image and a spoken one together, from TFDS `mnist` and
+`spoken_digit`; the speakers of the test pairs are not heard in training. Modality dropout 0.3:
+
+    python -m experiments.run --config=configs/multimodal.py:av_digits --workdir=runs/av_digits
+    python -m experiments.run --config=configs/multimodal.py:av_digits --workdir=runs/image_only \\
+        --mode=eval --config.start.weights=runs/av_digits \\
+        --config.audiovisual.eval_hidden="('audio',)"
+
+Expected of these two: see experiments/results/README.md.
 """
 
 from ml_collections import ConfigDict
@@ -43,19 +66,28 @@ from configs import common
 from configs.released import sizes
 from perceiver_jax import pretrained
 
-VARIANTS = ("kinetics", "kinetics_label")
+VARIANTS = ("kinetics", "kinetics_label", "bounce", "av_digits")
 FRAMES_PER_SECOND = 25
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
+    small = {"bounce": bounce, "av_digits": av_digits}
+    config = small[name]() if name in small else kinetics(name, tiny)
+    if tiny and name == "bounce":
+        config.data.eval_split = "test[:8]"
+    return common.shrink(config) if tiny else config
+
+
+def kinetics(name: str, tiny: bool) -> ConfigDict:
+    """The released model, or a tiny one like it."""
     fields = sizes.get_config("kinetics:tiny" if tiny else "kinetics").to_dict()
     spec = pretrained.released(**fields).spec
     size = fields["image_size"]
     config = common.base(batch_size=1024, steps=150_000)
     config.experiment = "autoencode"
     config.eval_every = 5000
-    config.data = common.data(
+    config.data = common.reading(
         "clips",
         train=f"inception_crop({size}) | flip | resize({size}) | "
         "keep('video', 'audio', 'label', 'readable')",
@@ -63,8 +95,6 @@ def get_config(variant: str = ""):
         "keep('video', 'audio', 'label', 'readable')",
         eval_split="validate",
     )
-    for field in ("mean", "std", "label_smoothing", "mix_alpha"):  # of image classification
-        del config.data[field]
     config.data.eval_batch_size = 8
     config.data.source_options = {
         "num_frames": fields["num_frames"],
@@ -80,9 +110,16 @@ def get_config(variant: str = ""):
         "encoder": common.encoder(**spec["encoder"]),
         "decoder": common.decoder(query_residual=False),
     }
+    # Hidden in training: of the tokens, and of the examples all tokens.
     config.model.input.mask_rates = {"audio": 0.0, "label": 0.5, "video": 0.0}
+    config.model.input.drop_rates = {"audio": 0.0, "label": 0.0, "video": 0.0}
     config.autoencode = ConfigDict(
         {
+            "losses": {  # functions of losses.py
+                "video": "mean_absolute_error",
+                "audio": "mean_absolute_error",
+                "label": "softmax_cross_entropy",
+            },
             "loss_weights": {"video": 0.03, "audio": 1.0, "label": 1e-4},
             "train_outputs": {"video": 512, "audio": 512},  # decoded of each example in a step
             "eval_hidden": ("label",),  # modalities that the model does not see
@@ -97,4 +134,155 @@ def get_config(variant: str = ""):
     )
     if name == "kinetics_label":
         config.autoencode.loss_weights.label = 1.0
-    return common.shrink(config) if tiny else config
+    return config
+
+
+def bounce() -> ConfigDict:
+    """Bouncing shapes at a size for one CPU core."""
+    frames, size, samples_per_frame, classes = 8, 16, 160, 4
+    patches = frames * samples_per_frame // 16
+    config = common.base(batch_size=16, steps=2500)
+    config.experiment = "autoencode"
+    config.data = common.reading(
+        "bounce",
+        train="keep('video', 'audio', 'label')",
+        evaluate="keep('video', 'audio', 'label')",
+        eval_split="test[:512]",
+    )
+    config.data.source_options = {
+        "num_frames": frames,
+        "size": (size, size),
+        "frames_per_second": 20,
+        "samples_per_frame": samples_per_frame,
+    }
+    sound = {"samples_per_patch": 16, "num_bands": patches // 2, "max_resolution": ()}
+    config.model = {
+        "dtype": "float32",
+        "input": {
+            "module": "multimodal.Inputs",
+            "modalities": {
+                "audio": {"module": "audio.Patches", **sound},
+                "label": {"module": "label.OneHot", "num_classes": classes},
+                "video": {
+                    "module": "video.Blocks",
+                    "block": (1, 4, 4),
+                    "num_bands": 4,
+                    "max_resolution": (),
+                },
+            },
+            "mask_rates": {"audio": 0.0, "label": 0.0, "video": 0.0},
+            "drop_rates": {"audio": 0.2, "label": 0.5, "video": 0.2},
+            "min_padding": 4,
+        },
+        "encoder": common.encoder(
+            num_latents=32,
+            latent_channels=128,
+            num_blocks=1,
+            num_self_attends_per_block=3,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=128,
+        ),
+        "decoder": common.decoder(num_heads=4, qk_channels=128, v_channels=128, widening=2),
+        "output": {
+            "module": "multimodal.Outputs",
+            "modalities": {
+                "audio": {"module": "audio.Samples", "num_patches": patches, **sound},
+                "label": {
+                    "module": "label.Classification",
+                    "num_classes": classes,
+                    "query_channels": 64,
+                },
+                "video": {
+                    "module": "video.Pixels",
+                    "shape": (frames, size, size),
+                    "num_bands": 8,
+                    "max_resolution": (),
+                },
+            },
+            "channels": 128,
+            "min_padding": 2,
+        },
+    }
+    config.autoencode = ConfigDict(
+        {
+            # Of a video that is black for the most part the median, which the absolute error asks
+            # for, is black: training stays there for long.
+            "losses": {
+                "video": "mean_squared_error",
+                "audio": "mean_absolute_error",
+                "label": "softmax_cross_entropy",
+            },
+            "loss_weights": {"video": 3.0, "audio": 1.0, "label": 0.03},
+            "train_outputs": {"video": 256, "audio": 40},
+            "eval_hidden": ("label",),
+            "eval_chunk_size": 2048,
+        }
+    )
+    config.optimizer = common.optimizer(
+        "adamw",
+        2e-3,
+        {"name": "cosine", "warmup_steps": 100, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=0.99,
+        weight_decay=0.01,
+        clip_norm=1.0,
+    )
+    return config
+
+
+def av_digits() -> ConfigDict:
+    """Written and spoken digits at a size for one CPU core."""
+    config = common.base(batch_size=64, steps=1500)
+    config.experiment = "audiovisual"
+    config.data = common.data(
+        "av_digits",
+        train="decode | affine(8, 0.08, 1.5) | keep('image', 'audio', 'label')",
+        evaluate="decode | keep('image', 'audio', 'label')",
+    )
+    del config.data.mix_alpha
+    config.data.mean, config.data.std = (33.3,), (78.6,)
+    config.data.label_smoothing = 0.1
+    config.data.source_options = {"num_samples": 5120, "test_speakers": ("lucas", "theo")}
+    config.audiovisual = ConfigDict({"eval_hidden": ()})  # modalities that the model does not see
+    config.model = {
+        "dtype": "float32",
+        "input": {
+            "module": "multimodal.Inputs",
+            "modalities": {
+                "audio": {
+                    "module": "audio.Spectrogram",
+                    "window": 256,
+                    "hop": 128,
+                    "floor": 1e-3,
+                    "num_bands": 16,
+                    "max_resolution": (),
+                },
+                "image": common.conv_stem(channels=32, num_bands=4),
+            },
+            "mask_rates": {"audio": 0.0, "image": 0.0},
+            "drop_rates": {"audio": 0.3, "image": 0.3},
+            "min_padding": 4,
+        },
+        "encoder": common.encoder(
+            num_latents=16,
+            latent_channels=64,
+            num_blocks=1,
+            num_self_attends_per_block=2,
+            num_cross_attend_heads=4,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=64,
+            dropout_rate=0.1,
+        ),
+        "decoder": common.decoder(),
+        "output": common.classification(num_classes=10, query_channels=64),
+    }
+    config.optimizer = common.optimizer(
+        "adamw",
+        2e-3,
+        {"name": "cosine", "warmup_steps": 200, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=0.99,
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )
+    return config

@@ -17,11 +17,6 @@ from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
 from perceiver_jax.train.task import Task
 
-LOSSES = {
-    "video": losses.mean_absolute_error,
-    "audio": losses.mean_absolute_error,
-    "label": losses.softmax_cross_entropy,
-}
 METRICS = {
     "psnr_video": ("video", metrics.psnr),
     "psnr_audio": ("audio", metrics.psnr),
@@ -55,11 +50,15 @@ def make_task(config: ConfigDict) -> Task:
         train_data=reading.train_data,
         eval_data=reading.eval_data,
         prepare=prepare,
-        loss=functools.partial(weighted_loss, settings.loss_weights.to_dict()),
+        loss=functools.partial(
+            weighted_loss, loss_functions(settings.losses), settings.loss_weights.to_dict()
+        ),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
         predict=predict,
-        plots=functools.partial(draw, predict, prepare, reading),
+        plots=functools.partial(
+            draw, predict, prepare, reading, config.data.source_options.frames_per_second
+        ),
         description=(
             *reading.description,
             f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
@@ -116,10 +115,21 @@ def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):
     return batch | {"indices": indices}
 
 
-def weighted_loss(weights, prediction, batch):
+def loss_functions(names):
+    """The functions of `losses` by the modality that each is for."""
+    for modality, name in names.items():
+        if not hasattr(losses, name):
+            raise ValueError(
+                f"config.autoencode.losses.{modality}={name!r} is not in perceiver_jax/losses.py"
+            )
+    return {modality: getattr(losses, name) for modality, name in names.items()}
+
+
+def weighted_loss(functions, weights, prediction, batch):
     """The weighted sum of the modalities' losses, `[B]`."""
     return sum(
-        weight * measure(name, LOSSES[name], prediction, batch) for name, weight in weights.items()
+        weight * measure(name, functions[name], prediction, batch)
+        for name, weight in weights.items()
     )
 
 
@@ -140,8 +150,11 @@ def reconstruct(model, chunk_size, variables, batch):
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
 
 
-def draw(predict, prepare, reading, variables, num_examples):
-    """The first clips of the evaluation above what the model makes of them, at most four."""
+def draw(predict, prepare, reading, frames_per_second, variables, num_examples):
+    """The first clips of the evaluation above what the model makes of them, at most four.
+
+    As a figure, and as a clip to watch and hear.
+    """
     batch = reading.first_examples(min(num_examples, 4))
     decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
     names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
@@ -151,10 +164,18 @@ def draw(predict, prepare, reading, variables, num_examples):
         for label, guess in zip(batch["label"], guesses, strict=True)
     ]
     video = (np.clip(decoded["video"], 0, 1) * 255).round().astype(np.uint8)
+    audio = np.clip(decoded["audio"], -1, 1)
+    seen = plots.comparison(batch["video"], video, audio, frames_per_second)
     figure = plots.reconstructions(
-        batch["video"], video, batch["audio"], np.asarray(decoded["audio"]), titles
+        batch["video"],
+        video,
+        batch["audio"],
+        audio,
+        np.asarray(jax.nn.softmax(decoded["label"])),
+        titles,
+        samples_per_second=seen.samples_per_second,
     )
-    return {"reconstructions": figure}
+    return {"reconstructions": figure, "clips": seen}
 
 
 def compression(model, batch) -> tuple[float, float]:

@@ -2,11 +2,13 @@
 
     python -m experiments.plot --workdir=runs/digits
 
-Writes PNG files to <workdir>/plots:
+Writes to <workdir>/plots, as far as the experiment has them:
 
     training.png       every logged metric over the steps
     predictions.png    evaluation examples with predicted classes
     attention_*.png    where the latents look, over the input image; one file per cross-attend
+    reconstructions.png, clips.mp4    clips above what the model made of them, with its sound
+    probabilities.png  labels guessed from all modalities and from each alone
 """
 
 import pathlib
@@ -15,6 +17,7 @@ from absl import app, flags, logging
 
 from experiments import make_task
 from perceiver_jax import plots
+from perceiver_jax.files import media
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
@@ -42,8 +45,12 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     folder.mkdir(exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=150)
+        clip = isinstance(figure, plots.Clip)
+        paths.append(folder / f"{name}.{'mp4' if clip else 'png'}")
+        if clip:
+            media.write_mp4(paths[-1], **figure._asdict())
+        else:
+            figure.savefig(paths[-1], dpi=150)
     return paths
 
 

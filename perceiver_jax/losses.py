@@ -18,6 +18,12 @@ def mean_absolute_error(prediction: jax.Array, batch) -> jax.Array:
     return jnp.mean(error, axis=tuple(range(1, error.ndim)))
 
 
+def mean_squared_error(prediction: jax.Array, batch) -> jax.Array:
+    """The mean of (prediction - target)^2 over all axes but the first; `batch["target"]` alike."""
+    error = jnp.square(prediction - batch["target"])
+    return jnp.mean(error, axis=tuple(range(1, error.ndim)))
+
+
 def robust_field(*, epsilon: float, power: float) -> Callable:
     """Of flow and disparity: the mean of (|error|^2 + epsilon^2)^power over an example's pixels.
 

@@ -165,10 +165,26 @@ def test_the_paper_s_model_has_its_size_and_its_compression():
 
 
 def test_the_variants_differ_in_the_label_s_weight():
-    plain, label = (multimodal.get_config(v) for v in multimodal.VARIANTS)
+    plain, label = (multimodal.get_config(v) for v in ("kinetics", "kinetics_label"))
     assert (plain.autoencode.loss_weights.label, label.autoencode.loss_weights.label) == (1e-4, 1)
     label.autoencode.loss_weights.label = 1e-4
     assert plain.to_json() == label.to_json()
+
+
+def test_unknown_losses_are_refused(config):
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.autoencode.losses.video = "squares"
+    with pytest.raises(ValueError, match=r"losses\.video='squares' is not in perceiver_jax/losses"):
+        autoencode.make_task(config)
+
+
+def test_losses_are_those_of_the_config():
+    prediction, target = {"a": jnp.array([[3.0, 1.0]])}, {"a": jnp.array([[0.0, 2.0]])}
+    for name, expected in (("mean_squared_error", 5.0), ("mean_absolute_error", 2.0)):
+        functions = autoencode.loss_functions({"a": name})
+        loss = autoencode.weighted_loss(functions, {"a": 0.5}, prediction, {"target": target})
+        np.testing.assert_allclose(loss, [0.5 * expected])
 
 
 def test_too_many_classes_are_refused(config):
@@ -179,19 +195,31 @@ def test_too_many_classes_are_refused(config):
         autoencode.make_task(config)
 
 
-def test_the_picture_shows_the_clip_and_what_became_of_it(batch, whole):
+def test_the_pictures_show_the_clip_and_what_became_of_it(batch, whole):
     reading = Reading(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
-    figures = autoencode.draw(
+    drawn = autoencode.draw(
         lambda variables, batch: {name: x[:2] for name, x in whole.items()},
         lambda batch, key: batch,
         reading,
+        25,
         {},
         2,
     )
-    figure = figures["reconstructions"]
-    assert len(figure.axes) == 2 * 2 * (4 + 1)
+    axes = drawn["reconstructions"].axes
+    rows, columns = 2, 4 + 2  # frames, wave and spectrogram; once per clip the label
+    assert len(axes) == 2 * (rows * columns + 1)
     guess = int(np.argmax(whole["label"][0]))
-    assert figure.axes[0].get_title(loc="left") == f"0, taken for {guess}\nclip, frame 0"
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), batch["video"][0, 1])
-    np.testing.assert_allclose(figure.axes[4].lines[0].get_ydata(), batch["audio"][0])
-    np.testing.assert_allclose(figure.axes[9].lines[0].get_ydata(), whole["audio"][0])
+    assert axes[0].get_title(loc="left") == f"0, taken for {guess}\nclip, frame 0"
+    np.testing.assert_array_equal(axes[1].images[0].get_array(), batch["video"][0, 1])
+    decoded = np.clip(whole["audio"], -1, 1)
+    np.testing.assert_allclose(axes[4].lines[0].get_ydata(), batch["audio"][0])
+    np.testing.assert_allclose(axes[10].lines[0].get_ydata(), decoded[0])
+    assert axes[12].get_yticklabels()[0].get_text() == str(guess)
+    np.testing.assert_allclose(
+        axes[12].patches[0].get_width(), jax.nn.softmax(whole["label"][0]).max(), rtol=1e-5
+    )
+    seen = drawn["clips"]
+    assert seen.video.shape == (2 * FRAMES, 2 * 2 * 2 * SIZE, 2 * 2 * SIZE, 3)
+    np.testing.assert_array_equal(seen.video[FRAMES, : 4 * SIZE : 4, ::4], batch["video"][1, 0])
+    np.testing.assert_array_equal(seen.audio, decoded[:2].ravel())
+    assert (seen.frames_per_second, seen.samples_per_second) == (25, 25 * SAMPLES // FRAMES)

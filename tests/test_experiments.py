@@ -16,7 +16,7 @@ import pair_files
 import pytest
 from clip_files import write_clips
 from nbclient import NotebookClient
-from tfds_files import write_tfds
+from tfds_files import write_spoken_digits, write_tfds
 
 from configs import common, digits
 from experiments import image, make_task, plot
@@ -36,7 +36,7 @@ ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in mo
 def data_dir(tmp_path_factory):
     """TFDS directories of 12 + 12 random images: mnist, cifar10, imagenet2012 (JPEG, any size).
 
-    And video files with sound, listed for `clips`.
+    And spoken digits for mnist's; video files with sound, listed for `clips`.
     """
     folder, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
 
@@ -53,6 +53,7 @@ def data_dir(tmp_path_factory):
     ):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
+    write_spoken_digits(folder, ("george", "lucas", "theo"))
     write_clips(folder)
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
@@ -113,7 +114,7 @@ def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, mon
     assert wanted - seen == {"config.data.planted"}
 
 
-SECTIONS = ("autoencode", "data", "dense", "optimizer", "start")
+SECTIONS = ("audiovisual", "autoencode", "data", "dense", "optimizer", "start")
 
 
 def test_two_steps_learn_something(data_dir, tmp_path):

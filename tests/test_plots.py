@@ -1,5 +1,6 @@
 """Figures say what their arrays say."""
 
+import matplotlib.colors
 import numpy as np
 
 from perceiver_jax import plots
@@ -116,3 +117,27 @@ def test_a_disparity_grid_names_its_range():
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:4] == ["left", "right", "truth", "prediction"]
     assert titles[5].startswith("-3 to ") and titles[11].startswith("0 to ")
+
+
+def test_a_tone_is_bright_at_its_frequency():
+    wave = np.sin(2 * np.pi * 500 / 4000 * np.arange(2000))
+    clip = np.zeros((1, 2, 8, 8, 3), np.uint8)
+    sounds = np.stack([wave]), np.stack([wave * 0])
+    figure = plots.reconstructions(
+        clip, clip, *sounds, np.array([[0.3, 0.7]]), ["a"], samples_per_second=4000
+    )
+    heard, silent = (figure.axes[i].images[0] for i in (3, 7))
+    assert set(np.argmax(heard.get_array(), axis=0)) == {500 * 160 // 4000}
+    assert tuple(heard.get_extent()[2:]) == (0, 2000)
+    assert silent.get_array().max() <= -100
+
+
+def test_label_probabilities_show_the_truth_in_green():
+    images = np.zeros((2, 4, 4, 1), np.uint8)
+    chances = {"all": np.array([[0.2, 0.8], [0.6, 0.4]]), "image alone": np.full((2, 2), 0.5)}
+    axes = plots.label_probabilities(images, chances, np.array([1, 1])).axes
+    assert [a.get_title() for a in axes] == ["", "all", "image alone", "", "", ""]
+    bars = axes[4].patches
+    assert [bar.get_height() for bar in bars] == [0.6, 0.4]
+    assert bars[1].get_facecolor() == matplotlib.colors.to_rgba(plots.RIGHT)
+    assert bars[0].get_facecolor() == matplotlib.colors.to_rgba(plots.WRONG)

@@ -1,4 +1,4 @@
-"""Sound in patches of raw samples, in and out.
+"""Sound in: patches of raw samples or a spectrogram. Sound out: patches of samples.
 
 A batch holds `audio`: float `[B, S]` in [-1, 1], one channel.
 
@@ -39,6 +39,42 @@ class Patches(nn.Module):
         content = audio.reshape(batch_size, -1, self.samples_per_patch)
         position = Fourier((content.shape[1],), self.num_bands, self.max_resolution)
         return Tokens(content=content, position=position)
+
+
+class Spectrogram(nn.Module):
+    """Every window of sound is a token: log(1 + |STFT| / floor), with its place in time.
+
+    The short-time Fourier transform is `jax.scipy.signal.stft`'s: Hann windows, a sine of amplitude
+    A has |STFT| = A / 2.
+
+    Attributes:
+      window: samples; the channels are the window / 2 + 1 frequencies.
+      hop: samples from one window to the next.
+      floor: the magnitude that counts as silence.
+      num_bands, max_resolution: see `Fourier`, of the windows; () is their own number.
+    """
+
+    window: int = 256
+    hop: int = 128
+    floor: float = 1e-3
+    num_bands: int = 16
+    max_resolution: tuple[int, ...] = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`audio [B, S]` -> 1 + (S - window) // hop tokens of window / 2 + 1 channels."""
+        audio = batch["audio"].astype(jnp.float32)
+        if audio.shape[1] < self.window:
+            raise ValueError(
+                f"audio of {audio.shape[1]} samples is shorter than one window={self.window}"
+            )
+        overlap = self.window - self.hop
+        _, _, transform = jax.scipy.signal.stft(
+            audio, nperseg=self.window, noverlap=overlap, boundary=None, padded=False
+        )  # [B, F, M]
+        content = jnp.log1p(jnp.abs(transform) / self.floor).swapaxes(1, 2)
+        position = Fourier((content.shape[1],), self.num_bands, self.max_resolution)
+        return Tokens(content=content.astype(self.dtype), position=position)
 
 
 class Samples(nn.Module):

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from perceiver_jax.modalities.image import plain_init
-from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
 
 
@@ -25,12 +25,15 @@ class Inputs(nn.Module):
       modalities: an input module for each name.
       mask_rates: for some names, the fraction of tokens that is replaced by the learned mask token
         of the modality: 1 always, anything less in training only (rng stream `dropout`).
+      drop_rates: for some names, the fraction of examples in which all tokens of the modality are
+        replaced so, in training only: modality dropout (Perceiver 2021, section 4.2).
       min_padding: padding channels of the widest modality.
       init_scale: parameter of the truncated normal of padding and mask tokens.
     """
 
     modalities: Mapping[str, nn.Module]
     mask_rates: Mapping[str, float]
+    drop_rates: Mapping[str, float] = FrozenDict()
     min_padding: int = 4
     init_scale: float = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
@@ -38,8 +41,9 @@ class Inputs(nn.Module):
     @nn.compact
     def __call__(self, batch, *, train: bool) -> dict[str, Tokens]:
         """Returns `Tokens` of one width by name; partly masked ones also as `<name>:masked`."""
-        if unknown := sorted(set(self.mask_rates) - set(self.modalities)):
-            raise ValueError(f"mask_rates names {unknown}, not among {sorted(self.modalities)}")
+        for field, rates in (("mask_rates", self.mask_rates), ("drop_rates", self.drop_rates)):
+            if unknown := sorted(set(rates) - set(self.modalities)):
+                raise ValueError(f"{field} names {unknown}, not among {sorted(self.modalities)}")
         inputs = {n: self.modalities[n](batch, train=train) for n in sorted(self.modalities)}
         width = max(tokens.width for tokens in inputs.values()) + self.min_padding
         init = nn.initializers.truncated_normal(self.init_scale)
@@ -48,13 +52,17 @@ class Inputs(nn.Module):
             padding = self.param(f"padding_{name}", init, (width - tokens.width,))
             mask_token = self.param(f"mask_{name}", init, (width,))
             visible = tokens.replace(padding=padding)
-            replaced = Tokens(position=Table(jnp.tile(mask_token[None], (tokens.num_tokens, 1))))
-            rate = self.mask_rates.get(name, 0.0)
+            nothing = jnp.zeros((1, tokens.num_tokens, 0), self.dtype)
+            replaced = Tokens(content=nothing, padding=mask_token)  # all alike: nothing wide
+            rate, drop_rate = self.mask_rates.get(name, 0.0), self.drop_rates.get(name, 0.0)
             if rate == 1:
                 result[name] = replaced.replace(mask=tokens.mask)
-            elif rate > 0 and train:
+            elif (rate > 0 or drop_rate > 0) and train:
                 shape = (tokens.content.shape[0], tokens.num_tokens)
                 chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
+                if drop_rate > 0:
+                    whole = (shape[0], 1)
+                    chosen |= jax.random.bernoulli(self.make_rng("dropout"), drop_rate, whole)
                 present = jnp.ones(shape, bool) if tokens.mask is None else tokens.mask
                 result[name] = visible.replace(mask=present & ~chosen)
                 result[f"{name}:masked"] = replaced.replace(mask=present & chosen)

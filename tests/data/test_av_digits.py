@@ -1,39 +1,13 @@
 """Written with spoken digits: one label, speakers of the test unheard in training."""
 
-import json
-
 import numpy as np
 import pytest
-from array_record.python import array_record_module
-from tensorflow_datasets.proto import tf_example_pb2
-from tfds_files import write_tfds
+from tfds_files import write_spoken_digits, write_tfds
 
 from perceiver_jax.data import sources
 from perceiver_jax.data.transforms import decode, parse
 
 SPEAKERS = ("ann", "bob", "cyd")
-
-
-def write_spoken_digits(directory, takes=2):
-    """Every recording has a constant level of its own: 100 digit + 10 speaker + take, in samples
-    of which the first is the peak, -1000."""
-    folder = directory / "spoken_digit" / "1.0.9"
-    folder.mkdir(parents=True)
-    path = folder / "spoken_digit-train.array_record-00000-of-00001"
-    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-    for digit in range(10):
-        for speaker in SPEAKERS:
-            for take in range(takes):
-                level = 100 * digit + 10 * SPEAKERS.index(speaker) + take
-                example = tf_example_pb2.Example()
-                feature = example.features.feature
-                feature["audio"].int64_list.value.extend([-1000] + [level] * (20 + take))
-                feature["label"].int64_list.value.append(digit)
-                name = f"{digit}_{speaker}_{take}.wav"
-                feature["audio/filename"].bytes_list.value.append(name.encode())
-                writer.write(example.SerializeToString())
-    writer.close()
-    (folder / "dataset_info.json").write_text(json.dumps({"name": "spoken_digit"}))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +19,7 @@ def data_dir(tmp_path_factory):
         for split in ("train", "test")
     }
     write_tfds(directory, "mnist", "3.0.1", splits)
-    write_spoken_digits(directory)
+    write_spoken_digits(directory, SPEAKERS)
     return str(directory)
 
 

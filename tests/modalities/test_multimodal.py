@@ -195,6 +195,52 @@ def test_some_tokens_are_masked_in_training_only():
         inputs({"sound": 1.0}).apply(variables, batch, train=False)
 
 
+def test_whole_modalities_are_dropped_in_training_only():
+    """From some examples all tokens of a modality, and none from the others."""
+
+    def inputs(**rates):
+        modalities = {"label": label.OneHot(3), "video": video.Blocks((1, 1, 1), 2)}
+        return multimodal.Inputs(modalities, {}, **rates)
+
+    batch = {"label": jnp.zeros(200, int), "video": jnp.ones((200, 1, 3, 3, 1))}
+    some = inputs(drop_rates={"video": 0.25})
+    variables = some.init(jax.random.key(0), batch, train=False)
+    assert set(some.apply(variables, batch, train=False)) == {"label", "video"}
+    tokens = some.apply(variables, batch, train=True, rngs={"dropout": jax.random.key(1)})
+    assert set(tokens) == {"label", "video", "video:masked"}
+    masked = np.asarray(tokens["video:masked"].mask)
+    np.testing.assert_array_equal(masked.any(axis=1), masked.all(axis=1))
+    assert 0.15 < masked.all(axis=1).mean() < 0.35
+    np.testing.assert_array_equal(tokens["video"].mask, ~masked)
+    with pytest.raises(ValueError, match=r"drop_rates names \['sound'\], not among"):
+        inputs(drop_rates={"sound": 0.1}).apply(variables, batch, train=False)
+
+
+def test_masked_tokens_hold_nothing_as_wide_as_a_token(small):
+    _, batch, variables = small
+    tokens, _ = jax.eval_shape(functools.partial(ends, SMALL.build()), variables, batch)
+    masked = tokens["label"]
+    assert masked.content.shape == (1, 1, 0) and masked.position is None
+    assert masked.width == tokens["video"].width
+
+
+def test_a_spectrogram_has_a_token_per_window():
+    """A tone is where its frequency is, and louder is more; silence is zero."""
+    rate, hertz = 8000, 1000
+    wave = np.sin(2 * np.pi * hertz / rate * np.arange(1024))
+    sound = jnp.asarray(np.stack([wave, 0.1 * wave, 0 * wave]))
+    tokens = audio.Spectrogram(128, 64, num_bands=2).apply({}, {"audio": sound}, train=False)
+    assert tokens.content.shape == (3, 1 + (1024 - 128) // 64, 65)
+    assert tokens.position.shape == (15,)
+    content = np.asarray(tokens.content)
+    assert (content[:2].argmax(-1) == hertz * 128 // rate).all()
+    np.testing.assert_allclose(content[0].max(-1), np.log1p(0.5 / 1e-3), rtol=1e-3)
+    np.testing.assert_allclose(content[1].max(-1), np.log1p(0.05 / 1e-3), rtol=1e-3)
+    assert not content[2].any()
+    with pytest.raises(ValueError, match="100 samples is shorter than one window=128"):
+        audio.Spectrogram(128).apply({}, {"audio": jnp.zeros((1, 100))}, train=False)
+
+
 def test_every_parameter_but_unused_mask_tokens_learns(small):
     apply, batch, variables = small
 

@@ -1,0 +1,68 @@
+"""One label of an image and a sound: a config to a `Task`. Composition only.
+
+One trained model is evaluated with both, or with the modalities of `eval_hidden` masked.
+"""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.autoencode import hide
+from experiments.image import prepare_images
+from experiments.reading import read
+from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the data's headers."""
+    reading, data, hidden = read(config), config.data, config.audiovisual.eval_hidden
+    spec = config.model.to_dict()
+    model = perceiver.build(spec)
+    prepare = functools.partial(
+        prepare_images,
+        num_classes=spec["output"]["num_classes"],
+        mean=data.mean,
+        std=data.std,
+        label_smoothing=data.label_smoothing,
+        mix_alpha=0.0,  # a mixed image would not be that of its sound
+    )
+    example = reading.first_examples(1)
+    size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+    return Task(
+        model=model,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
+        prepare=prepare,
+        loss=losses.softmax_cross_entropy,
+        metrics={"accuracy": metrics.top_accuracy(1)},
+        flops_per_example=size,
+        predict=functools.partial(hide(spec, hidden).apply, train=False),
+        plots=functools.partial(draw, spec, prepare, reading),
+        description=(
+            *reading.description,
+            f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",
+            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
+        ),
+    )
+
+
+def draw(spec, prepare, reading, variables, num_examples):
+    """What the model makes of the first evaluation examples, and of each modality alone."""
+    batch = reading.first_examples(min(num_examples, 8))
+    names = sorted(spec["input"]["modalities"])
+    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
+    models = {title: hide(spec, others) for title, others in hidden.items()}
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
+        return jax.tree.map(jax.nn.softmax, logits)
+
+    probabilities = jax.tree.map(np.asarray, run(variables, batch))
+    figure = plots.label_probabilities(batch["image"], probabilities, batch["label"])
+    return {"probabilities": figure}
