@@ -2,13 +2,16 @@
 
     python -m experiments.plot --workdir=runs/digits
 
-Writes PNG files to <workdir>/plots:
+Writes PNG files to <workdir>/plots, and tables as CSV:
 
     training.png       every logged metric over the steps
-    predictions.png    evaluation examples with predicted classes
+    predictions.png    evaluation examples with predictions
     attention_*.png    where the latents look, over the input image; one file per cross-attend
+    psychometric.png   of stereograms: error against interocular correlation, and controls; also
+                       psychometric_table.csv
 """
 
+import csv
 import pathlib
 
 from absl import app, flags, logging
@@ -42,8 +45,15 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     folder.mkdir(exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=150)
+        if isinstance(figure, list):
+            paths.append(folder / f"{name}.csv")
+            with paths[-1].open("w", newline="") as file:
+                table = csv.DictWriter(file, figure[0])
+                table.writeheader()
+                table.writerows(figure)
+        else:
+            paths.append(folder / f"{name}.png")
+            figure.savefig(paths[-1], dpi=150)
     return paths
 
 
