@@ -105,7 +105,7 @@ def autoflow(tiny, *, first):
         "images": "",  # a TFDS name, whose images are the textures
         "seed": 0,
     }
-    config.data.train_source_options = {"direction": "random"}
+    config.data.train_source_options = {"direction": "random" if first else "forward"}
     config.dense = common.dense(min_overlap=20)
     config.model = released_size(tile)
     config.optimizer = common.optimizer(

@@ -13,6 +13,8 @@ Writes PNG files to <workdir>/plots, and tables as CSV:
 
 import csv
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -41,7 +43,11 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     records = read_metrics(workdir / METRICS)
     figures = {"training": plots.training_curves(records)} if records else {}
     figures |= task.plots(variables, num_examples)
-    folder = workdir / "plots"
+    return write(workdir / "plots", figures)
+
+
+def write(folder: pathlib.Path, figures: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Writes figures as PNG and tables, lists of dicts, as CSV; returns the paths."""
     folder.mkdir(exist_ok=True)
     paths = []
     for name, figure in figures.items():

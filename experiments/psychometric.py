@@ -32,7 +32,7 @@ def measure(
     """One row for each correlation and control.
 
     Args:
-      load: options of the source to a source of stereograms: the same surfaces with each.
+      load: options of the source, beside those of training, to a source of stereograms.
       predict: a batch of examples to disparities `[B, H, W, 1]`.
       count: how many stereograms of each kind.
       disparity: (lowest, highest) in pixels, that block matching searches.
