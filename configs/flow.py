@@ -5,7 +5,6 @@
 | `sintel`          | MPI-Sintel, clean     | 1.81                                   |
 | `sintel_final`    | MPI-Sintel, final     | 2.42                                   |
 | `kitti`           | KITTI 2015            | 4.98                                   |
-| `autoflow_first`  | generated scenes      | the paper's first phase, not augmented |
 | `autoflow_recipe` | generated scenes      | the paper's training, augmented        |
 | `synthetic`       | generated scenes      | small: minutes on a CPU                |
 
@@ -25,16 +24,16 @@ no year; 2015 is what others evaluate after training on AutoFlow.
 Training the first three fine-tunes on the set (from `start.weights`), with the paper's optimizer
 (LAMB, cosine from 4e-4 at batch 512, app. H) at a batch and length for which there is no reference.
 
-    python -m experiments.run --config=configs/flow.py:autoflow_first --workdir=runs/first
+    python -m experiments.run --config=configs/flow.py:autoflow_recipe --workdir=runs/first \\
+        --config.data.train="crop_pair(368, 496) | keep('frames', 'field', 'valid', 'occluded')"
     python -m experiments.run --config=configs/flow.py:autoflow_recipe --workdir=runs/recipe \\
         --config.start.weights=runs/first
     python -m experiments.run --config=configs/flow.py:synthetic --workdir=runs/synthetic
 
-The recipe is that of app. H: RAFT's augmentation, after a first phase without any in which pairs
-are also read backward (nothing is learned without it); its scenes are ours, in AutoFlow's place.
-The paper does not say how long the first phase is, and lets the augmentation grow; here the first
-phase is as long as is wanted (`--config.steps`) and the augmentation is of full strength. Nobody
-has run it.
+The recipe is that of app. H: RAFT's augmentation, after a first phase without any (nothing is
+learned without that phase), each pair read forward or backward; the scenes are ours, in AutoFlow's
+place. The paper does not say how long the first phase is, and lets the augmentation grow; here its
+length is `--config.steps`, and the augmentation is of full strength. Nobody has run it.
 """
 
 from configs import common
@@ -45,7 +44,7 @@ SETS = {
     "sintel_final": ("sintel_final", (436, 1024), 232),
     "kitti": ("kitti2015_flow", (376, 1242), 123),
 }
-VARIANTS = (*SETS, "autoflow_first", "autoflow_recipe", "synthetic")
+VARIANTS = (*SETS, "autoflow_recipe", "synthetic")
 FIELDS = ("frames", "field", "valid", "occluded")
 
 
@@ -56,7 +55,7 @@ def get_config(variant: str = ""):
     elif name in SETS:
         config = from_files(*SETS[name], tiny)
     else:
-        config = autoflow(tiny, first=name == "autoflow_first")
+        config = autoflow(tiny)
     return common.shrink(config) if tiny else config
 
 
@@ -77,7 +76,7 @@ def from_files(source, largest, min_overlap, tiny):
     return config
 
 
-def autoflow(tiny, *, first):
+def autoflow(tiny):
     """The paper's training (app. H): 400,000 pairs 480 times, in batches of 512."""
     tile, size, displacement = (368, 496), (448, 576), 64.0
     if tiny:
@@ -88,8 +87,7 @@ def autoflow(tiny, *, first):
     config.data = common.pairs(
         "scenes", "train[:400000]", window=tile, largest=size, eval_split="test[:200]"
     )
-    if not first:
-        config.data.train = f"augment_pair{tile} | jitter_pair | erase_second | keep{FIELDS}"
+    config.data.train = f"augment_pair{tile} | jitter_pair | erase_second | keep{FIELDS}"
     config.data.eval_batch_size = 1
     config.data.source_options = {
         "task": "flow",
@@ -105,7 +103,7 @@ def autoflow(tiny, *, first):
         "images": "",  # a TFDS name, whose images are the textures
         "seed": 0,
     }
-    config.data.train_source_options = {"direction": "random" if first else "forward"}
+    config.data.train_source_options = {"direction": "random"}
     config.dense = common.dense(min_overlap=20)
     config.model = released_size(tile)
     config.optimizer = common.optimizer(
