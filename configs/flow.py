@@ -30,6 +30,7 @@ Training the first three fine-tunes on the set (from `start.weights`), with the 
         --config.start.weights=runs/first
     python -m experiments.run --config=configs/flow.py:synthetic --workdir=runs/synthetic
 
+`synthetic`, cut short at 2,200 of its 4,000 steps, has EPE 0.427 (seed 0) where zero has 1.013.
 The recipe is that of app. H: RAFT's augmentation, after a first phase without any (nothing is
 learned without that phase), each pair read forward or backward; the scenes are ours, in AutoFlow's
 place. The paper does not say how long the first phase is, and lets the augmentation grow; here its

@@ -10,7 +10,8 @@ stereo; two views instead of one widen its first projection and change nothing e
 | `kitti`      | KITTI 2015, the first 160 pairs to fine-tune on, the last 40 to evaluate (D1)    |
 | `middlebury` | evaluates on the 15 training scenes of the third evaluation, quarter size (bad)  |
 | `textured`   | trains on generated scenes of textured shapes; nobody has run it to the end      |
-| `rds`        | random-dot stereograms, generated, of 24 x 24: small, minutes on a CPU           |
+| `rds`        | random-dot stereograms of 24 x 24, minutes on a CPU: EPE 0.197 (seed 0), where   |
+|              | the best constant has 1.049 and 7x7 block matching 0.249                         |
 
 Each also with `:tiny`. Published stereo networks, for scale: Scene Flow EPE 1.09, KITTI 2015 D1-all
 2.32 % (PSMNet, Chang and Chen 2018).
