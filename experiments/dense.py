@@ -11,9 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import psychometric
 from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver, plots, tiles
+from perceiver_jax.data import sources
 from perceiver_jax.train.task import Task
+
+PSYCHOMETRIC = 256  # stereograms of each kind
 
 
 def make_task(config: ConfigDict) -> Task:
@@ -49,7 +53,7 @@ def make_task(config: ConfigDict) -> Task:
             ),
         ),
         flops_per_example=size,
-        plots=functools.partial(draw, prepare, predict, reading),
+        plots=functools.partial(draw, config, prepare, predict, reading),
         description=(
             *reading.description,
             f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
@@ -122,8 +126,11 @@ def field_metrics(*, channels, with_occlusions):
     return result
 
 
-def draw(prepare, predict, reading, variables, num_examples):
-    """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion."""
+def draw(config, prepare, predict, reading, variables, num_examples):
+    """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion.
+
+    Of stereograms also the psychometric curve, and its table.
+    """
     batch = reading.first_examples(min(num_examples, 8))
 
     @jax.jit
@@ -145,4 +152,16 @@ def draw(prepare, predict, reading, variables, num_examples):
         cut["valid"],
         cut.get("occluded"),
     )
-    return {"predictions": figure}
+    if config.data.source != "stereograms":
+        return {"predictions": figure}
+    options = config.data.source_options.to_dict()
+    rows = psychometric.measure(
+        lambda changed: sources.load(
+            "stereograms", config.data.eval_split, options=options | changed
+        ),
+        lambda batch: jax.device_get(run(variables, batch)[0]),
+        count=PSYCHOMETRIC,
+        disparity=options["disparity"],
+    )
+    curve = plots.psychometric_curve(rows)
+    return {"predictions": figure, "psychometric": curve, "psychometric_table": rows}

@@ -5,13 +5,18 @@
 Writes to <workdir>/plots, as far as the experiment has them:
 
     training.png       every logged metric over the steps
-    predictions.png    evaluation examples with predicted classes
+    predictions.png    evaluation examples with predictions
     attention_*.png    where the latents look, over the input image; one file per cross-attend
     reconstructions.png, clips.mp4    clips above what the model made of them, with its sound
     probabilities.png  labels guessed from all modalities and from each alone
+    psychometric.png   of stereograms: error against interocular correlation, and controls; also
+                       psychometric_table.csv
 """
 
+import csv
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import app, flags, logging
 
@@ -41,15 +46,25 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     records = read_metrics(workdir / METRICS)
     figures = {"training": plots.training_curves(records)} if records else {}
     figures |= task.plots(variables, num_examples)
-    folder = workdir / "plots"
+    return write(workdir / "plots", figures)
+
+
+def write(folder: pathlib.Path, figures: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Writes figures as PNG and tables, lists of dicts, as CSV; returns the paths."""
     folder.mkdir(exist_ok=True)
     paths = []
     for name, figure in figures.items():
-        clip = isinstance(figure, plots.Clip)
-        paths.append(folder / f"{name}.{'mp4' if clip else 'png'}")
-        if clip:
+        if isinstance(figure, plots.Clip):
+            paths.append(folder / f"{name}.mp4")
             media.write_mp4(paths[-1], **figure._asdict())
+        elif isinstance(figure, list):
+            paths.append(folder / f"{name}.csv")
+            with paths[-1].open("w", newline="") as file:
+                table = csv.DictWriter(file, figure[0])
+                table.writeheader()
+                table.writerows(figure)
         else:
+            paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1], dpi=150)
     return paths
 

@@ -360,6 +360,41 @@ def field_grid(
     return figure
 
 
+def psychometric_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Error against interocular correlation, and beside it the controls, which have none.
+
+    Args:
+      rows: `condition`, `correlation` (a control's is ''), and errors in pixels: `model`,
+        `block_matching`, `constant`; `slope` of the answers over the truth, written on the bars.
+    """
+    curve = [row for row in rows if row["correlation"] != ""]
+    controls = [row for row in rows if row["correlation"] == ""]
+    figure = Figure(figsize=(9.6, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    styles = {"model": "C0o-", "block_matching": "C1s--", "constant": "k:"}
+    for kind, style in styles.items():
+        points = [(row["correlation"], row[kind]) for row in curve]
+        left.plot(*zip(*points, strict=True), style, ms=4, label=kind.replace("_", " "))
+    left.set_xlabel("interocular correlation", fontsize=9)
+    left.set_ylabel("mean absolute error, px", fontsize=9)
+    left.legend(fontsize=8)
+    places = np.arange(len(controls))
+    for shift, kind, colour in ((-0.2, "model", "C0"), (0.2, "block_matching", "C1")):
+        heights = [row[kind] for row in controls]
+        right.bar(places + shift, heights, 0.4, color=colour)
+    for place, row in zip(places, controls, strict=True):
+        right.plot([place - 0.45, place + 0.45], [row["constant"]] * 2, "k:")
+        right.text(place - 0.2, row["model"], f"{row['slope']:.2f}", ha="center", va="bottom",
+                   fontsize=7)  # fmt: skip
+    right.set_xticks(places, [row["condition"] for row in controls], rotation=30, ha="right")
+    right.set_title("controls; above the model's bar: its slope over the truth", fontsize=9)
+    left.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    return figure
+
+
 def disparity_colours(disparity: np.ndarray, *, low: float, high: float) -> np.ndarray:
     """`[H, W, 1]` from `low` (dark) to `high` (bright) -> uint8 `[H, W, 3]`."""
     grey = np.clip((disparity[..., 0] - low) / (high - low) * 255, 0, 255).astype(np.uint8)

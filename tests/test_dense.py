@@ -76,7 +76,7 @@ def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
     }
 
 
-@pytest.mark.parametrize("variant", flow.VARIANTS)
+@pytest.mark.parametrize("variant", [*flow.SETS, "autoflow_recipe"])
 def test_the_configs_are_the_released_model(variant):
     config = flow.get_config(variant)
     assert perceiver.build(config.model.to_dict()) == pretrained.released("flow").build()

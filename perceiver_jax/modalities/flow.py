@@ -16,33 +16,39 @@ from perceiver_jax.position import Fourier
 from perceiver_jax.tokens import Tokens
 
 
-def neighbourhoods(image: jax.Array) -> jax.Array:
-    """`[..., H, W, C]` -> `[..., H, W, 9 C]`, 3x3 patches in (row, column, C) order."""
+def neighbourhoods(image: jax.Array, patch: tuple[int, int] = (3, 3)) -> jax.Array:
+    """`[..., H, W, C]` -> `[..., H, W, h w C]`, patches `[h, w]` in (row, column, C) order."""
+    if min(patch) < 1 or not all(side % 2 for side in patch):
+        raise ValueError(f"patch={patch}: its sides are odd, so that a pixel is in its middle")
     height, width = image.shape[-3:-1]
-    padded = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+    rows, columns = (side // 2 for side in patch)
+    around = [(rows, rows), (columns, columns), (0, 0)]
+    padded = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + around)
     shifted = [
         padded[..., row : row + height, column : column + width, :]
-        for row in range(3)
-        for column in range(3)
+        for row in range(patch[0])
+        for column in range(patch[1])
     ]
     return jnp.concatenate(shifted, axis=-1)
 
 
-def stacked_patches(frames: jax.Array) -> jax.Array:
-    """`[B, F, H, W, C]` -> `[B, H, W, 9 F C]`: each pixel's patches, the first frame's first."""
-    patches = neighbourhoods(frames)  # [B, F, H, W, 9 C]
+def stacked_patches(frames: jax.Array, patch: tuple[int, int] = (3, 3)) -> jax.Array:
+    """`[B, F, H, W, C]` -> `[B, H, W, F h w C]`: each pixel's patches, the first frame's first."""
+    patches = neighbourhoods(frames, patch)  # [B, F, H, W, h w C]
     return jnp.concatenate(list(jnp.moveaxis(patches, 1, 0)), axis=-1)
 
 
 class FramePair(nn.Module):
-    """Every pixel is a token: its 3x3 patches of both frames, projected, and its place.
+    """Every pixel is a token: its patches of both frames, projected, and its place.
 
     Attributes:
       channels: width of the projection.
+      patch: (height, width) of the patches, odd.
       num_bands, max_resolution: see `Fourier`; () is the frames' own size.
     """
 
     channels: int = 64
+    patch: tuple[int, int] = (3, 3)
     num_bands: int = 64
     max_resolution: tuple[int, ...] = ()
     dtype: jax.typing.DTypeLike = jnp.float32
@@ -55,7 +61,7 @@ class FramePair(nn.Module):
             raise ValueError(f"frames must be [B, 2, H, W, C], got {frames.shape}")
         batch_size, _, height, width, _ = frames.shape
         content = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="project")(
-            stacked_patches(frames)
+            stacked_patches(frames, self.patch)
         )
         return Tokens(
             content=content.reshape(batch_size, height * width, self.channels),

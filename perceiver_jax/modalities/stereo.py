@@ -34,18 +34,21 @@ def views(batch, eyes: str) -> jax.Array:
 
 
 class StackedEyes(nn.Module):
-    """Every pixel is a token: the 3x3 patches there in each view, projected, and its place.
+    """Every pixel is a token: the patches there in each view, projected, and its place.
 
     With one eye this is the model of a single image: two eyes widen the projection and change
     nothing else.
 
     Attributes:
       channels: width of the projection.
+      patch: (height, width) of the patches, odd. Where they are as wide as the disparities, a token
+        holds both partners of a match.
       num_bands, max_resolution: see `Fourier`; () is the views' own size.
       eyes: "both", or a control: "left", "left_twice".
     """
 
     channels: int = 64
+    patch: tuple[int, int] = (3, 3)
     num_bands: int = 64
     max_resolution: tuple[int, ...] = ()
     eyes: str = "both"
@@ -57,7 +60,7 @@ class StackedEyes(nn.Module):
         frames = views(batch, self.eyes).astype(self.dtype)
         height, width = frames.shape[2:4]
         project = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="project")
-        content = project(stacked_patches(frames))
+        content = project(stacked_patches(frames, self.patch))
         return Tokens(
             content=content.reshape(-1, height * width, self.channels),
             position=Fourier((height, width), self.num_bands, self.max_resolution),
@@ -65,7 +68,7 @@ class StackedEyes(nn.Module):
 
 
 class SeparateEyes(nn.Module):
-    """Every pixel of every view is a token: its 3x3 patch, its place and its eye's learned code.
+    """Every pixel of every view is a token: its patch, its place and its eye's learned code.
 
     Attributes:
       eye_channels: width of the code.
@@ -73,6 +76,7 @@ class SeparateEyes(nn.Module):
     """
 
     channels: int = 64
+    patch: tuple[int, int] = (3, 3)
     num_bands: int = 64
     max_resolution: tuple[int, ...] = ()
     eye_channels: int = 8
@@ -87,7 +91,7 @@ class SeparateEyes(nn.Module):
         project = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="project")
         result = {}
         for i, name in zip(range(frames.shape[1]), ("left", "right"), strict=False):
-            content = project(stacked_patches(frames[:, i : i + 1]))
+            content = project(stacked_patches(frames[:, i : i + 1], self.patch))
             code = self.param(f"eye_{name}", nn.initializers.normal(1.0), (self.eye_channels,))
             result[name] = Tokens(
                 content=content.reshape(-1, height * width, self.channels),

@@ -37,8 +37,8 @@ class Task:
         queries). None is the model itself.
       flops_per_example: forward FLOPs of the textbook model for one example, multiply and add
         counted apart (the papers' convention).
-      plots: `plots(variables, num_examples)` gives figures and `plots.Clip`s by name; not
-        used by the loop.
+      plots: `plots(variables, num_examples)` gives by name figures, `plots.Clip`s and tables (lists
+        of dicts with the same keys); not used by the loop.
       description: lines printed once at the start (data pipelines, model size).
     """
 

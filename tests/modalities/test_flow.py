@@ -1,6 +1,7 @@
 """Two frames in, displacements out."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -31,16 +32,22 @@ def small():
     return jax.jit(model.apply, static_argnames=("train", "method")), batch, variables
 
 
-def test_patches_are_three_by_three_with_zeros_outside():
+@pytest.mark.parametrize("patch", [(3, 3), (1, 5)])
+def test_patches_have_zeros_outside(patch):
     image = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
-    patches = np.asarray(flow.neighbourhoods(jnp.asarray(image)))
-    assert patches.shape == (2, 4, 5, 27)
+    patches = np.asarray(flow.neighbourhoods(jnp.asarray(image), patch))
+    assert patches.shape == (2, 4, 5, 3 * math.prod(patch))
     for y, x in np.ndindex(4, 5):
-        for i, (dy, dx) in enumerate(np.ndindex(3, 3)):
-            r, c = y + dy - 1, x + dx - 1
+        for i, (dy, dx) in enumerate(np.ndindex(*patch)):
+            r, c = y + dy - patch[0] // 2, x + dx - patch[1] // 2
             inside = 0 <= r < 4 and 0 <= c < 5
             expected = image[:, r, c] if inside else np.zeros((2, 3))
             np.testing.assert_array_equal(patches[:, y, x, 3 * i : 3 * i + 3], expected)
+
+
+def test_a_patch_has_a_pixel_in_its_middle():
+    with pytest.raises(ValueError, match=r"patch=\(3, 2\): its sides are odd"):
+        flow.neighbourhoods(jnp.zeros((4, 5, 3)), (3, 2))
 
 
 def test_the_first_frame_comes_first(small):

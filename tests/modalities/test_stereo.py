@@ -61,6 +61,14 @@ def test_one_view_and_two_are_one_architecture(output):
     assert separate["input/project/kernel"] == (27, 8)
 
 
+def test_wider_patches_widen_the_projection_alone():
+    narrow, wide = shapes(build()), shapes(build(patch=(1, 7)))
+    different = {name for name in narrow if narrow[name] != wide[name]}
+    assert different == {"input/project/kernel"}
+    assert wide["input/project/kernel"] == (42, 8)
+    assert shapes(build("SeparateEyes", patch=(1, 7)))["input/project/kernel"] == (21, 8)
+
+
 @pytest.mark.parametrize("kind", ["StackedEyes", "SeparateEyes"])
 @pytest.mark.parametrize("eyes", ["both", "left", "left_twice"])
 def test_controls_do_not_see_the_right_view(kind, eyes):
