@@ -675,7 +675,9 @@ def answer(
         return (result + out.bias[None, None]).astype(dtype), x.get("queries")
 
     batch = max(keys.shape[0], data["content"].shape[0])
-    parts = [(part.count, part.stack(data)) for part in chunks(queries, batch * heads * count)]
+    # Nothing is carried over from chunk to chunk, so they may be twice as large.
+    weights = max(batch * heads * count // 2, 1)
+    parts = [(part.count, part.stack(data)) for part in chunks(queries, weights)]
     return Answer(apply, params, parts)
 
 
