@@ -96,7 +96,7 @@ class Attention(nn.Module):
         if self.wants_weights():
             self.sow("intermediates", "weights", attention_weights(query, keys, mask))
         drop = train and self.dropout_rate > 0
-        if itself and not drop:
+        if itself and not drop and not strategies.dense_forced():
             read = attend_itself(query, keys[0], values[0])
             return self.output(read, weights.out, query_mask)
         results = []

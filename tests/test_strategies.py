@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_jax import flops, strategies
-from perceiver_jax.blocks import CrossAttention
+from perceiver_jax import blocks, flops, strategies
+from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.gradients import EPSILON
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.strategies import Order
@@ -338,6 +338,21 @@ def test_chunks_cover_every_token_once():
             ]
             assert [n for part in covered for n in part] == list(range(units))
             assert max(map(len, covered)) <= max(budget // 4, 1)
+
+
+def test_dense_is_the_definition_of_every_attention(monkeypatch):
+    """Also of self-attention, which otherwise is `gradients.attend_itself`."""
+    layer, x = SelfAttention(num_heads=2), jnp.ones((1, 3, 4))
+    variables = layer.init(jax.random.key(0), x, train=False)
+
+    def refuse(*args):
+        raise AssertionError("not the definition")
+
+    monkeypatch.setattr(blocks, "attend_itself", refuse)
+    with strategies.forced("dense"):
+        layer.apply(variables, x, train=False)
+    with pytest.raises(AssertionError, match="not the definition"):
+        layer.apply(variables, x, train=False)
 
 
 def test_forced_ends_with_its_block():
