@@ -47,15 +47,7 @@ def get_config(variant: str = ""):
         "decoder": common.decoder(),
         "output": common.classification(num_classes=10, query_channels=128),
     }
-    config.optimizer = common.optimizer(
-        "adamw",
-        1e-3,
-        {"name": "cosine", "warmup_steps": 300, "end_value": 0.0},
-        reference_batch_size=0,
-        b2=0.99,
-        weight_decay=0.05,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(1e-3, warmup_steps=300)
     if name.startswith("conv"):
         config.model.input = common.conv_stem(channels=64, num_bands=8)
     if name.endswith("permuted"):

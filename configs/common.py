@@ -130,6 +130,30 @@ def encoder(**fields) -> ConfigDict:
     return section
 
 
+def flow_encoder() -> ConfigDict:
+    """Returns the `model.encoder` section of the released optical flow, which stereo has too."""
+    return encoder(
+        num_latents=2048,
+        latent_channels=512,
+        num_blocks=1,
+        num_self_attends_per_block=24,
+        num_self_attend_heads=16,
+    )
+
+
+def small_pair_encoder() -> ConfigDict:
+    """Returns the `model.encoder` section of small models of flow and stereo, for a CPU."""
+    return encoder(
+        num_latents=64,
+        latent_channels=64,
+        num_blocks=1,
+        num_self_attends_per_block=2,
+        num_self_attend_heads=4,
+        latent_init_scale=1.0,  # latents that look at different places from the start
+        remat="none",
+    )
+
+
 def decoder(**fields) -> ConfigDict:
     """Returns the `model.decoder` section of a query decoder."""
     section = ConfigDict(
@@ -201,6 +225,27 @@ def optimizer(name: str, learning_rate: float, schedule: dict, **fields) -> Conf
     )
     section.update(fields)
     return section
+
+
+def adamw(
+    learning_rate: float, *, warmup_steps: int, b2: float = 0.99, weight_decay: float = 0.05
+) -> ConfigDict:
+    """Returns the `optimizer` section of small models: a cosine to zero after a warm-up."""
+    return optimizer(
+        "adamw",
+        learning_rate,
+        {"name": "cosine", "warmup_steps": warmup_steps, "end_value": 0.0},
+        reference_batch_size=0,
+        b2=b2,
+        weight_decay=weight_decay,
+        clip_norm=1.0,
+    )
+
+
+def flow_optimizer() -> ConfigDict:
+    """Returns the `optimizer` section of optical flow (Perceiver IO, app. H)."""
+    schedule = {"name": "cosine", "end_value": 0.0}
+    return optimizer("lamb", 4e-4, schedule, reference_batch_size=512)
 
 
 def parse(variant: str, names: Sequence[str]) -> tuple[str, bool]:

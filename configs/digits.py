@@ -47,15 +47,7 @@ def get_config(variant: str = ""):
         "decoder": common.decoder(),
         "output": common.classification(num_classes=10, query_channels=64),
     }
-    config.optimizer = common.optimizer(
-        "adamw",
-        2e-3,
-        {"name": "cosine", "warmup_steps": 100, "end_value": 0.0},
-        reference_batch_size=0,
-        b2=0.99,
-        weight_decay=0.05,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(2e-3, warmup_steps=100)
     if name == "permuted":
         config.model.input.permutation_seed = 0
     return common.shrink(config) if tiny else config

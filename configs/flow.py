@@ -71,9 +71,7 @@ def from_files(source, largest, min_overlap, tiny):
     config.data.eval_batch_size = 1
     config.dense = common.dense(min_overlap=min_overlap)
     config.model = released_size(tile)
-    config.optimizer = common.optimizer(
-        "lamb", 4e-4, {"name": "cosine", "end_value": 0.0}, reference_batch_size=512
-    )
+    config.optimizer = common.flow_optimizer()
     return config
 
 
@@ -107,9 +105,7 @@ def autoflow(tiny):
     config.data.train_source_options = {"direction": "random"}
     config.dense = common.dense(min_overlap=20)
     config.model = released_size(tile)
-    config.optimizer = common.optimizer(
-        "lamb", 4e-4, {"name": "cosine", "end_value": 0.0}, reference_batch_size=512
-    )
+    config.optimizer = common.flow_optimizer()
     if tiny:
         config.dense.min_overlap = 4
         config.data.eval_split = "test[:8]"
@@ -126,13 +122,7 @@ def released_size(tile):
             "num_bands": 64,
             "max_resolution": tile,
         },
-        "encoder": common.encoder(
-            num_latents=2048,
-            latent_channels=512,
-            num_blocks=1,
-            num_self_attends_per_block=24,
-            num_self_attend_heads=16,
-        ),
+        "encoder": common.flow_encoder(),
         "decoder": common.decoder(query_residual=False),
         "output": {"module": "flow.Flow", "shape": tile, "scale": 20 / 100},
     }
@@ -178,24 +168,9 @@ def synthetic(tiny):
             "num_bands": 12,
             "max_resolution": (),
         },
-        "encoder": common.encoder(
-            num_latents=64,
-            latent_channels=64,
-            num_blocks=1,
-            num_self_attends_per_block=2,
-            num_self_attend_heads=4,
-            latent_init_scale=1.0,  # latents that look at different places from the start
-            remat="none",
-        ),
+        "encoder": common.small_pair_encoder(),
         "decoder": common.decoder(query_residual=True),
         "output": {"module": "flow.Flow", "shape": size, "scale": 1.0},
     }
-    config.optimizer = common.optimizer(
-        "adamw",
-        2e-3,
-        {"name": "cosine", "end_value": 0.0, "warmup_steps": 200},
-        reference_batch_size=0,
-        weight_decay=0.01,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
     return config

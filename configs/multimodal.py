@@ -218,15 +218,7 @@ def bounce() -> ConfigDict:
             "eval_chunk_size": 2048,
         }
     )
-    config.optimizer = common.optimizer(
-        "adamw",
-        2e-3,
-        {"name": "cosine", "warmup_steps": 100, "end_value": 0.0},
-        reference_batch_size=0,
-        b2=0.99,
-        weight_decay=0.01,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(2e-3, warmup_steps=100, weight_decay=0.01)
     return config
 
 
@@ -276,13 +268,5 @@ def av_digits() -> ConfigDict:
         "decoder": common.decoder(),
         "output": common.classification(num_classes=10, query_channels=64),
     }
-    config.optimizer = common.optimizer(
-        "adamw",
-        2e-3,
-        {"name": "cosine", "warmup_steps": 200, "end_value": 0.0},
-        reference_batch_size=0,
-        b2=0.99,
-        weight_decay=0.05,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(2e-3, warmup_steps=200)
     return config

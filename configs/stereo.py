@@ -68,9 +68,7 @@ def from_files(source, split, eval_split, largest, occluded, tiny):
     config.data.eval_batch_size = 1
     config.dense = common.dense(min_overlap=min_overlap)
     config.model = released_size(tile)
-    config.optimizer = common.optimizer(
-        "lamb", 4e-4, {"name": "cosine", "end_value": 0.0}, reference_batch_size=512
-    )
+    config.optimizer = common.flow_optimizer()
     return config
 
 
@@ -115,13 +113,7 @@ def released_size(tile):
             "max_resolution": tile,
             "eyes": "both",
         },
-        "encoder": common.encoder(
-            num_latents=2048,
-            latent_channels=512,
-            num_blocks=1,
-            num_self_attends_per_block=24,
-            num_self_attend_heads=16,
-        ),
+        "encoder": common.flow_encoder(),
         "decoder": common.decoder(query_residual=False),
         "output": {
             "module": "stereo.Disparity",
@@ -172,15 +164,7 @@ def random_dots(tiny):
             "max_resolution": (),
             "eyes": "both",
         },
-        "encoder": common.encoder(
-            num_latents=64,
-            latent_channels=64,
-            num_blocks=1,
-            num_self_attends_per_block=2,
-            num_self_attend_heads=4,
-            latent_init_scale=1.0,  # latents that look at different places from the start
-            remat="none",
-        ),
+        "encoder": common.small_pair_encoder(),
         "decoder": common.decoder(query_residual=True),
         "output": {
             "module": "stereo.Disparity",
@@ -190,12 +174,5 @@ def random_dots(tiny):
             "max_resolution": (),
         },
     }
-    config.optimizer = common.optimizer(
-        "adamw",
-        2e-3,
-        {"name": "cosine", "end_value": 0.0, "warmup_steps": 200},
-        reference_batch_size=0,
-        weight_decay=0.01,
-        clip_norm=1.0,
-    )
+    config.optimizer = common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
     return config

@@ -688,12 +688,18 @@ def widths(tokens: Tokens) -> tuple[int, int, int]:
     return content, 2 if is_grid(tokens) else places, tokens.width
 
 
+def form_cost(tokens: Tokens, batch: int, heads: int, count: int, depth: int) -> int:
+    """Multiplications of forming keys or values, and of `count` queries' products with them."""
+    (c, s, _), total = widths(tokens), tokens.num_tokens
+    return total * (batch * c + s) * heads * depth + batch * heads * count * total * depth
+
+
 def first_costs(tokens: Tokens, batch: int, few: Sequence[int]) -> dict[str, int]:
     """Multiplications of the logits, `few` being `[b, H, N, K]`, in either order."""
     (c, s, width), total = widths(tokens), tokens.num_tokens
     b, heads, count, depth = few
     return {
-        "form": total * (batch * c + s) * heads * depth + batch * heads * count * total * depth,
+        "form": form_cost(tokens, batch, heads, count, depth),
         "move": b * heads * count * depth * width + total * heads * count * (batch * c + b * s),
     }
 
@@ -718,7 +724,7 @@ def choose(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -> Orde
     _, heads, count, _ = query
     pairs = batch * heads * count
     second = {
-        "form": total * (batch * c + s) * heads * depth + pairs * total * depth,
+        "form": form_cost(tokens, batch, heads, count, depth),
         "move": pairs * width * depth + pairs * total * (c + s),
     }
     return Order(cheapest(first_costs(tokens, batch, query)), cheapest(second))

@@ -63,9 +63,8 @@ def blend(
     starts = [tile_starts(n, edge, min_overlap) for n, edge in zip(full, tile, strict=True)]
     before = [[-1, *axis[:-1]] for axis in starts]
     starts, before = (np.array([*itertools.product(*axes)])[:, None] for axes in (starts, before))
-    last = jnp.maximum(size - np.array([tile]), 0)[
-        None
-    ]  # [1, B, 2]: where an image's last tiles are
+    # Where an image's last tiles are, [1, B, 2].
+    last = jnp.maximum(size - np.array([tile]), 0)[None]
     corners = jnp.minimum(starts, last)  # [tiles, B, 2]
     needed = jnp.all(before < last, axis=-1)  # [tiles, B]: else it is the tile before once more
     edges = edge_distance(*tile)[..., None]
@@ -110,13 +109,28 @@ def decode_in_chunks(
       float32 `[B, count, C]`.
     """
     tokens, latents = model.apply(variables, batch, train=False, method="encode")
-    chunks = -(-count // chunk_size)
-    indices = np.minimum(np.arange(chunks * chunk_size), count - 1).reshape(chunks, chunk_size)
 
     def decode(indices):
         return model.apply(
             variables, tokens, latents, train=False, indices=indices, method="decode"
         )
 
-    parts = jnp.moveaxis(jax.lax.map(decode, jnp.asarray(indices)), 0, 1)  # [B, chunks, n, C]
-    return parts.reshape(parts.shape[0], -1, parts.shape[-1])[:, :count]
+    return in_chunks(decode, count, chunk_size)
+
+
+def in_chunks(answer: Callable[[jax.Array], jax.Array], count: int, chunk_size: int) -> jax.Array:
+    """Answers 0 to `count` - 1, a chunk at a time. Pure: for use inside a compiled function.
+
+    All chunks have one size: the last asks for the last answer again and again.
+
+    Args:
+      answer: flat indices `[n]` -> `[B, ...]`, whose other axes hold n answers one after another.
+
+    Returns:
+      `[B, count, C]`.
+    """
+    chunks = -(-count // chunk_size)
+    indices = np.minimum(np.arange(chunks * chunk_size, dtype=np.int32), count - 1)
+    parts = jax.lax.map(answer, jnp.asarray(indices.reshape(chunks, chunk_size)))
+    parts = jnp.moveaxis(parts, 0, 1)  # [B, chunks, ...]
+    return parts.reshape(parts.shape[0], chunks * chunk_size, -1)[:, :count]

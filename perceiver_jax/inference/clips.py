@@ -1,6 +1,7 @@
 """Video and sound through the autoencoder: read once, answered in chunks of queries."""
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from perceiver_jax.inference.programs import (
 )
 from perceiver_jax.modalities import multimodal
 from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.tiles import in_chunks
 
 KINDS = ("audio", "label", "video")
 
@@ -144,15 +146,15 @@ def decode_all(model, variables, tokens, latents, chunk_size: int) -> dict[str, 
             variables, tokens, latents, train=False, indices=chosen, method="decode"
         )[name]
 
-    batch_size = latents.shape[0]
-    shapes = {"video": (*model.output.modalities["video"].shape, 3), "audio": (-1,)}
+    outputs = model.output.modalities
+    video, patches = outputs["video"].shape, outputs["audio"].num_patches
     answers = {"label": ask("label", None)}
-    for name, shape in shapes.items():
-        parts = [(i, count) for n, i, count in chunks(model, chunk_size) if n == name]
-        total, rows = sum(count for _, count in parts), sum(len(i) for i, _ in parts)
-        answer = jax.lax.map(functools.partial(ask, name), np.stack([i for i, _ in parts]))
-        answer = answer.swapaxes(0, 1).reshape(batch_size, rows, -1)[:, :total]
-        answers[name] = answer.reshape(batch_size, *shape)
+    for name, count, shape in (
+        ("video", math.prod(video), (*video, 3)),
+        ("audio", patches, (-1,)),
+    ):
+        answer = in_chunks(functools.partial(ask, name), count, min(chunk_size, count))
+        answers[name] = answer.reshape(latents.shape[0], *shape)
     return answers
 
 
