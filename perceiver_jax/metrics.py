@@ -5,6 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from perceiver_jax.losses import mean_squared_error
+
 
 def masked_sum(values: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     """Sum and count of per-example `values` `[B]` where `batch["mask"]` is True."""
@@ -37,8 +39,7 @@ def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array,
       batch: `target`, of the same shape.
       peak: the largest value that there can be.
     """
-    error = jnp.square(prediction - batch["target"])
-    error = jnp.maximum(jnp.mean(error, axis=tuple(range(1, error.ndim))), 1e-10)
+    error = jnp.maximum(mean_squared_error(prediction, batch), 1e-10)
     return masked_sum(10 * jnp.log10(peak**2 / error), batch)
 
 

@@ -130,18 +130,16 @@ def load(
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
-    if name == "clips":
-        source = Clips(split, data_dir, **options)
-        return into_memory(source) if in_memory else source
-    if name in GENERATED:
-        module = importlib.import_module(f"perceiver_jax.data.{name}")
-        source = module.load(split, data_dir=data_dir, **options)
-        return into_memory(source) if in_memory else source
-    if options:
+    if options and name != "clips" and name not in GENERATED:
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
-    if name in pair_sets.SETS:
+    if name == "clips":
+        source = Clips(split, data_dir, **options)
+    elif name in GENERATED:
+        module = importlib.import_module(f"perceiver_jax.data.{name}")
+        source = module.load(split, data_dir=data_dir, **options)
+    elif name in pair_sets.SETS:
         source = pair_sets.load(name, split, data_dir)
     else:
         source = Tfds(name, split, data_dir)
