@@ -20,8 +20,14 @@ import jax.numpy as jnp
 
 EPSILON = 1e-5  # of the layer norm, as in the released code
 
-# Bytes of float32 attention weights that exist at a time: on a CPU what its cache holds.
-CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**27}
+# Bytes of float32 attention weights that a device has at a time: on a CPU what its cache holds, on
+# a TPU what leaves room in its vector memory.
+CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
+
+
+def chunk_bytes() -> int:
+    """Bytes of float32 attention weights, of a whole batch, that exist at a time."""
+    return CHUNK_BYTES.get(jax.default_backend(), 2**27)
 
 
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
@@ -102,25 +108,47 @@ def _scale(query):
     return jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
 
 
-def _blocks(query, key):
-    """Into how many blocks of queries attention is cut, so that a block's weights fit."""
-    budget = CHUNK_BYTES.get(jax.default_backend(), 2**27)
-    count, least = query.shape[2], 4 * math.prod(query.shape[:3]) * key.shape[2] / budget
+def _parts(query, key) -> tuple[int, int]:
+    """Into how many groups of heads, and of queries, attention is cut so that one's weights fit.
+
+    Heads first: what they read and their gradients are apart.
+    """
+    heads, count = query.shape[1:3]
+    least = 4 * math.prod(query.shape[:3]) * key.shape[2] / chunk_bytes()
     if least <= 4:  # a loop would cost more than it saves
-        return 1
-    return next(n for n in range(1, count + 1) if count % n == 0 and (n >= least or n == count))
+        return 1, 1
+    groups = _divisor(heads, least)
+    return groups, _divisor(count, least / groups)
 
 
-def _cut(x, blocks):
-    """`[B, H, N, K]` -> `[blocks, B, H, N / blocks, K]`."""
-    x = x.reshape(*x.shape[:2], blocks, -1, x.shape[3])
-    return jnp.moveaxis(x, 2, 0)
+def _divisor(number, least):
+    """The smallest divisor of `number` that is no less than `least`; if none is, `number`."""
+    return next(n for n in range(1, number + 1) if number % n == 0 and (n >= least or n == number))
 
 
-def _join(x):
+def _cut(x, parts, axis):
+    """Cuts `[B, H, N, K]` along an axis: `[parts, B, H or H / parts, N or N / parts, K]`.
+
+    Heads are dealt out in turn, so that heads spread over devices in runs are cut within each.
+    """
+    size = x.shape[axis] // parts
+    inner = (size, parts) if axis == 1 else (parts, size)
+    x = x.reshape(*x.shape[:axis], *inner, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis + (axis == 1), 0)
+
+
+def _join(x, axis):
     """What `_cut` cut."""
-    x = jnp.moveaxis(x, 0, 2)
-    return x.reshape(*x.shape[:2], -1, x.shape[4])
+    x = jnp.moveaxis(x, 0, axis + (axis == 1))
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def _by_heads(function, groups, *arrays):
+    """`function` of arrays `[B, H, ...]`, to such arrays, one group of heads after another."""
+    if groups == 1:
+        return function(*arrays)
+    results = jax.lax.map(lambda xs: function(*xs), tuple(_cut(x, groups, 1) for x in arrays))
+    return jax.tree.map(lambda x: _join(x, 1), results)
 
 
 def _read(query, key, value):
@@ -131,9 +159,14 @@ def _read(query, key, value):
 
 @jax.custom_vjp
 def _attend_itself(query, key, value):
-    if (blocks := _blocks(query, key)) == 1:
-        return _read(query, key, value)
-    return _join(jax.lax.map(lambda q: _read(q, key, value), _cut(query, blocks)))
+    groups, blocks = _parts(query, key)
+
+    def read(query, key, value):
+        if blocks == 1:
+            return _read(query, key, value)
+        return _join(jax.lax.map(lambda q: _read(q, key, value), _cut(query, blocks, 2)), 2)
+
+    return _by_heads(read, groups, query, key, value)
 
 
 def _read_backward(query, key, value, dy):
@@ -149,19 +182,31 @@ def _read_backward(query, key, value, dy):
 
 
 def _attend_itself_backward(kept, dy):
-    query, key, value = kept
-    if (blocks := _blocks(query, key)) == 1:
-        dquery, dkey, dvalue = _read_backward(query, key, value, dy)
-    else:
+    groups, blocks = _parts(*kept[:2])
+
+    def backward(query, key, value, dy):
+        if blocks == 1:
+            return _read_backward(query, key, value, dy)
 
         def body(sums, block):
             dquery, *more = _read_backward(block[0], key, value, block[1])
             return [a + b for a, b in zip(sums, more, strict=True)], dquery
 
         zeros = [jnp.zeros_like(x.swapaxes(2, 3), jnp.float32) for x in (key, value)]
-        (dkey, dvalue), dquery = jax.lax.scan(body, zeros, (_cut(query, blocks), _cut(dy, blocks)))
-        dquery = _join(dquery)
-    return dquery, dkey.swapaxes(2, 3).astype(key.dtype), dvalue.swapaxes(2, 3).astype(value.dtype)
+        cut = _cut(query, blocks, 2), _cut(dy, blocks, 2)
+        (dkey, dvalue), dquery = jax.lax.scan(body, zeros, cut)
+        return _join(dquery, 2), dkey, dvalue
+
+    def typed(*arrays):
+        dquery, dkey, dvalue = backward(*arrays)
+        _, key, value, _ = arrays
+        return (
+            dquery,
+            dkey.swapaxes(2, 3).astype(key.dtype),
+            dvalue.swapaxes(2, 3).astype(value.dtype),
+        )
+
+    return _by_heads(typed, groups, *kept, dy)
 
 
 _attend_itself.defvjp(

@@ -80,7 +80,7 @@ def test_attend_itself_is_attend(scale, v):
 
 
 @pytest.mark.parametrize("budget", [1, 4 * 2 * 3 * 12 * 2])
-def test_attend_itself_in_blocks_of_queries(monkeypatch, budget):
+def test_attend_itself_in_groups_of_heads_and_blocks_of_queries(monkeypatch, budget):
     query, key, value = heads(n=12)
     monkeypatch.setitem(gradients.CHUNK_BYTES, "cpu", budget)
     largest = 2 * 3 * 12 * (1 if budget == 1 else 2)
