@@ -275,6 +275,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
         config.model.input.num_bands = 4
     if "query_channels" in config.model.output:
         config.model.output.query_channels = 32
+    if "embedding" in config.model:
+        config.model.embedding.channels = 32
     if "dense" in config:
         config.dense.num_queries = 32
         config.dense.chunk_size = 100

@@ -12,6 +12,19 @@ def softmax_cross_entropy(logits: jax.Array, batch) -> jax.Array:
     return optax.softmax_cross_entropy(logits, batch["target"])
 
 
+def hidden_cross_entropy(logits: jax.Array, batch) -> jax.Array:
+    """The mean cross-entropy of an example's hidden places, in nats; without any it is 0.
+
+    Args:
+      logits: `[B, M, K]`.
+      batch: `target` `[B, M]`, the ids, and `hidden` `[B, M]`, True where they count.
+    """
+    hidden = batch["hidden"]
+    values = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
+    count = jnp.sum(hidden, axis=1, dtype=jnp.float32)
+    return jnp.sum(jnp.where(hidden, values, 0.0), axis=1) / jnp.maximum(count, 1.0)
+
+
 def mean_absolute_error(prediction: jax.Array, batch) -> jax.Array:
     """The mean of |prediction - target| over all axes but the first; `batch["target"]` alike."""
     error = jnp.abs(prediction - batch["target"])

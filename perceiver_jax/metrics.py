@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from perceiver_jax.losses import mean_squared_error
 
@@ -41,6 +42,23 @@ def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array,
     """
     error = jnp.maximum(mean_squared_error(prediction, batch), 1e-10)
     return masked_sum(10 * jnp.log10(peak**2 / error), batch)
+
+
+# --- Bytes: logits [B, M, K] against the ids `batch["target"]` [B, M] ---------------------------
+#
+# The places that `hidden` says, of all examples together, make one mean.
+
+
+def hidden_accuracy(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
+    """Share of the hidden bytes whose logit is the largest."""
+    right = jnp.argmax(logits, axis=-1) == batch["target"]
+    return _sum(right.astype(jnp.float32), batch["hidden"] & batch["mask"][:, None])
+
+
+def bits_per_byte(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of the hidden bytes in bits: what telling one of them still costs."""
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
+    return _sum(nats / jnp.log(2.0), batch["hidden"] & batch["mask"][:, None])
 
 
 # --- Fields: a flow [B, ..., 2] or a disparity [B, ..., 1] against `batch["field"]` ------------

@@ -16,7 +16,7 @@ import pair_files
 import pytest
 from clip_files import write_clips
 from nbclient import NotebookClient
-from tfds_files import write_spoken_digits, write_tfds
+from tfds_files import write_spoken_digits, write_texts, write_tfds
 
 from configs import common, digits
 from experiments import image, make_task, plot
@@ -36,7 +36,7 @@ ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in mo
 def data_dir(tmp_path_factory):
     """TFDS directories of 12 + 12 random images: mnist, cifar10, imagenet2012 (JPEG, any size).
 
-    And spoken digits for mnist's; video files with sound, listed for `clips`.
+    And spoken digits for mnist's; video files with sound, listed for `clips`; texts.
     """
     folder, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
 
@@ -54,6 +54,10 @@ def data_dir(tmp_path_factory):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
     write_spoken_digits(folder, ("george", "lucas", "theo"))
+    write_texts(folder, dict.fromkeys(("train", "validation"), ["some words to hide, and"] * 100))
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)
     write_clips(folder)
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
@@ -66,7 +70,7 @@ def tiny(name, data_dir):
     file, _, variant = name.partition(":")
     config = MODULES[file].get_config(f"{variant}:tiny")
     folder = next((f for f in PAIRS if config.data.source.startswith(f)), "")
-    config.data.data_dir = str(pathlib.Path(data_dir) / folder)
+    config.data.data_dir = config.data.data_dir or str(pathlib.Path(data_dir) / folder)
     return config.lock()
 
 

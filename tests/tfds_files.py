@@ -66,3 +66,28 @@ def write_spoken_digits(directory, speakers, takes=2):
                 writer.write(example.SerializeToString())
     writer.close()
     (folder / "dataset_info.json").write_text(json.dumps({"name": "spoken_digit"}))
+
+
+def write_texts(directory, splits):
+    """The C4 of splits = {name: [text]}, which TFDS opens from its files alone."""
+    folder = directory / "c4" / "en" / "3.1.0"
+    folder.mkdir(parents=True)
+    infos = []
+    for split, texts in splits.items():
+        path = folder / f"c4-{split}.array_record-00000-of-00001"
+        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+        for text in texts:
+            example = tf_example_pb2.Example()
+            example.features.feature["text"].bytes_list.value.append(text.encode())
+            writer.write(example.SerializeToString())
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        lengths = [str(len(texts))]
+        infos.append({"name": split, "shardLengths": lengths, "filepathTemplate": template})
+    info = {"name": "c4", "version": "3.1.0", "configName": "en", "fileFormat": "array_record"}
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"splits": infos}))
+    package = "tensorflow_datasets.core.features"
+    text = {"pythonClassName": f"{package}.text_feature.Text", "text": {}}
+    features = {"pythonClassName": f"{package}.features_dict.FeaturesDict"}
+    features["featuresDict"] = {"features": {"text": text}}
+    (folder / "features.json").write_text(json.dumps(features))

@@ -14,6 +14,7 @@ import numpy as np
 from perceiver_jax.data import pair_sets
 from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.generated import GENERATED
+from perceiver_jax.data.texts import Documents, Texts
 from perceiver_jax.data.transforms import Encoded, Example, decode
 
 
@@ -115,27 +116,30 @@ def load(
 
     Args:
       name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
-        `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), one of
-        `pair_sets.SETS` (flow and stereo in local directories), or a TFDS name: `mnist`,
-        `cifar10`, `imagenet2012`, with version or config if wanted.
-      split: for digits `train` or `test`; for clips the name of a CSV file; else a split of the set
-        such as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips and pairs
-        the folder of the set.
+        `Clips`), `texts` (local text files, see `Texts`), a module of `data/` that makes its
+        examples (`generated.GENERATED`), one of `pair_sets.SETS` (flow and stereo in local
+        directories), or a TFDS name: `mnist`, `cifar10`, `c4/en`, with version if wanted.
+      split: for digits `train` or `test`; for clips the name of a CSV file; for texts a pattern of
+        files; else a split of the set such as `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts
+        and pairs the folder of the set.
       in_memory: decode everything once into arrays. For images of one size that fit.
-      options: of clips and of a source that makes its examples, by name; the others have none.
+      options: of clips, texts and a source that makes its examples, by name; of a TFDS set of
+        texts, those of `Documents`; the others have none.
 
     Raises:
       FileNotFoundError: the dataset is not there or not prepared; says how to get it.
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
-    if options and name != "clips" and name not in GENERATED:
+    if options and (name == "digits" or name in pair_sets.SETS):
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
     if name == "clips":
         source = Clips(split, data_dir, **options)
+    elif name == "texts":
+        source = Texts(split, data_dir, **options)
     elif name in GENERATED:
         module = importlib.import_module(f"perceiver_jax.data.{name}")
         source = module.load(split, data_dir=data_dir, **options)
@@ -143,6 +147,7 @@ def load(
         source = pair_sets.load(name, split, data_dir)
     else:
         source = Tfds(name, split, data_dir)
+        source = Documents(source, **options) if options else source
     return into_memory(source) if in_memory else source
 
 
@@ -215,8 +220,8 @@ def _builder(name: str, data_dir: str) -> Any:
         return tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
-            f"no dataset {name!r}: neither of {['digits', 'clips', *GENERATED]}, nor of "
-            "data.pair_sets.SETS, nor a name that tensorflow_datasets knows"
+            f"no dataset {name!r}: none of {['digits', 'clips', 'texts', *GENERATED]}, of "
+            "data.pair_sets.SETS, or of TFDS (c4 and wikipedia need apache-beam, until prepared)"
         ) from None
 
 

@@ -52,11 +52,14 @@ def fill_masks(
     padded, mask = text_modality.pad(ids, model.output.max_length)
     batch = {"text": padded[None], "text_mask": mask[None]}
     logits = np.asarray(predict(model, variables, batch))[0, : len(ids)]
-    reserved = text_modality.NUM_RESERVED
-    best = logits[:, reserved:].argmax(axis=-1) + reserved  # a byte, never a reserved id
-    filled = np.where(ids == text_modality.MASK, best, ids)
+    filled = np.where(ids == text_modality.MASK, likeliest(logits), ids)
     fills = [text_modality.decode(filled[start:stop]) for start, stop in spans]
     return Filled(text_modality.decode(filled), fills)
+
+
+def likeliest(logits: np.ndarray) -> np.ndarray:
+    """The ids with the largest logits `[..., K]`, bytes alone: never a reserved id."""
+    return logits[..., text_modality.NUM_RESERVED :].argmax(-1) + text_modality.NUM_RESERVED
 
 
 def read_markers(text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:

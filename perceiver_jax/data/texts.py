@@ -1,0 +1,150 @@
+"""Text as bytes: local files as one stream, documents of a TFDS set, windows and hidden words.
+
+A source gives `text`, bytes of any number; the transforms make a window of it: `text` uint8 `[M]`,
+`text_mask` bool `[M]`, False on padding, and `hidden` bool `[M]`, what a model has to fill in. What
+number a byte has for the model is no concern of reading: `modalities.text` says it.
+
+Reference: Perceiver IO (Jaegle et al. 2022), section 4.1 and app. F.
+"""
+
+import bisect
+import itertools
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from perceiver_jax.data.transforms import Example, transform
+
+WORD = re.compile(rb"\s?\S+")  # with the space before it, as in the released notebook's example
+
+
+class Texts:
+    """Files one after another, sorted by path, as one stream of bytes in overlapping pieces.
+
+    Piece i begins at byte i `length` and is twice as long, where the stream does not end before: so
+    every window of `length` bytes lies within a piece, and the first `length` bytes of all pieces
+    are the whole text, once.
+    """
+
+    in_memory = False
+
+    def __init__(self, split: str, data_dir: str, *, length: int):
+        """Reads the sizes of the files only.
+
+        Args:
+          split: which files of the folder, as a pattern: 'train.txt', 'train/**/*.txt'.
+          data_dir: the folder.
+          length: bytes; the longest window that will be cut out.
+
+        Raises:
+          FileNotFoundError: no such file.
+          ValueError: they are all empty; a `length` below 1.
+        """
+        self.name, self.length = f"texts[{split}]", length
+        if length < 1:
+            raise ValueError(f"{self.name}: source_options.length={length} is below 1 byte")
+        if not data_dir:
+            raise FileNotFoundError(
+                f"{self.name}: config.data.data_dir is not set: name a folder with text files, and "
+                "those to train and to evaluate on, as config.data.train_split='train/*.txt' and "
+                "config.data.eval_split='test/*.txt'"
+            )
+        self.paths = sorted(path for path in pathlib.Path(data_dir).glob(split) if path.is_file())
+        if not self.paths:
+            raise FileNotFoundError(f"{self.name}: no file of {data_dir} matches {split!r}")
+        self.ends = list(itertools.accumulate(path.stat().st_size for path in self.paths))
+        if not self.ends[-1]:
+            raise ValueError(f"{self.name}: all files of {data_dir} that match are empty")
+
+    def __len__(self) -> int:
+        return (self.ends[-1] + self.length - 1) // self.length
+
+    def __getitem__(self, index: int) -> Example:
+        start = index * self.length
+        stop = min(start + 2 * self.length, self.ends[-1])
+        parts, number = [], bisect.bisect_right(self.ends, start)
+        while start < stop:
+            end = min(stop, self.ends[number])
+            begin = self.ends[number - 1] if number else 0
+            with self.paths[number].open("rb") as file:
+                file.seek(start - begin)
+                parts.append(file.read(end - start))
+            if len(parts[-1]) != end - start:
+                raise ValueError(f"{self.paths[number]} became shorter since the run began")
+            start, number = end, number + 1
+        return {"text": b"".join(parts)}
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Documents:
+    """`join` documents of a source at a time, a blank line between them.
+
+    Perceiver IO joins ten before it cuts, so that short ones leave little padding.
+    """
+
+    in_memory = False
+
+    def __init__(self, source: Any, *, field: str = "text", join: int = 1):
+        """`field` of the source's examples is the text."""
+        if join < 1:
+            raise ValueError(f"{source!r}: source_options.join={join} is below 1 document")
+        self.source, self.field, self.join = source, field, join
+
+    def __len__(self) -> int:
+        return (len(self.source) + self.join - 1) // self.join
+
+    def __getitem__(self, index: int) -> Example:
+        rows = range(index * self.join, min((index + 1) * self.join, len(self.source)))
+        return {"text": b"\n\n".join(map(self._text, self.source.__getitems__(list(rows))))}
+
+    def _text(self, example: Example) -> bytes:
+        if not isinstance(example.get(self.field), bytes):
+            texts = sorted(name for name, value in example.items() if isinstance(value, bytes))
+            raise ValueError(
+                f"{self.source!r} has no text {self.field!r}: set config.data.source_options.field "
+                f"to one of {texts}"
+            )
+        return example[self.field]
+
+    def __repr__(self) -> str:
+        return f"{self.source!r} by {self.join}"
+
+
+@transform
+def random_window(example: Example, rng: np.random.Generator, length: int) -> Example:
+    """`length` bytes from anywhere in the `text`; a shorter one is padded."""
+    text = example["text"]
+    start = int(rng.integers(max(len(text) - length, 0) + 1))
+    return _window(example, text[start : start + length], length)
+
+
+@transform
+def first_window(example: Example, rng: np.random.Generator, length: int) -> Example:
+    """The first `length` bytes of the `text`; a shorter one is padded."""
+    del rng
+    return _window(example, example["text"][:length], length)
+
+
+def _window(example: Example, text: bytes, length: int) -> Example:
+    padded = np.frombuffer(text.ljust(length, b"\0"), np.uint8)
+    return {**example, "text": padded, "text_mask": np.arange(length) < len(text)}
+
+
+@transform
+def hide_words(example: Example, rng: np.random.Generator, share: float) -> Example:
+    """Says in `hidden` which bytes of the window a model has to fill in: whole words.
+
+    A word is what white space delimits, and takes the space before it along; `share` of the words
+    of a window, rounded, but at least one, is drawn without replacement.
+    """
+    words = [m.span() for m in WORD.finditer(example["text"][example["text_mask"]].tobytes())]
+    hidden = np.zeros(example["text"].shape, bool)
+    if words:
+        count = max(1, round(share * len(words)))
+        for number in rng.choice(len(words), count, replace=False):
+            hidden[slice(*words[number])] = True
+    return {**example, "hidden": hidden}
