@@ -15,24 +15,30 @@ error.
 Run the same command again after any interruption: the run goes on where it was saved and ends as if
 nothing had happened. A workdir belongs to one config.
 
+`--profile=100:110` writes a trace of the ten steps after the hundredth into WORKDIR/profile, for
+`tensorboard --logdir=WORKDIR/profile` (with tensorboard-plugin-profile) or ui.perfetto.dev. Where
+the time of all other steps goes is in metrics.jsonl, as shares: input, device, host.
+
 In the workdir: config.json, metrics.jsonl, checkpoints/, and at the end result.json.
 
 Exit codes: 0 finished; 70 a loss or norm was not finite (the last good checkpoint is kept); 75
 stopped by SIGTERM or Ctrl-C after saving, run it again; 1 any other error.
 """
 
+import functools
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import make_task
-from perceiver_jax.train import loop
+from perceiver_jax.train import loop, profile
 from perceiver_jax.train.stop import Stopped
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File and variant, see above.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run, made if it is not there.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+PROFILE = flags.DEFINE_string("profile", "", "START:STOP, steps of a training to trace.")
 
 
 def main(argv):
@@ -40,7 +46,9 @@ def main(argv):
         raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
     logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
     config = CONFIG.value
-    run = loop.train if MODE.value == "train" else loop.evaluate
+    run = loop.evaluate
+    if MODE.value == "train":
+        run = functools.partial(loop.train, profile=profile.parse_span(PROFILE.value))
     try:
         run(make_task(config), config, WORKDIR.value)
     except Stopped as stopped:

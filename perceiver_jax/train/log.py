@@ -7,14 +7,18 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from perceiver_jax.train.workdir import METRICS, write_atomically
 
+# What a step's time goes to: waiting for its batch, waiting for the device, and the rest.
+WAITS = ("input", "device")
+INPUT_BOUND = 0.2  # a larger share of waiting for data is pointed out
+
 # Fields of `metrics.jsonl` that differ from one run of the same thing to the next.
-TIMING = ("seconds", "examples_per_second")
+TIMING = ("seconds", "examples_per_second", "input_share", "device_share", "host_share")
 
 
 def say(text: str) -> None:
@@ -27,6 +31,17 @@ def warn(text: str) -> None:
     """Prints to stderr, in process 0 only, so that it cannot be missed."""
     if jax.process_index() == 0:
         print(f"WARNING: {text}", file=sys.stderr, flush=True)
+
+
+class Recent(NamedTuple):
+    """The last steps: their rate (nan: unknown) and which shares of their time went where.
+
+    The device works while the host does, so a run that the device bounds has a `device` share near
+    1, and one that waits for its data an `input` share near 1.
+    """
+
+    steps_per_second: float
+    shares: dict[str, float]  # 'input', 'device', 'host'; empty where nothing is known
 
 
 class Timer:
@@ -51,6 +66,7 @@ class Timer:
         self._since = clock()
         self._first = True
         self._window = (0.0, 0)
+        self._waits = dict.fromkeys(WAITS, 0.0)
 
     def tick(self) -> None:
         """One more step is finished."""
@@ -59,7 +75,18 @@ class Timer:
             self.timed_seconds += passed
             self.timed_steps += 1
             self._window = (self._window[0] + passed, self._window[1] + 1)
+        else:
+            self._waits = dict.fromkeys(WAITS, 0.0)
         self._first = False
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Time in here is spent waiting for one of `WAITS`."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._waits[what] += self._clock() - start
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -70,11 +97,14 @@ class Timer:
         finally:
             self._since = self._clock()
 
-    def recent(self) -> float:
-        """Returns steps per second since the last call; the overall rate where there were none."""
-        seconds, steps = self._window
-        self._window = (0.0, 0)
-        return steps / seconds if seconds else self.overall()
+    def recent(self) -> Recent:
+        """Returns what the time since the last call went to; the overall rate if it was none."""
+        (seconds, steps), waits = self._window, self._waits
+        self._window, self._waits = (0.0, 0), dict.fromkeys(WAITS, 0.0)
+        if not seconds:
+            return Recent(self.overall(), {})
+        shares = {name: min(waited / seconds, 1.0) for name, waited in waits.items()}
+        return Recent(steps / seconds, shares | {"host": max(1 - sum(shares.values()), 0.0)})
 
     def overall(self) -> float:
         """Returns steps per second over all restarts; nan before two steps of a process."""
@@ -169,7 +199,7 @@ def progress(
     steps: int,
     metrics: dict[str, float],
     *,
-    steps_per_second: float,
+    recent: Recent,
     batch_size: int,
     flops_per_example: float,
 ) -> str:
@@ -178,18 +208,21 @@ def progress(
     Args:
       step: steps done, of `steps`.
       metrics: name to value.
-      steps_per_second: nan where it is not known yet.
+      recent: of the timer.
       batch_size: global.
       flops_per_example: of the forward pass; a training step is counted as three.
     """
     parts = [f"step {step}/{steps} {step / steps:.0%}", show(metrics)]
-    if math.isfinite(steps_per_second):
-        rate = steps_per_second * batch_size
+    if math.isfinite(recent.steps_per_second):
+        rate = recent.steps_per_second * batch_size
         parts += [
             f"{with_prefix(rate)} examples/s",
             f"{with_prefix(3 * flops_per_example * rate, gap=' ')}FLOP/s model",
-            f"{duration((steps - step) / steps_per_second)} left",
+            f"{duration((steps - step) / recent.steps_per_second)} left",
         ]
+    waiting = recent.shares.get("input", 0.0)
+    if waiting > INPUT_BOUND:
+        parts.append(f"input-bound: {waiting:.0%} of the time waits for data")
     return " | ".join(parts)
 
 

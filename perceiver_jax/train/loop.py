@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.checkpoint import open_manager
 from perceiver_jax.train.log import Log, Timer, progress, say, show
+from perceiver_jax.train.profile import tracing
 from perceiver_jax.train.start import Program, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS, divide
@@ -36,7 +37,13 @@ from perceiver_jax.train.workdir import (
 )
 
 
-def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def train(
+    task: Task,
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    profile: tuple[int, int] | None = None,
+) -> dict[str, Any]:
     """Trains to `config.steps`, or goes on from where the workdir is, and evaluates.
 
     Args:
@@ -45,6 +52,7 @@ def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[s
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
         `start` ('' for none; `model` too for released weights). The rest is only recorded.
       workdir: of this run alone; made if it is not there.
+      profile: the steps to trace, see `profile.tracing`.
 
     Returns:
       What is written to `result.json`: every evaluation metric, 'step', 'seconds' (training, over
@@ -69,6 +77,7 @@ def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[s
         contextlib.closing(Log(workdir, step=step, tensorboard=config.tensorboard)) as log,
         contextlib.closing(open_manager(workdir / CHECKPOINTS, config.checkpoints_kept)) as manager,
         sharding.on_devices(task.train_data(step), program.mesh) as batches,
+        tracing(workdir, profile) as trace,
         jax.transfer_guard("disallow"),
     ):
         record = functools.partial(
@@ -83,10 +92,13 @@ def train(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[s
                 measure(state)
                 if stop.signal:
                     break
-            batch = next(batches, None)
+            trace(step, state)
+            with timer.waiting("input"):
+                batch = next(batches, None)
             if batch is None:
                 raise RuntimeError(f"Task.train_data ended at step {step}; it must never end")
-            state, metrics = program.train_step(state, batch)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = program.train_step(state, batch)
             step += 1
             if pending:
                 record(*pending)
@@ -157,20 +169,23 @@ def report(
     manager: ocp.CheckpointManager,
 ) -> None:
     """Waits for a step, logs it where that is due, and raises Diverged if it is not finite."""
-    values = jax.device_get(metrics)
+    with timer.waiting("device"):
+        values = jax.device_get(metrics)
     timer.tick()
     # `jit` sorts the names; a reader wants the loss first.
     metrics = {name: float(values[name]) for name in ("loss", *task.metrics, *VITALS)}
     bad = [name for name in VITALS if not math.isfinite(metrics[name])]
     if bad or due(step, config.log_every):
-        rate = timer.recent()
-        times = {"seconds": timer.seconds, "examples_per_second": rate * config.batch_size}
-        log.write(step, "train", metrics | times)
+        recent = timer.recent()
+        rate = recent.steps_per_second * config.batch_size
+        times = {"seconds": timer.seconds, "examples_per_second": rate}
+        shares = {f"{name}_share": share for name, share in recent.shares.items()}
+        log.write(step, "train", metrics | times | shares)
         line = progress(
             step,
             config.steps,
             metrics,
-            steps_per_second=rate,
+            recent=recent,
             batch_size=config.batch_size,
             flops_per_example=task.flops_per_example,
         )

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from perceiver_jax.train.log import Log, Timer, duration, progress, read_metrics
+from perceiver_jax.train.log import Log, Recent, Timer, duration, progress, read_metrics
 
 
 class Clock:
@@ -30,7 +30,7 @@ def test_timer_leaves_out_pauses_and_the_compile():
     clock.now += 0.5
     timer.tick()
     assert timer.seconds == 12.5
-    assert timer.overall() == timer.recent() == 2.0
+    assert timer.overall() == timer.recent().steps_per_second == 2.0
 
     again = Timer(**timer.saved(), clock=clock)  # a restart
     clock.now += 7.0
@@ -38,8 +38,27 @@ def test_timer_leaves_out_pauses_and_the_compile():
     clock.now += 1.0
     again.tick()
     assert again.seconds == 20.5
-    assert again.recent() == 1.0
+    assert again.recent().steps_per_second == 1.0
     assert again.overall() == pytest.approx(6 / 3.5)
+
+
+def test_the_time_of_a_step_is_split():
+    clock = Clock()
+    timer = Timer(clock=clock)
+
+    def step(input, device, host):
+        with timer.waiting("input"):
+            clock.now += input
+        clock.now += host
+        with timer.waiting("device"):
+            clock.now += device
+        timer.tick()
+
+    step(50.0, 50.0, 50.0)  # compiling: not counted
+    step(1.0, 2.0, 1.0)
+    step(1.0, 2.0, 1.0)
+    assert timer.recent() == Recent(0.25, {"input": 0.25, "device": 0.5, "host": 0.25})
+    assert timer.recent() == Recent(0.25, {})  # nothing since
 
 
 def test_log_drops_what_came_after_the_step_and_never_writes_twice(tmp_path):
@@ -82,7 +101,7 @@ def test_progress_line():
         1200,
         4000,
         {"loss": 0.12345, "accuracy": 0.5},
-        steps_per_second=35.0,
+        recent=Recent(35.0, {"input": 0.1, "device": 0.8, "host": 0.1}),
         batch_size=100,
         flops_per_example=1e8,
     )
@@ -90,9 +109,11 @@ def test_progress_line():
         "step 1200/4000 30% | loss 0.1235 accuracy 0.5 | 3.5k examples/s | 1.05 TFLOP/s model | "
         "1m20s left"
     )
-    unknown = progress(
-        1, 4, {"loss": 1.0}, steps_per_second=math.nan, batch_size=1, flops_per_example=1.0
-    )
+    sizes = {"batch_size": 1, "flops_per_example": 1.0}
+    unknown = progress(1, 4, {"loss": 1.0}, recent=Recent(math.nan, {}), **sizes)
     assert unknown == "step 1/4 25% | loss 1"
+    shares = {"input": 0.6, "device": 0.3, "host": 0.1}
+    bound = progress(1, 4, {"loss": 1.0}, recent=Recent(1.0, shares), **sizes)
+    assert bound.endswith("3s left | input-bound: 60% of the time waits for data")
     assert [duration(s) for s in (9.4, 80, 7500)] == ["9s", "1m20s", "2h05m"]
     assert json.dumps(line)

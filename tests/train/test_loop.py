@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import toy
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import TIMING, read_metrics
 from perceiver_jax.train.loop import evaluate, train
+from perceiver_jax.train.profile import parse_span
 from perceiver_jax.train.start import build
 from perceiver_jax.train.stop import Diverged, Preempted
 from perceiver_jax.train.workdir import load_config
@@ -320,3 +322,26 @@ def test_batch_size_must_divide(tmp_path):
     with pytest.raises(ValueError, match=f"config.batch_size={devices + 1}"):
         train(toy.make_task(), toy.make_config(batch_size=devices + 1), tmp_path / "w")
     assert not (tmp_path / "w").exists()
+
+
+def test_profile_traces_the_steps_asked_for(tmp_path, capsys):
+    train(toy.make_task(), toy.make_config(eval_every=0), tmp_path, profile=(3, 5))
+    assert f"steps 3 to 5 are traced in {tmp_path / 'profile'}" in capsys.readouterr().out
+    (trace,) = tmp_path.glob("profile/**/*.trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    steps = [e["args"]["step_num"] for e in events if e.get("name") == "train"]
+    assert sorted(steps) == ["3", "4"]
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "input_share" in row]
+    assert len(rows) >= 5  # all but the one that compiled
+    train(toy.make_task(), toy.make_config(eval_every=0), tmp_path, profile=(3, 5))
+    assert "none of these steps was run" in capsys.readouterr().err  # the run is finished
+    for row in rows:
+        shares = [row[f"{name}_share"] for name in ("input", "device", "host")]
+        assert sum(shares) == pytest.approx(1) and min(shares) >= 0
+
+
+def test_profile_span():
+    assert parse_span("10:15") == (10, 15) and parse_span("") is None
+    for text in ("10", "15:10", "a:b", "5:5"):
+        with pytest.raises(ValueError, match="write START:STOP"):
+            parse_span(text)
