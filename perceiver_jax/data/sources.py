@@ -48,7 +48,7 @@ class Tfds:
     def __init__(self, name: str, split: str, data_dir: str = ""):
         import tensorflow_datasets as tfds  # Slow to import, and digits does without.
 
-        builder = _builder(name, data_dir)
+        builder = tfds_builder(name, data_dir)
         self.name = f"{name}[{split}]"
         self.channels = {
             field: feature.shape[-1]
@@ -119,6 +119,7 @@ def load(
         `Clips`), `texts` (local text files, see `Texts`), a module of `data/` that makes its
         examples (`generated.GENERATED`), one of `pair_sets.SETS` (flow and stereo in local
         directories), or a TFDS name: `mnist`, `cifar10`, `c4/en`, with version if wanted.
+        `blank:NAME` has the fields of the source NAME, which need not be there (see `blank`).
       split: for digits `train` or `test`; for clips the name of a CSV file; for texts a pattern of
         files; else a split of the set such as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts
@@ -132,6 +133,10 @@ def load(
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
+    if name.startswith("blank:"):
+        from perceiver_jax.data import blank  # which opens sources itself
+
+        return blank.load(name.removeprefix("blank:"), split, options)
     if options and (name == "digits" or name in pair_sets.SETS):
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
@@ -212,7 +217,7 @@ def _digits(split: str) -> Arrays:
     return Arrays({"image": image, "label": label}, name=f"digits[{split}]")
 
 
-def _builder(name: str, data_dir: str) -> Any:
+def tfds_builder(name: str, data_dir: str = "") -> Any:
     """TFDS's builder of a dataset, prepared or not."""
     import tensorflow_datasets as tfds
 
