@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
+from perceiver_jax.sharded import Layout
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer
@@ -20,9 +20,9 @@ from perceiver_jax.train.workdir import CHECKPOINTS
 
 
 class Program(NamedTuple):
-    """A task and a config, compiled for a mesh."""
+    """A task and a config, compiled for a layout of devices."""
 
-    mesh: Mesh
+    layout: Layout
     batch: Batch  # of jax.ShapeDtypeStruct: a prepared example
     init: Callable[[], TrainState]
     target: TrainState  # of jax.ShapeDtypeStruct with shardings
@@ -30,24 +30,28 @@ class Program(NamedTuple):
     eval_step: Callable
 
 
-def build(task: Task, config: ConfigDict) -> Program:
-    """Checks the sizes and compiles (lazily) what the loop calls."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.batch_size, mesh, accumulate=config.accumulate)
+def build(task: Task, config: ConfigDict, devices: list[jax.Device] | None = None) -> Program:
+    """Checks the sizes and compiles (lazily) what the loop calls.
+
+    Args:
+      task: what to train or evaluate.
+      config: its `parallel` section says how the work is spread.
+      devices: to spread it over, all by default; nothing is put on them here, so they may be
+        described ones, of a machine that is not there.
+    """
+    layout = sharding.make_layout(config.parallel, devices)
+    sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
     init = functools.partial(create, task, optimizer, config.seed)
-    whole = sharding.replicated(mesh)
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(init)
-    )
+    target = sharding.place(jax.eval_shape(init), layout)
     train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate)
     return Program(
-        mesh=mesh,
+        layout=layout,
         batch=jax.eval_shape(functools.partial(prepared_example, task)),
-        init=jax.jit(init, out_shardings=whole),
+        init=jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, target)),
         target=target,
-        train_step=sharding.compile_train_step(train_step, mesh),
-        eval_step=sharding.compile_eval_step(make_eval_step(task), mesh),
+        train_step=sharding.compile_train_step(train_step, layout, target),
+        eval_step=sharding.compile_eval_step(make_eval_step(task), layout, target),
     )
 
 
@@ -115,8 +119,9 @@ def restore_weights(
         model = pretrained.described(config.model.to_dict(), program.batch)
         conv_kernel = config.start.conv_kernel or None
         _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
-        variables = jax.device_put(variables, program.target.step.sharding)
-        return {"params": variables.pop("params"), "model_state": variables}, weights
+        items = {"params": variables.pop("params"), "model_state": variables}
+        where = {name: getattr(program.target, name) for name in items}
+        return jax.device_put(items, jax.tree.map(lambda x: x.sharding, where)), weights
     if not path.is_dir():
         raise FileNotFoundError(
             f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "
