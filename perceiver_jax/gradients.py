@@ -18,6 +18,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from perceiver_jax import sharded
+
 EPSILON = 1e-5  # of the layer norm, as in the released code
 
 # Bytes of float32 attention weights that a device has at a time: on a CPU what its cache holds, on
@@ -26,8 +28,8 @@ CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 
 def chunk_bytes() -> int:
-    """Bytes of float32 attention weights, of a whole batch, that exist at a time."""
-    return CHUNK_BYTES.get(jax.default_backend(), 2**27)
+    """Bytes of float32 attention weights that exist at a time, of the arrays as they are seen."""
+    return CHUNK_BYTES.get(sharded.platform(), 2**27) * sharded.batch_shares()
 
 
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
@@ -227,7 +229,7 @@ def attend_itself(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     Returns:
       `[B, H, N, V]` in the value's dtype.
     """
-    if jax.default_backend() == "gpu" and is_fusable(query, value):
+    if sharded.platform() == "gpu" and is_fusable(query, value):
         return attend_library(query, key, value, implementation="cudnn")
     return _attend_itself(query, key, value)
 

@@ -42,6 +42,24 @@ def laid_out(layout: Layout) -> Iterator[None]:
         _layout.reset(token)
 
 
+def platform() -> str:
+    """The kind of device that is traced for: 'cpu', 'gpu' or 'tpu'."""
+    layout = _layout.get()
+    return layout.mesh.devices.flat[0].platform if layout else jax.default_backend()
+
+
+def batch_shares() -> int:
+    """Over how many devices the compiler spreads the examples of the arrays that are seen here.
+
+    1 where each device's own arrays are seen: under `jax.pmap` and inside `jax.shard_map`.
+    """
+    layout = _layout.get()
+    if layout is None or layout.mode == "pmap":
+        return 1
+    own = DATA in jax.sharding.get_abstract_mesh().manual_axes
+    return 1 if own else layout.mesh.shape[DATA]
+
+
 def batch_axis() -> str | None:
     """The axis that separates examples, where each device sees its own alone; else None."""
     layout = _layout.get()

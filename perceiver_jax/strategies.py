@@ -35,7 +35,7 @@ import numpy as np
 from flax import struct
 
 from perceiver_jax.attention import MASKED, Partial, finish, merge
-from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
+from perceiver_jax.gradients import EPSILON, chunk_bytes
 from perceiver_jax.tokens import Tokens
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -96,7 +96,7 @@ def forced(order: Order | str | None = None, *, chunk_bytes: int | None = None) 
 
     Args:
       order: 'dense' is the textbook formula; an `Order`; None chooses.
-      chunk_bytes: in place of `CHUNK_BYTES`.
+      chunk_bytes: in place of `gradients.chunk_bytes()`.
     """
     token = _forced.set(Forced(order, chunk_bytes))
     try:
@@ -261,7 +261,7 @@ def chunks(tokens: Tokens, weights: int) -> list[Chunks]:
     """How `tokens` are cut where each of them has `weights` weights: equal chunks and a rest."""
     unit = tokens.position.shape[-1] if is_grid(tokens) else 1
     units = tokens.num_tokens // unit
-    budget = _override().chunk_bytes or CHUNK_BYTES.get(jax.default_backend(), 2**27)
+    budget = _override().chunk_bytes or chunk_bytes()
     size = min(max(budget // (4 * weights * unit), 1), units)
     size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
     rest = units % size

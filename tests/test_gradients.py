@@ -1,15 +1,19 @@
 """Hand-written gradients: those of the formulas, in the dtypes promised, with little kept."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
-from perceiver_jax import flops, gradients
+from configs import digits
+from perceiver_jax import flops, gradients, sharded
 from perceiver_jax.attention import attend
 from perceiver_jax.blocks import SelfAttention
 from perceiver_jax.perceiver import LatentTransformer
+from perceiver_jax.train import sharding
 
 
 def normal(seed, *shape, dtype=np.float32):
@@ -90,6 +94,29 @@ def test_attend_itself_in_groups_of_heads_and_blocks_of_queries(monkeypatch, bud
     sizes = [v.aval.size for e in primitives(jaxpr.jaxpr) for v in e.outvars if v.aval.ndim == 4]
     assert max(sizes) <= max(largest, query.size)
     assert_same(gradients.attend_itself, attend, query, key, value, atol=5e-5)
+
+
+def test_a_chunk_is_a_devices_share_and_for_the_platform_that_is_traced_for():
+    """Else the more devices there are, the more and smaller chunks would each of them have."""
+    devices = np.array([types.SimpleNamespace(platform="tpu")] * 4, object)
+    mesh = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
+    assert gradients.chunk_bytes() == gradients.CHUNK_BYTES["cpu"]
+    for mode, shares in (("jit", 4), ("pmap", 1)):
+        with sharded.laid_out(sharded.Layout(mesh, mode, 1, 0, False, "batch")):
+            assert gradients.chunk_bytes() == shares * gradients.CHUNK_BYTES["tpu"]
+    layout = sharding.make_layout(digits.get_config("").parallel)
+    with sharded.laid_out(layout):
+        assert gradients.chunk_bytes() == jax.device_count() * gradients.CHUNK_BYTES["cpu"]
+        spec = jax.sharding.PartitionSpec("data")
+        seen = []
+        own = jax.shard_map(
+            lambda x: seen.append(gradients.chunk_bytes()) or x,
+            mesh=layout.mesh,
+            in_specs=spec,
+            out_specs=spec,
+        )
+        jax.eval_shape(own, jnp.zeros(jax.device_count()))
+        assert seen == [gradients.CHUNK_BYTES["cpu"]]
 
 
 def test_attend_itself_in_bfloat16_is_as_good_as_attend():

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Submits a training to a GKE cluster of TPUs, as an XPK workload: one pod for each machine.
+#
+#   CLUSTER=my-cluster ZONE=us-west4-a NAME=fourier TYPE=v5litepod-64 experiments/launch/xpk.sh \
+#       --config=configs/imagenet.py:fourier --workdir=gs://BUCKET/fourier \
+#       --config.data.data_dir=gs://BUCKET/tfds
+#
+# Run it at the repository's root: the working tree is put into the pods' image. A pod that ends
+# with another code than 0 (preempted: 75) makes all pods start again, RESTARTS times (20) at most,
+# and the same command goes on where the run was saved.
+set -euo pipefail
+
+if [ $# -eq 0 ]; then
+    sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
+    exit 2
+fi
+: "${CLUSTER:?set CLUSTER}" "${ZONE:?set ZONE}" "${NAME:?set NAME, the name of the workload}"
+: "${TYPE:?set TYPE, for example v5litepod-64}"
+
+# `exec`: the signal that asks a pod to stop must reach Python.
+command="pip install -q -e '.[tpu,gcs]' && exec python -m experiments.run --distributed"
+command+=$(printf ' %q' "$@")
+
+xpk workload create --cluster="$CLUSTER" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
+    --workload="$NAME" --tpu-type="$TYPE" --num-slices=1 \
+    --base-docker-image="${IMAGE:-python:3.12}" --script-dir=. \
+    --max-restarts="${RESTARTS:-20}" --command="$command"

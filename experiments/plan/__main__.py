@@ -1,0 +1,95 @@
+"""Compiles a config's training step for a TPU slice that need not be there: does it fit?
+
+    python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v5e:8x8 \\
+        --config.model.dtype=bfloat16
+    python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v3:8x8 --batch=512 \\
+        --config.model.dtype=bfloat16 --config.model.encoder.remat=full
+
+Needs neither a TPU nor the data, only the compiler: `pip install 'perceiver_jax[tpu]'` (about 1.3
+GB, Linux). Takes one to five minutes. The config and its `--config.name=value` are those of
+`experiments.run`; the program is the one that a run on that slice would compile.
+
+Prints whether the step fits, the memory of each device at its peak, what goes over the links, the
+arithmetic, and an estimate of the time: the longest of arithmetic, main memory and links at their
+published peaks. It is a bound that no run beats, not a measurement.
+
+A slice is a generation and its sides in chips: v2, v3 (2x2 ... 16x16; each core is a JAX device),
+v4, v5p (2x2x1 ... 4x4x4), v5e, v6e (1x1, 2x2 ... 16x16).
+
+Exit codes: 0 it fits; 3 it does not: what would is tried and named (--search=false only says so); 1
+any other error.
+"""
+
+import functools
+import pathlib
+import sys
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.plan import chips, report
+from experiments.plan.program import OutOfMemory, compile_step
+from experiments.plan.search import flags_of, what_fits
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "File and variant.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "The slice, for example v5e:8x8.")
+BATCH = flags.DEFINE_integer("batch", 0, "config.batch_size, if another; the steps follow.")
+SEARCH = flags.DEFINE_bool("search", True, "Whether to look for what fits where this does not.")
+OUTPUT = flags.DEFINE_string("output", "", "A CSV file that gets the plan as a row.")
+
+DOES_NOT_FIT = 3
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
+    jax.config.update("jax_platforms", "cpu")  # what is described is compiled for by the host
+    config, flag = CONFIG.value, flags.FLAGS["config"]
+    if BATCH.value:
+        config.batch_size = BATCH.value
+    try:
+        result = plan(
+            config.copy_and_resolve_references(),
+            TOPOLOGY.value,
+            name=config_flags.get_config_filename(flag),
+            settings=flags_of(config_flags.get_override_values(flag)),
+            search=SEARCH.value,
+        )
+    except (ValueError, chips.NoCompiler, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if OUTPUT.value:
+        report.write(pathlib.Path(OUTPUT.value), report.row(result))
+    sys.exit(0 if result.step else DOES_NOT_FIT)
+
+
+def plan(config, topology: str, *, name: str, settings: str, search: bool) -> report.Plan:
+    """Compiles the step, says what comes out, and returns it."""
+    chip, _ = chips.read_topology(topology)
+    devices = chips.describe(topology)
+    print(report.heading(name, settings, config), flush=True)
+    made = functools.partial(
+        report.Plan, name, settings, topology, chip, config.batch_size, config.steps
+    )
+    try:
+        result = made(compile_step(config, devices))
+        print(report.text(result))
+        return result
+    except OutOfMemory as error:
+        print(f"does NOT fit {topology}: {error}", flush=True)
+        reason = str(error)
+        found = what_fits(config, devices, error) if search else None
+    advice = "not searched for what would"
+    if found:
+        fields, step = found
+        advice = f"fits with {flags_of(fields)}"
+        print(f"{advice}\n\n{report.text(made(step))}")
+    elif search:
+        advice = "nothing that was tried fits: take a larger slice, a smaller model or input"
+        print(advice)
+    return made(None, note=f"{reason}; {advice}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "topology"])
+    app.run(main)

@@ -1,0 +1,150 @@
+"""TPU generations: what a chip has, which slices there are, and the least time that work takes.
+
+Peaks are published ones, for bfloat16: v3, v4, v5e, v5p and v6e by Google Cloud's "System
+architecture" pages (cloud.google.com/tpu/docs), v2 and the links of v2 and v3 by Jouppi et al. 2020
+("A domain-specific supercomputer for training deep neural networks", Table 3), those of v4 by
+Jouppi et al. 2023 (arXiv:2304.01433, Table 4).
+"""
+
+import dataclasses
+import os
+import re
+from typing import Any
+
+from jax.experimental import topologies
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One generation.
+
+    Attributes:
+      flops: per second.
+      hbm_bytes: of main memory; a program may use a little less.
+      hbm_rate: bytes per second.
+      link_rate: bytes per second that the chip can send, over all its links together.
+      devices: JAX devices on a chip: of v2 and v3, each core is one.
+      slices: examples of topologies.
+      options: of the topology's description.
+    """
+
+    flops: float
+    hbm_bytes: float
+    hbm_rate: float
+    link_rate: float
+    devices: int
+    slices: tuple[str, ...]
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "16x16")
+CHIPS = {
+    "v2": Chip(46e12, 16 * GIB, 700e9, 248e9, 2, ("2x2", "4x4", "8x8", "16x16")),
+    "v3": Chip(123e12, 32 * GIB, 900e9, 328e9, 2, ("2x2", "4x4", "8x8", "16x16")),
+    "v4": Chip(
+        275e12,
+        32 * GIB,
+        1200e9,
+        300e9,
+        1,
+        ("2x2x1", "2x2x2", "2x2x4", "4x4x4"),
+        (("chip_config_name", "megacore"),),
+    ),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 1, FLAT),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 1, ("2x2x1", "2x2x2", "2x2x4", "4x4x4")),
+    "v6e": Chip(
+        918e12, 32e9, 1638e9, 400e9, 1, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "16x16")
+    ),
+}
+
+# Keeps libtpu from looking for a TPU, and lets several processes load it.
+LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+NO_LIBTPU = (
+    "compiling for a TPU takes its compiler, libtpu, which is not installed here (the TPU itself "
+    "is not needed). Run\n  pip install 'perceiver_jax[tpu]'"
+)
+
+
+class NoCompiler(RuntimeError):
+    """libtpu is not installed."""
+
+
+def examples() -> str:
+    """All generations with slices of each, for messages."""
+    return "; ".join(f"{name}:" + ", ".join(chip.slices) for name, chip in CHIPS.items())
+
+
+def read_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
+    """`"v5e:8x8"` -> the chip and the slice's sides, in chips.
+
+    Raises:
+      ValueError: no such generation, or no sizes.
+    """
+    generation, _, sides = name.partition(":")
+    if generation not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", sides):
+        raise ValueError(
+            f"--topology={name!r} is no TPU slice. There are, for example: {examples()}"
+        )
+    return CHIPS[generation], tuple(map(int, sides.split("x")))
+
+
+def describe(name: str) -> list[Any]:
+    """The devices of a slice that need not be there: programs can be compiled for them, not run.
+
+    Raises:
+      ValueError: the compiler does not know such a slice.
+      NoCompiler: libtpu is not installed.
+    """
+    chip, sides = read_topology(name)
+    for variable, value in LIBTPU.items():
+        os.environ.setdefault(variable, value)
+    options = dict(chip.options)
+    if set(sides) == {1}:  # else a host's four chips are expected
+        options["chips_per_host_bounds"] = (1,) * 3
+    try:
+        return list(
+            topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices
+        )
+    except Exception as error:
+        if "not installed" in str(error):
+            raise NoCompiler(NO_LIBTPU) from error
+        raise ValueError(
+            f"--topology={name!r}: the compiler knows no such slice "
+            f"({str(error).splitlines()[0]}). Some that it knows: {examples()}"
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds that each resource of a device is busy, at the published peak."""
+
+    compute: float
+    memory: float
+    links: float
+
+    @property
+    def seconds(self) -> float:
+        """The longest: no step is faster."""
+        return max(self.compute, self.memory, self.links)
+
+    @property
+    def bound(self) -> str:
+        """What that is."""
+        return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
+
+
+def roofline(chip: Chip, *, flops: float, memory_bytes: float, sent_bytes: float) -> Roofline:
+    """The least time of work given per *device*, which has its share of its chip."""
+    share = chip.devices
+    return Roofline(
+        compute=flops * share / chip.flops,
+        memory=memory_bytes * share / chip.hbm_rate,
+        links=sent_bytes * share / chip.link_rate,
+    )

@@ -1,0 +1,157 @@
+"""The training step of a config, compiled for devices that need not be there, and what it takes."""
+
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments import make_task
+from experiments.plan import hlo
+from perceiver_jax import flops
+from perceiver_jax.data import blank
+from perceiver_jax.train import sharding, start
+from perceiver_jax.train.task import Task
+
+BACKWARD = 3  # forward and backward take three times the forward pass's arithmetic
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on each device.
+
+    Attributes:
+      peak: the most that is alive at one time.
+      reserved: what the program asks for, with its own code and what does not pack.
+      parameters, optimizer, batch: as they lie there before a step.
+    """
+
+    peak: int
+    reserved: int
+    parameters: int
+    optimizer: int
+    batch: int
+
+    @property
+    def temporaries(self) -> int:
+        """All else at the peak: activations, gradients, random keys, averages of the model."""
+        return self.peak - self.parameters - self.optimizer - self.batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A compiled step. FLOPs and traffic are those of one device, but for `textbook`."""
+
+    devices: int
+    memory: Memory
+    traffic: hlo.Traffic
+    executed: float  # FLOPs of matrix products and convolutions, as often as they run
+    textbook: float  # FLOPs of the textbook model, forward and backward, the whole batch
+    seconds: float  # of compilation
+
+
+class OutOfMemory(Exception):
+    """The step does not fit; `used` and `limit` in bytes where the compiler tells, else None."""
+
+    def __init__(self, message: str, used: float | None, limit: float | None):
+        super().__init__(message)
+        self.used, self.limit = used, limit
+
+
+def compile_step(config: ConfigDict, devices: list[Any]) -> Step:
+    """Compiles the training step of `config` for `devices`.
+
+    Args:
+      config: of an experiment. Its data need not be there.
+      devices: of this machine, or of `chips.describe`.
+
+    Raises:
+      OutOfMemory: the compiler finds no way to fit the step into a device.
+      ValueError: the config is wrong.
+    """
+    return compile_task(*blank_task(config), config, devices)
+
+
+def compile_task(
+    task: Task, example: Mapping[str, Any], config: ConfigDict, devices: list[Any]
+) -> Step:
+    """As `compile_step`, of a task with a training batch of one example."""
+    program = start.build(task, config, devices)
+    batch = {
+        name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)
+        for name, x in example.items()
+    }
+    shardings = sharding.batch_shardings(batch, program.layout)
+    batch = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), batch, shardings
+    )
+    executed = flops.executed(program.train_step, program.target, batch)
+    begin = time.perf_counter()
+    try:
+        compiled = program.train_step.lower(program.target, batch).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise out_of_memory(str(error)) from error
+        raise
+    return Step(
+        devices=len(devices),
+        memory=measure(compiled.memory_analysis(), program.target, batch),
+        traffic=hlo.traffic(compiled.as_text()),
+        executed=executed / len(devices),
+        textbook=BACKWARD * task.flops_per_example * config.batch_size,
+        seconds=time.perf_counter() - begin,
+    )
+
+
+def blank_task(config: ConfigDict) -> tuple[Task, Mapping[str, Any]]:
+    """The experiment's own task of a config, and a training batch of one example, without data."""
+    config = config.copy_and_resolve_references()
+    config.data.source = blank.stand_in(config.data.source)
+    config.data.readers = "threads:0"
+    config.data.in_memory = False
+    config.batch_size = config.data.eval_batch_size = 1
+    config.parallel.model = 1  # batches are read here, on one device
+    task = make_task(config)
+    batches = task.train_data(0)
+    try:
+        return task, next(batches)
+    finally:
+        sharding.close(batches)
+
+
+def measure(analysis: Any, state: Any, batch: Any) -> Memory:
+    """The memory of a compiled step, split by what is known of its arguments."""
+    return Memory(
+        peak=analysis.peak_memory_in_bytes,
+        reserved=(
+            analysis.argument_size_in_bytes
+            + analysis.output_size_in_bytes
+            - analysis.alias_size_in_bytes
+            + analysis.temp_size_in_bytes
+            + analysis.generated_code_size_in_bytes
+        ),
+        parameters=on_a_device(state.params),
+        optimizer=on_a_device(state.opt_state),
+        batch=on_a_device(batch),
+    )
+
+
+def on_a_device(tree: Any) -> int:
+    """Bytes that each device holds of arrays with shardings."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
+
+
+def out_of_memory(message: str) -> OutOfMemory:
+    """The compiler's message, with the figures in it: `Used 44.94G of 15.75G hbm`."""
+    found = re.search(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG])", message)
+    if not found:
+        return OutOfMemory(message.splitlines()[0], None, None)
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
+    used, limit = (float(found[i]) * unit[found[i + 1]] for i in (1, 3))
+    return OutOfMemory(found[0], used, limit)

@@ -1,0 +1,187 @@
+"""A plan as text for people and as a row of a table."""
+
+import csv
+import dataclasses
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.plan.chips import GIB, Chip, Roofline, roofline
+from experiments.plan.program import Step
+
+KEY = ("config", "topology", "batch", "settings")  # a row is of these
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A step on a slice.
+
+    Attributes:
+      config: file and variant.
+      settings: what was set besides, as on the command line.
+      topology: the slice.
+      chip: its generation.
+      batch, steps: of the whole run.
+      step: the compiled one; None where it does not fit.
+      note: what the compiler says where it does not fit, and what would.
+    """
+
+    config: str
+    settings: str
+    topology: str
+    chip: Chip
+    batch: int
+    steps: int
+    step: Step | None
+    note: str = ""
+
+    @property
+    def roofline(self) -> Roofline:
+        """Of one step."""
+        sent = sum(kind.sent for kind in self.step.traffic.collectives.values())
+        return roofline(
+            self.chip,
+            flops=self.step.executed,
+            memory_bytes=self.step.traffic.memory_bytes,
+            sent_bytes=sent,
+        )
+
+    @property
+    def chips(self) -> int:
+        """How many the slice has."""
+        return self.step.devices // self.chip.devices
+
+    @property
+    def hours(self) -> float:
+        """Of the whole run at the roofline."""
+        return self.roofline.seconds * self.steps / 3600
+
+
+def heading(config: str, settings: str, fields: ConfigDict) -> str:
+    """The line above a report."""
+    return (
+        f"{config} {settings}".strip() + f": batch {fields.batch_size}, {fields.model.dtype}, "
+        f"remat {fields.model.encoder.remat!r}, accumulate {fields.accumulate}"
+    )
+
+
+def text(plan: Plan) -> str:
+    """The report."""
+    step, memory, limits = plan.step, plan.step.memory, plan.roofline
+    device = "chip" if plan.chip.devices == 1 else "core, half a chip"
+    hbm = plan.chip.hbm_bytes / plan.chip.devices
+    parts = {
+        "parameters": memory.parameters,
+        "optimizer state": memory.optimizer,
+        "batch": memory.batch,
+        "temporaries": memory.temporaries,
+    }
+    lines = [
+        f"fits {plan.topology}: {plan.chips} chips, {step.devices} JAX devices",
+        "",
+        f"memory of each device (a {device} with {hbm / GIB:.1f} GiB)",
+        *(f"  {name:18}{size / GIB:8.3f} GiB" for name, size in parts.items()),
+        f"  {'peak':18}{memory.peak / GIB:8.3f} GiB",
+        f"  {'reserved':18}{memory.reserved / GIB:8.3f} GiB, with code and what does not pack",
+        "",
+        "collectives of each device in a step",
+        *(
+            f"  {name:18}{kind.count:8,} of {kind.bytes / 1e6:,.1f} MB together, "
+            f"{kind.sent / 1e6:,.1f} MB sent"
+            for name, kind in step.traffic.collectives.items()
+        ),
+        *(["  none"] if not step.traffic.collectives else []),
+        *(
+            [f"  ({counted(step.traffic.unknown_loops)} of unknown length: counted as one trip)"]
+            if step.traffic.unknown_loops
+            else []
+        ),
+        "",
+        "arithmetic of a step",
+        f"  executed          {step.executed / 1e12:8.2f} TFLOP on each device, "
+        f"{step.executed * step.devices / 1e12:,.1f} on all",
+        f"  textbook          {step.textbook / 1e12 / step.devices:8.2f} TFLOP on each device "
+        "(three times the forward pass)",
+        "",
+        "ESTIMATED, at the published peaks and with everything else free: a real step is slower",
+        f"  compute {limits.compute * 1e3:9.1f} ms    memory {limits.memory * 1e3:9.1f} ms "
+        f"({step.traffic.memory_bytes / 1e9:,.0f} GB)    links {limits.links * 1e3:9.1f} ms",
+        f"  step    {limits.seconds * 1e3:9.1f} ms, bound by {limits.bound}: "
+        f"{plan.batch / limits.seconds:,.0f} examples a second, "
+        f"{utilization(plan):.0%} of the peak in textbook FLOPs",
+        f"  run     {plan.hours:9.1f} hours for {plan.steps:,} steps, "
+        f"{plan.hours * plan.chips:,.0f} chip-hours",
+        f"compiled in {step.seconds:.0f} s",
+    ]
+    return "\n".join(lines)
+
+
+def counted(loops: int) -> str:
+    """`1 loop`, `2 loops`."""
+    return f"{loops} loop" + "s" * (loops != 1)
+
+
+def utilization(plan: Plan) -> float:
+    """The share of the peak that the textbook model's FLOPs are, at the estimated time."""
+    return plan.step.textbook / plan.roofline.seconds / (plan.chips * plan.chip.flops)
+
+
+def row(plan: Plan) -> dict[str, Any]:
+    """The plan as a line of the table."""
+    key = {
+        "config": plan.config,
+        "topology": plan.topology,
+        "batch": plan.batch,
+        "settings": plan.settings,
+    }
+    if plan.step is None:
+        return key | {"fits": "no", "note": plan.note}
+    memory, limits = plan.step.memory, plan.roofline
+    gib = {
+        "peak": memory.peak,
+        "reserved": memory.reserved,
+        "parameters": memory.parameters,
+        "optimizer": memory.optimizer,
+        "batch": memory.batch,
+        "temporaries": memory.temporaries,
+    }
+    collectives = plan.step.traffic.collectives.items()
+    return (
+        key
+        | {"fits": "yes", "chips": plan.chips, "devices": plan.step.devices}
+        | {f"{name}_gib": f"{size / GIB:.3f}" for name, size in gib.items()}
+        | {
+            "collectives": "; ".join(
+                f"{kind} {c.count} x, {c.bytes / 1e6:.1f} MB" for kind, c in collectives
+            ),
+            "executed_tflop": f"{plan.step.executed / 1e12:.3f}",
+            "textbook_tflop": f"{plan.step.textbook / plan.step.devices / 1e12:.3f}",
+            "estimated_compute_ms": f"{limits.compute * 1e3:.1f}",
+            "estimated_memory_ms": f"{limits.memory * 1e3:.1f}",
+            "estimated_links_ms": f"{limits.links * 1e3:.1f}",
+            "steps": plan.steps,
+            "estimated_hours": f"{plan.hours:.1f}",
+            "estimated_chip_hours": f"{plan.hours * plan.chips:.0f}",
+            "compile_seconds": f"{plan.step.seconds:.0f}",
+            "note": plan.note,
+        }
+    )
+
+
+def write(path: pathlib.Path, new: dict[str, Any]) -> None:
+    """Puts a row into a CSV file, in the place of an earlier one of the same `KEY`."""
+    rows = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    new = {name: str(value) for name, value in new.items()}
+    names = list(dict.fromkeys(name for r in [*rows, new] for name in r))
+    same = [i for i, r in enumerate(rows) if all(r[name] == new[name] for name in KEY)]
+    rows = [r for i, r in enumerate(rows) if i not in same]
+    rows.insert(same[0] if same else len(rows), new)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

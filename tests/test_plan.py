@@ -1,0 +1,325 @@
+"""Plans: what a program moves, its memory, the least time it takes, what fits, and what is said.
+
+All of it without a TPU's compiler, but for the tests marked `tpu`: `pytest -m tpu`, with the extra
+`tpu` installed.
+"""
+
+import importlib
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from train import toy
+
+from configs import digits
+from experiments.plan import __main__ as command
+from experiments.plan import chips, hlo, program, report, search
+from perceiver_jax.train import sharding
+
+# As XLA writes it, less what is not read: a loop of 5 trips around one of 3, which the compiler
+# noted; an all-reduce in the inner one; arrays in the on-chip memory, marked S(1).
+PROGRAM = pathlib.Path(__file__).with_name("golden").joinpath("loops.hlo").read_text("utf-8")
+
+
+def test_collectives_count_as_often_as_their_loops_run():
+    found = hlo.traffic(PROGRAM)
+    loops = 5 * 3  # the outer loop counts from 2 to 7
+    ring = 3 / 4  # of the 4 devices along 'a'
+    assert found.collectives == {
+        "all-gather": hlo.Collective(1, 4096, 4096 * 7 / 8),
+        "all-reduce": hlo.Collective(loops, loops * 4096, loops * 4096 * 2 * ring),
+    }
+    assert found.unknown_loops == 0
+
+
+def test_memory_counts_slices_of_operands_and_not_what_stays_on_the_chip():
+    gather, half, wide = 512 + 4096, 2 * 2048, 2048 + 4096
+    row = 4096 + 4  # of the stack, and its number; written on the chip
+    reduction = 2 * 4096
+    comparisons = 5 * (4 + 4 + 1) + 15 * 1
+    expected = gather + half + wide + 5 * row + 15 * reduction + comparisons
+    assert hlo.traffic(PROGRAM).memory_bytes == expected
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    found = hlo.traffic(PROGRAM.replace("known_trip_count", "unknown"))
+    assert found.unknown_loops == 1
+    assert found.collectives["all-reduce"].count == 5
+
+
+@pytest.mark.parametrize(
+    "text, devices",
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}, x", 4),
+        ("replica_groups=[2,4]<=[8]", 4),
+        ("replica_groups=[1,8]<=[4,2]T(1,0), x", 8),
+        ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
+        ("replica_groups={}", 0),
+        ("source_target_pairs={{0,1}}", 0),
+    ],
+)
+def test_group_sizes(text, devices):
+    assert hlo.group_size(text) == devices
+
+
+def test_text_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="not the text of a compiled program"):
+        hlo.traffic("module @jit_f { }")
+
+
+def test_a_program_for_eight_devices():
+    """Of this machine: a product whose sum goes over all devices, five times."""
+    mesh = sharding.make_mesh(digits.get_config("").parallel)
+
+    def loop(x, w):
+        return jax.lax.scan(lambda w, _: (jax.numpy.tanh(x.T @ (x @ w)), None), w, None, length=5)
+
+    shardings = [jax.sharding.NamedSharding(mesh, spec) for spec in (P("data"), P())]
+    shapes = jax.ShapeDtypeStruct((64, 16), "float32"), jax.ShapeDtypeStruct((16, 4), "float32")
+    compiled = jax.jit(loop, in_shardings=shardings).lower(*shapes).compile()
+    found = hlo.traffic(compiled.as_text())
+    assert found.collectives == {"all-reduce": hlo.Collective(5, 5 * 256, 5 * 256 * 2 * 7 / 8)}
+    assert found.unknown_loops == 0
+    assert found.memory_bytes > 5 * (64 / 8) * 16 * 4  # x, in each trip
+
+
+def test_a_step_of_eight_devices():
+    """Memory by what it is of, and FLOPs with the layers' loop unrolled."""
+    config = toy.make_config(batch_size=16)
+    task = toy.make_task()
+    step = program.compile_task(task, toy.examples(1, 0), config, jax.devices())
+    layer, ends = 8 * 8 + 8 + 2 * 8, 6 * 8 + 8 + 8 * 2 + 2
+    parameters = 4 * (3 * layer + ends)
+    assert step.memory.parameters == parameters
+    assert 2 * parameters <= step.memory.optimizer <= 2 * parameters + 8  # and a counter
+    assert step.memory.batch == 2 * (6 * 4 + 4 + 1)  # 2 of 16 rows on each
+    assert step.memory.peak >= 3 * parameters + step.memory.batch
+    assert step.memory.reserved >= step.memory.peak
+    assert step.memory.temporaries == step.memory.peak - 3 * parameters - (
+        step.memory.optimizer - 2 * parameters + step.memory.batch
+    )
+    # Forward and weight gradients of all products; input gradients of all but the first.
+    rows, first, rest = 16 / 8, 2 * 6 * 8, 2 * (3 * 8 * 8 + 8 * 2)
+    assert step.executed == rows * (2 * first + 3 * rest)
+    assert step.textbook == 3 * task.flops_per_example * 16
+    assert step.traffic.collectives["all-reduce"].bytes >= parameters
+
+
+def test_out_of_memory_is_read_from_the_compilers_words():
+    error = program.out_of_memory(
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. "
+        "Exceeded hbm capacity by 29.19G."
+    )
+    assert (error.used, error.limit) == (44.94 * 2**30, 15.75 * 2**30)
+    assert str(error) == "Used 44.94G of 15.75G"
+    assert program.out_of_memory("RESOURCE_EXHAUSTED: words\nmore").used is None
+
+
+def test_the_roofline_is_the_longest_of_three():
+    limits = chips.roofline(chips.CHIPS["v5e"], flops=197e10, memory_bytes=819e8, sent_bytes=2e9)
+    assert limits == chips.Roofline(compute=0.01, memory=0.1, links=0.01)
+    assert (limits.seconds, limits.bound) == (0.1, "memory")
+    core = chips.roofline(chips.CHIPS["v3"], flops=123e10, memory_bytes=0, sent_bytes=0)
+    assert (core.compute, core.bound) == (0.02, "compute")  # a device is half a chip
+
+
+@pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:64", "v5e:0x4", "cpu"])
+def test_an_unknown_slice_is_told_what_there_is(name):
+    with pytest.raises(ValueError, match=rf"--topology='{name}' is no TPU slice.* v5e:1x1, 2x2"):
+        chips.describe(name)
+
+
+@pytest.mark.parametrize(
+    "said, kind, message",
+    [
+        (
+            "JAX TPU support not installed; ...",
+            chips.NoCompiler,
+            r"pip install 'perceiver_jax\[tpu",
+        ),
+        (
+            "INVALID_ARGUMENT: odd sides\nat ...",
+            ValueError,
+            r"no such slice \(INVALID.* odd sides\)",
+        ),
+    ],
+)
+def test_what_the_compiler_refuses_is_told(monkeypatch, said, kind, message):
+    def refuse(**options):
+        assert options["chip_config_name"] == "megacore"
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(chips.topologies, "get_topology_desc", refuse)
+    with pytest.raises(kind, match=message):
+        chips.describe("v4:2x2x1")
+
+
+STEP = program.Step(
+    devices=8,
+    memory=program.Memory(
+        peak=3 * 2**30, reserved=4 * 2**30, parameters=2**28, optimizer=2**29, batch=2**20
+    ),
+    traffic=hlo.Traffic({"all-reduce": hlo.Collective(6, 10**9, 1.75e9)}, 2 * 10**9, 1),
+    executed=1.97e12,
+    textbook=8 * 0.985e12,
+    seconds=12.0,
+)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A config, whose plans go to 8 devices of this machine; what is compiled is given."""
+    monkeypatch.setattr(chips, "describe", lambda name: jax.devices())
+    config = digits.get_config("tiny")
+    config.batch_size, config.steps, config.model.encoder.remat = 64, 3600, "none"
+
+    def planned(compile_step):
+        for module in (command, search):
+            monkeypatch.setattr(module, "compile_step", compile_step)
+        return command.plan(
+            config, "v5e:2x4", name="configs/digits.py:tiny", settings="--x=1", search=True
+        )
+
+    return planned
+
+
+def test_a_plan_that_fits(small, capsys):
+    plan = small(lambda config, devices: STEP)
+    text = capsys.readouterr().out
+    for line in (
+        "configs/digits.py:tiny --x=1: batch 64, float32, remat 'none', accumulate 1",
+        "fits v5e:2x4: 8 chips",
+        "parameters           0.250 GiB",
+        "optimizer state      0.500 GiB",
+        "temporaries          2.249 GiB",
+        "peak                 3.000 GiB",
+        "all-reduce               6 of 1,000.0 MB together, 1,750.0 MB sent",
+        "1 loop of unknown length",
+        "executed              1.97 TFLOP on each device, 15.8 on all",
+        "ESTIMATED",
+        "compute      10.0 ms    memory       2.4 ms (2 GB)    links       8.8 ms",
+        "bound by compute: 6,400 examples a second, 50% of the peak",
+        "0.0 hours for 3,600 steps, 0 chip-hours",
+    ):
+        assert line in text, text
+    row = report.row(plan)
+    assert row["fits"] == "yes" and row["peak_gib"] == "3.000" and row["note"] == ""
+    assert row["collectives"] == "all-reduce 6 x, 1000.0 MB"
+    assert (row["estimated_compute_ms"], row["estimated_links_ms"]) == ("10.0", "8.8")
+
+
+def test_what_would_fit_is_found_and_named(small, capsys):
+    tried = []
+
+    def compile_step(config, devices):
+        tried.append((config.model.encoder.remat, config.accumulate))
+        if config.accumulate < 4:
+            raise program.OutOfMemory("Used 30G of 16G", 30.0, 16.0)
+        return STEP
+
+    plan = small(compile_step)
+    assert tried == [("none", 1), ("full", 1), ("full", 2), ("full", 4)]
+    assert plan.step is None
+    advice = "fits with --config.model.encoder.remat=full --config.accumulate=4"
+    assert plan.note == f"Used 30G of 16G; {advice}"
+    text = capsys.readouterr().out
+    assert "does NOT fit v5e:2x4: Used 30G of 16G" in text and advice in text
+    assert "peak                 3.000 GiB" in text  # of what fits
+    assert report.row(plan) == {
+        "config": "configs/digits.py:tiny",
+        "topology": "v5e:2x4",
+        "batch": 64,
+        "settings": "--x=1",
+        "fits": "no",
+        "note": plan.note,
+    }
+
+
+def test_nothing_fits(small, capsys):
+    tried = []
+
+    def compile_step(config, devices):
+        tried.append((config.accumulate, config.parallel.shard_params_above))
+        raise program.OutOfMemory("Used 90G of 16G", 90.0, 16.0)
+
+    assert small(compile_step).step is None
+    # 8 rows on each device: 90 / 16 needs 8 microbatches at least, and there are no more.
+    assert tried == [(1, 0), (1, 0), (8, 0), (8, search.SHARD_ABOVE)]
+    assert "take a larger slice" in capsys.readouterr().out
+
+
+def test_a_row_takes_the_place_of_the_earlier_one(tmp_path):
+    path = tmp_path / "made" / "plan.csv"
+    rows = [
+        {"config": c, "topology": "v5e:2x2", "batch": 8, "settings": "", "fits": f}
+        for c, f in (("a", "no"), ("b", "yes"), ("a", "yes"))
+    ]
+    for row in rows:
+        report.write(path, row | ({"note": "new"} if row is rows[2] else {}))
+    assert path.read_text().splitlines() == [
+        "config,topology,batch,settings,fits,note",
+        "a,v5e:2x2,8,,yes,new",
+        "b,v5e:2x2,8,,yes,",
+    ]
+
+
+def test_the_command_line(monkeypatch, tmp_path, capsys):
+    """Flags to a plan and back: the batch with what follows from it, the row, the exit code."""
+    seen = []
+
+    def compile_step(config, devices):
+        seen.append((config.batch_size, config.steps, config.model.dtype, len(devices)))
+        raise program.OutOfMemory("Used 30G of 16G", 30.0, 16.0)
+
+    monkeypatch.setattr(command, "compile_step", compile_step)
+    monkeypatch.setattr(chips, "describe", lambda name: jax.devices())
+    monkeypatch.setattr(jax.config, "update", lambda *setting: None)
+    csv = tmp_path / "plan.csv"
+    arguments = [
+        "plan", "--config=configs/imagenet.py:conv", "--config.model.dtype=bfloat16",
+        "--topology=v5e:2x4", "--batch=512", f"--output={csv}", "--nosearch",
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(command.flags.FLAGS(arguments))
+    assert stopped.value.code == command.DOES_NOT_FIT
+    assert seen == [(512, 1_281_167 * 110 // 512, "bfloat16", 8)]
+    assert (
+        "configs/imagenet.py:conv,v5e:2x4,512,--config.model.dtype=bfloat16,no" in csv.read_text()
+    )
+    assert "not searched" in csv.read_text()
+
+
+# The papers' configs, each with a slice that its batch fits. Minutes each.
+SLICES = {
+    "imagenet:fourier": ("v5e:8x8", {"model.encoder.remat": "full"}),
+    "imagenet:learned": ("v5e:8x8", {}),
+    "imagenet:conv": ("v5e:8x8", {}),
+    "imagenet:perceiver": ("v5e:8x8", {}),
+    "flow:autoflow_recipe": ("v5e:8x8", {}),
+    "multimodal:kinetics": ("v5e:8x8", {}),
+    "language:bytes": ("v5e:8x8", {}),
+}
+
+
+@pytest.mark.tpu
+@pytest.mark.parametrize("name", SLICES)
+def test_the_papers_configs_fit(name):
+    topology, settings = SLICES[name]
+    try:
+        devices = chips.describe(topology)
+    except chips.NoCompiler as error:
+        pytest.skip(str(error))
+    file, _, variant = name.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(variant)
+    config.model.dtype = "bfloat16"
+    config.update_from_flattened_dict(settings)
+    step = program.compile_step(config.copy_and_resolve_references(), devices)
+    chip, _ = chips.read_topology(topology)
+    assert step.memory.peak < chip.hbm_bytes / chip.devices
+    if name == "imagenet:fourier":  # it keeps the inputs of 48 layers, 0.8 GiB, and little else
+        assert step.memory.peak < 2.5 * 2**30
+    assert np.isfinite(step.executed) and step.traffic.collectives["all-reduce"].count
