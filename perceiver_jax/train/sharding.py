@@ -69,7 +69,8 @@ def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
             )
         return jax.make_array_from_process_local_data(over_data(mesh), x)
 
-    return jax.tree_util.tree_map_with_path(put, batch)
+    with jax.transfer_guard_host_to_device("allow"):  # with many processes JAX calls it implicit
+        return jax.tree_util.tree_map_with_path(put, batch)
 
 
 @contextlib.contextmanager
