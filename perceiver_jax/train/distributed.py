@@ -7,6 +7,8 @@ log. None may do alone what others wait for: stop, skip an evaluation, refuse a 
 
 import functools
 import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -57,6 +59,9 @@ def join(
     # JAX's own notice of SIGTERM would take the signal away from the loop, which agrees on a step
     # in evaluations too, and from the time before the loop, where a process may end as ever.
     jax.config.update("jax_enable_preemption_service", False)
+    # Where another process is lost JAX says so and aborts; pages of Python's stacks would bury it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
     try:
         jax.distributed.initialize(
             coordinator,
