@@ -60,7 +60,9 @@ PROFILE = flags.DEFINE_string("profile", "", "START:STOP, steps of a training to
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
-    logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
+    # What goes wrong is raised and told once, below; libraries would tell it in pages before.
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = ignore_late_callbacks
     config = CONFIG.value
     run = loop.evaluate
     try:
@@ -78,6 +80,12 @@ def main(argv):
         text, exit_code = explain(error)
         print(text, file=sys.stderr)
         sys.exit(exit_code)
+
+
+def ignore_late_callbacks(unraisable):
+    """Leaves out what TensorStore still wants to say to an event loop that ended by an error."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
-from perceiver_jax.train.workdir import METRICS, in_bucket, write_atomically
+from perceiver_jax.train.workdir import METRICS, in_bucket, naming, write_atomically
 
 # What a step's time goes to: waiting for its batch, waiting for the device, and the rest.
 WAITS = ("input", "device")
@@ -166,7 +166,7 @@ class Log:
         if in_bucket(self._path):  # where nothing can be added to what is there
             write_atomically(self._path, self._text)
             return
-        with self._path.open("a", encoding="utf-8") as file:
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(line)
 
 

@@ -52,11 +52,23 @@ def write_atomically(path: epath.Path, text: str) -> None:
         path.write_text(text)
         return
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(temporary), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def naming(path: epath.Path) -> Iterator[None]:
+    """Says of an error in writing, which the system leaves nameless, where it was and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        what = f"{error.strerror}; make room there and run the same command again to go on"
+        raise OSError(error.errno, what, os.fspath(path)) from error
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
     python run_flags.py --config=run_flags.py --workdir=... --config.steps=...
 
-`DELAY` in the environment: seconds that each batch takes. `FAILS=i:n`: process i fails at batch n.
+In the environment: `DELAY`, seconds that each batch takes; `FAILS=i:n`, process i fails at batch n;
+`FILLS=n:file`, a file that fills its disk up at batch n.
 """
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -46,6 +48,7 @@ def make_task(config):
         "process_count": jax.process_count(),
     }
     who, _, failing = os.environ.get("FAILS", "-1:-1").partition(":")
+    filling, _, filler = os.environ.get("FILLS", "-1:").partition(":")
 
     def train_data(start):
         points = Points(50, [0])
@@ -53,6 +56,8 @@ def make_task(config):
         for number, batch in enumerate(batches, start=start):
             if (jax.process_index(), number) == (int(who), int(failing)):
                 raise ValueError(f"batch {number} of process {who} is bad")
+            if number == int(filling):
+                fill_up(filler)
             time.sleep(float(os.environ.get("DELAY", "0")))
             yield batch
 
@@ -61,6 +66,12 @@ def make_task(config):
 
     task = toy.make_task(dropout=0.2, noise=0.1, batch_norm=True)
     return dataclasses.replace(task, train_data=train_data, eval_data=eval_data)
+
+
+def fill_up(filler):
+    with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 if __name__ == "__main__":

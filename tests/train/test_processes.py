@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -181,3 +182,50 @@ def test_joining_says_what_is_missing(monkeypatch):
 
 def raises_undefined(*args, **kwargs):
     raise ValueError("coordinator_address should be defined.")
+
+
+@pytest.mark.slow
+def test_the_curves_are_the_same_in_two_four_and_one_process(tmp_path, four_devices):
+    result = four_devices(tmp_path / "calm")
+    for count, devices in ((2, 2), (4, 1)):
+        run = tmp_path / f"{count}x{devices}"
+        with Processes(run, tmp_path / f"out{count}", count=count, devices=devices) as processes:
+            assert processes.codes() == [0] * count, processes.said()
+        check_same(run, tmp_path / "calm")
+        assert "Preempted" not in processes.said()
+    # Evaluated by two processes, whose last batch is ragged: each example counts once.
+    (run / "result.json").unlink()
+    with Processes(run, tmp_path / "eval", count=2, devices=2, mode="eval") as processes:
+        assert processes.codes() == [0, 0], processes.said()
+    again = json.loads((run / "result.json").read_text())
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert again["accuracy"] == result["accuracy"]
+    assert "toy\n" in processes.said() and "in 2 processes, evaluating step 24" in processes.said()
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_ends_the_others(tmp_path, four_devices):
+    """An error of one process, the loss of the one that coordinates, a file that is damaged."""
+    four_devices(tmp_path / "calm")
+    run = tmp_path / "run"
+    with Processes(run, tmp_path / "a", count=2, devices=2, DELAY="0.1", FAILS="1:7") as two:
+        first, second = two.codes()
+    assert second == 1 and "process 1: Traceback" in two.said(1)  # raised outside the packages
+    assert "ValueError: batch 7 of process 1 is bad" in two.said(1)
+    assert first in (69, -signal.SIGABRT)
+
+    with Processes(run, tmp_path / "b", count=2, devices=2, DELAY="0.1") as two:
+        two.until(lambda: 12 in steps_in(run))
+        two.processes[0].kill()
+        assert two.codes()[1] in (69, -signal.SIGABRT)
+    assert "start: going on from step" in two.said()
+
+    newest, before, *_ = steps_in(run)
+    for file in (run / "checkpoints" / str(newest) / "weights").rglob("*"):
+        if file.is_file() and file.parent.name == "d":
+            os.truncate(file, file.stat().st_size // 2)
+    with Processes(run, tmp_path / "c", count=2, devices=2) as two:
+        assert two.codes() == [0, 0], two.said()
+    assert f"start: going on from step {before} of" in two.said()
+    assert [path.name for path in (run / "damaged").iterdir()] == [str(newest)]
+    check_same(run, tmp_path / "calm")
