@@ -26,6 +26,15 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
     # Where a new run starts: the whole state of another workdir; or weights only, of a workdir or
     # released ones, by name, file, folder or address (conv_kernel: see `pretrained.load`).
     config.start = ConfigDict({"run": "", "weights": "", "conv_kernel": ""})
+    config.parallel = ConfigDict(
+        {
+            "mode": "jit",  # or "pmap": the same step, which can spread the batch alone
+            "model": 1,  # devices along the mesh's axis 'model'; the others are along 'data'
+            "shard_params_above": 0,  # numbers: larger parameters are spread over all; 0 is none
+            "shard_inputs": False,  # the tokens of each example over 'model': one huge input
+            "latents": "batch",  # or "width": the latent layers' channels over 'model'
+        }
+    )
     return config
 
 

@@ -5,10 +5,10 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import jax
 from ml_collections import ConfigDict
 
 from perceiver_jax.data import pipeline, sources, transforms
+from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch
 
 
@@ -39,21 +39,20 @@ def read(config: ConfigDict) -> Reading:
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
     train = {"batch_size": config.batch_size, "seed": config.seed}
     evaluate = {"batch_size": data.eval_batch_size}
-    common = {
-        "readers": data.readers,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
+
+    def common():
+        part, parts = sharding.reader(sharding.make_mesh(config.parallel))
+        return {"readers": data.readers, "process_index": part, "process_count": parts}
 
     def train_data(start_step: int):
         if train_source is None:
             raise ValueError("config.data.train_split is '': such a config can only be evaluated")
         return pipeline.train_batches(
-            train_source, train_line, start_step=start_step, **train, **common
+            train_source, train_line, start_step=start_step, **train, **common()
         )
 
     def eval_data():
-        return pipeline.eval_batches(eval_source, eval_line, **evaluate, **common)
+        return pipeline.eval_batches(eval_source, eval_line, **evaluate, **common())
 
     description = [f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}"]
     if train_source is not None:

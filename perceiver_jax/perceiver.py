@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from perceiver_jax import sharded
 from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.tokens import Tokens, is_tokens
 
@@ -46,7 +47,7 @@ class LatentTransformer(nn.Module):
         """`[B, N, D]` -> `[B, N, D]`."""
 
         def apply_layer(layer, z):
-            return layer(z, train=train)
+            return layer(sharded.latents(z), train=train)
 
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]

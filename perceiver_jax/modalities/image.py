@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from perceiver_jax import sharded
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens
 
@@ -124,7 +125,12 @@ class ConvStem(nn.Module):
             name="conv",
         )(image)
         x = nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm"
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=sharded.batch_axis(),
+            dtype=self.dtype,
+            name="norm",
         )(x)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")  # [B, h, w, channels]
         return Tokens(

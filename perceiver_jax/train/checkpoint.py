@@ -237,14 +237,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def pack(state: TrainState) -> dict[str, Any]:
+def pack(state: TrainState, key_data: Callable = jax.random.key_data) -> dict[str, Any]:
     """Returns the state as the items saved; a typed key becomes the uint32 data it stands for."""
     return {
         WEIGHTS: {"params": state.params, "model_state": state.model_state},
         TRAINING: {
             "step": state.step,
             "opt_state": state.opt_state,
-            "key": jax.random.key_data(state.key),
+            "key": key_data(state.key),
         },
     }
 
@@ -253,9 +253,11 @@ def read(
     path: epath.Path, shapes: dict[str, Any], target: TrainState
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the items named in `shapes`, checks every array, returns them and the meta."""
-    sharding = target.step.sharding
+    places = pack(jax.tree.map(lambda x: x.sharding, target), key_data=lambda place: place)
     wanted = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        shapes,
+        {name: places[name] for name in shapes},
     )
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
 

@@ -104,7 +104,7 @@ def go_on(
         stop_on_signals() as stop,
         contextlib.closing(Log(workdir, step=step, tensorboard=config.tensorboard)) as log,
         open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
-        sharding.on_devices(task.train_data(step), program.mesh) as batches,
+        sharding.on_devices(task.train_data(step), program.layout) as batches,
         tracing(workdir, profile) as trace,
         jax.transfer_guard("disallow"),
         end_together(),
@@ -270,7 +270,7 @@ def evaluate_state(
     pending = None
     with (
         timer.pause() if timer else contextlib.nullcontext(),
-        sharding.on_devices(task.eval_data(), program.mesh) as batches,
+        sharding.on_devices(task.eval_data(), program.layout) as batches,
     ):
         for batch in batches:
             if stop and stop():

@@ -1,29 +1,82 @@
-"""Where arrays live: a mesh of devices, a replicated state, batches spread over the devices.
+"""Where arrays live: a mesh of devices, the state and the batches on it, and compiled steps.
 
-Data parallelism by `jax.jit`: the step is written for the global batch and the compiler inserts the
-reduction of the gradient.
+A mesh has the axes 'data', over which the batch is spread, and 'model', for what is spread within
+an example: its tokens, or the width of the latent layers. The step is written for the global batch.
+`jax.jit` inserts the communication; `jax.pmap` runs the same step with its sums spelled out.
 """
 
 import collections
 import contextlib
+import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 
+from perceiver_jax.sharded import DATA, MODEL, Layout, laid_out
+from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
 
-DATA_AXIS = "data"
+# Parameters of a latent layer, and the axis that goes over 'model' with its width: heads and hidden
+# channels are made where they are used, and summed over by the product behind (Shoeybi et al. 2019,
+# arXiv:1909.08053, section 3).
+WIDTH = {
+    r"attention/(query|key|value)/(kernel|bias)$": -1,
+    r"mlp/hidden/(kernel|bias)$": -1,
+    r"(attention|mlp)/out/kernel$": -2,
+}
+
+# The axis of a batch's arrays whose runs are runs of tokens: rows, frames, samples, letters.
+TOKEN_AXIS = {"frames": 2}
+USUAL_TOKEN_AXIS = 1
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of `devices` (all there are) along the one axis 'data'."""
+def make_mesh(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh of `devices` (all there are), `parallel.model` of them along 'model'.
+
+    Raises:
+      ValueError: their number does not divide by `parallel.model`.
+    """
     devices = jax.devices() if devices is None else devices
-    # Auto is asked for by name: the default of `jax.make_mesh` is Explicit.
-    return jax.make_mesh(
-        (len(devices),), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices
+    model = parallel.model
+    if model < 1 or len(devices) % model:
+        raise ValueError(
+            f"config.parallel.model={model} does not divide {len(devices)} devices: choose from "
+            f"{[n for n in range(1, len(devices) + 1) if len(devices) % n == 0]}"
+        )
+    grid = mesh_utils.create_device_mesh(
+        (len(devices) // model, model), devices, allow_split_physical_axes=True
     )
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def make_layout(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> Layout:
+    """Returns the mesh with all that `config.parallel` says of it.
+
+    Raises:
+      ValueError: an unknown name, a combination that does nothing or does not work.
+    """
+    for field, known in (("mode", ("jit", "pmap")), ("latents", ("batch", "width"))):
+        if parallel[field] not in known:
+            raise ValueError(f"config.parallel.{field}={parallel[field]!r} is not one of {known}")
+    spread = parallel.shard_inputs or parallel.latents == "width"
+    if parallel.mode == "pmap" and (parallel.model > 1 or parallel.shard_params_above or spread):
+        raise ValueError(
+            "config.parallel.mode='pmap' spreads the batch alone: set model=1, "
+            "shard_params_above=0, shard_inputs=False and latents='batch', or mode='jit'"
+        )
+    if spread != (parallel.model > 1):
+        raise ValueError(
+            f"config.parallel.model={parallel.model} with shard_inputs={parallel.shard_inputs} and "
+            f"latents={parallel.latents!r}: more than one device along 'model' is for sharded "
+            "inputs or latents='width', and these need more than one"
+        )
+    return Layout(make_mesh(parallel, devices), **parallel)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -31,14 +84,56 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def over_data(mesh: Mesh) -> NamedSharding:
-    """Axis 0 spread over the devices."""
-    return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+def place(shapes: Any, layout: Layout) -> Any:
+    """Gives each array of a state the sharding that it has on the mesh.
+
+    It is decided by name and shape, so an optimizer's averages are where their parameters are.
+
+    Args:
+      shapes: a tree of arrays or shapes.
+      layout: says what is spread.
+
+    Returns:
+      A tree of `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+      ValueError: the width of a latent layer does not divide over the devices of 'model'.
+    """
+
+    def struct(path, x):
+        spec = PartitionSpec(*_parameter_axes(path_name(path), x.shape, layout))
+        sharding = NamedSharding(layout.mesh, spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree_util.tree_map_with_path(struct, shapes)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, *, accumulate: int) -> None:
+def _parameter_axes(name: str, shape: tuple[int, ...], layout: Layout) -> list:
+    """For each axis of a parameter the mesh axes that it is spread over, None for none."""
+    axes = [None] * len(shape)
+    stacked = bool(re.search(STACKED, name))
+    if layout.latents == "width" and stacked:
+        for pattern, axis in WIDTH.items():
+            if re.search(pattern, name):
+                if shape[axis] % layout.model:
+                    raise ValueError(
+                        f"{name} {shape}: its axis {axis} does not divide by config.parallel.model="
+                        f"{layout.model}, as latents='width' needs"
+                    )
+                axes[axis] = MODEL
+    if 0 < layout.shard_params_above < math.prod(shape):
+        rest = tuple(axis for axis in layout.mesh.axis_names if axis not in axes)
+        devices = math.prod(layout.mesh.shape[axis] for axis in rest)
+        # A scan goes through axis 0 of stacked layers: each must be whole in number everywhere.
+        free = [i for i in range(stacked, len(shape)) if not axes[i] and shape[i] % devices == 0]
+        if free:
+            axes[max(free, key=lambda i: shape[i])] = rest
+    return axes
+
+
+def check_batch_size(batch_size: int, layout: Layout, *, accumulate: int) -> None:
     """Raises ValueError unless each device gets as many rows, in every microbatch."""
-    devices = mesh.devices.size
+    devices = layout.mesh.shape[DATA]
     if batch_size % (devices * accumulate):
         raise ValueError(
             f"config.batch_size={batch_size} does not divide by {devices} devices x "
@@ -46,36 +141,88 @@ def check_batch_size(batch_size: int, mesh: Mesh, *, accumulate: int) -> None:
         )
 
 
-def shard_batch(batch: Batch, mesh: Mesh) -> Batch:
+def reader(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """Returns (index, count): which part of each global batch a process reads, of how many.
+
+    Processes whose devices are at the same places along 'data' read the same rows.
+
+    Args:
+      mesh: of all processes' devices.
+      process: its index; this one by default.
+
+    Raises:
+      ValueError: processes share some of their places and not others.
+    """
+    process = jax.process_index() if process is None else process
+    places = collections.defaultdict(set)
+    for place, devices in enumerate(mesh.devices):
+        for device in devices:
+            places[device.process_index].add(place)
+    parts = sorted({tuple(sorted(part)) for part in places.values()})
+    if sum(map(len, parts)) != len(mesh.devices) or len({len(part) for part in parts}) > 1:
+        raise ValueError(
+            f"the devices of the {len(places)} processes do not fall into equal parts along 'data' "
+            f"({dict(places)}): make config.parallel.model a divisor or a multiple of the devices "
+            "of a process"
+        )
+    return parts.index(tuple(sorted(places[process]))), len(parts)
+
+
+def batch_shardings(batch: Batch, layout: Layout) -> Any:
+    """Returns the sharding of each array of a global batch `[B, ...]`, or of its shapes.
+
+    Rows go over 'data'. With `shard_inputs`, the axis along which tokens follow each other goes
+    over 'model', where it divides; else each device of 'model' has all of it.
+    """
+
+    def sharding(path, x):
+        axes = [DATA]
+        place = TOKEN_AXIS.get(path_name(path), USUAL_TOKEN_AXIS)
+        if layout.shard_inputs and place < len(x.shape) and x.shape[place] % layout.model == 0:
+            axes += [None] * (place - 1) + [MODEL]
+        return NamedSharding(layout.mesh, PartitionSpec(*axes))
+
+    return jax.tree_util.tree_map_with_path(sharding, batch)
+
+
+def shard_batch(batch: Batch, layout: Layout) -> Batch:
     """Puts this process's rows of a batch on its devices.
 
     Args:
-      batch: arrays `[B / processes, ...]`.
-      mesh: of all processes' devices.
+      batch: arrays `[B / count, ...]`, `count` from `reader`.
+      layout: of all processes' devices.
 
     Returns:
-      Global arrays `[B, ...]`, rows spread over the devices.
+      Global arrays `[B, ...]`; for `pmap` `[devices, B / devices, ...]`.
 
     Raises:
-      ValueError: the rows do not divide by this process's devices.
+      ValueError: the rows do not divide by the devices that they are for.
     """
-    devices = mesh.local_mesh.devices.size
+    _, count = reader(layout.mesh)
+    devices = layout.mesh.shape[DATA] // count
 
-    def put(path, x):
+    def check(path, x):
         if x.ndim == 0 or x.shape[0] % devices:
             raise ValueError(
                 f"batch{jax.tree_util.keystr(path)} has shape {x.shape}: its rows do not divide by "
                 f"{devices} devices; make the batch size a multiple of {devices}"
             )
-        return jax.make_array_from_process_local_data(over_data(mesh), x)
 
+    def put(x, sharding):
+        if layout.mode == "pmap":
+            x = x.reshape(devices, -1, *x.shape[1:])
+        return jax.make_array_from_process_local_data(
+            sharding, x, (x.shape[0] * count, *x.shape[1:])
+        )
+
+    jax.tree_util.tree_map_with_path(check, batch)
     with jax.transfer_guard_host_to_device("allow"):  # with many processes JAX calls it implicit
-        return jax.tree_util.tree_map_with_path(put, batch)
+        return jax.tree.map(put, batch, batch_shardings(batch, layout))
 
 
 @contextlib.contextmanager
 def on_devices(
-    batches: Iterator[Batch], mesh: Mesh, *, depth: int = 2
+    batches: Iterator[Batch], layout: Layout, *, depth: int = 2
 ) -> Iterator[Iterator[Batch]]:
     """Gives an iterator over `shard_batch` of each batch; closes `batches` at the end.
 
@@ -85,7 +232,7 @@ def on_devices(
     def ahead():
         queue = collections.deque()
         for batch in batches:
-            queue.append(shard_batch(batch, mesh))
+            queue.append(shard_batch(batch, layout))
             if len(queue) == depth:
                 yield queue.popleft()
         yield from queue
@@ -101,18 +248,36 @@ def close(batches: Any) -> None:
     getattr(batches, "close", lambda: None)()
 
 
-def compile_train_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles a training step: state replicated and donated, batch spread over the devices."""
-    whole = replicated(mesh)
-    return jax.jit(
-        step,
-        in_shardings=(whole, over_data(mesh)),
-        out_shardings=(whole, whole),
-        donate_argnums=0,
+def compile_train_step(step: Callable, layout: Layout, state: Any) -> Callable:
+    """Compiles a training step `(state, batch) -> (state, metrics)`; the state is donated.
+
+    Args:
+      step: pure, written for the global batch (see `sharded` for what that takes under `pmap`).
+      layout: where it runs.
+      state: of `place`: where the state is.
+    """
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    outputs = (shardings, replicated(layout.mesh))
+    return _compile(step, layout, shardings, outputs, donate_argnums=0)
+
+
+def compile_eval_step(step: Callable, layout: Layout, state: Any) -> Callable:
+    """Compiles an evaluation step `(state, batch) -> sums`. Arguments as above."""
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return _compile(step, layout, shardings, replicated(layout.mesh))
+
+
+def _compile(step: Callable, layout: Layout, state: Any, outputs: Any, **donated) -> Callable:
+    def laid_out_step(state, batch):
+        with laid_out(layout):
+            if layout.mode == "jit":
+                batch = jax.lax.with_sharding_constraint(batch, batch_shardings(batch, layout))
+            return step(state, batch)
+
+    if layout.mode == "jit":
+        return jax.jit(laid_out_step, in_shardings=(state, None), out_shardings=outputs, **donated)
+    # The state is one array on all devices for `pmap` too; the batch has the axis that it maps.
+    devices = list(np.ravel(layout.mesh.devices))
+    return jax.pmap(
+        laid_out_step, DATA, in_axes=(None, 0), out_axes=None, devices=devices, **donated
     )
-
-
-def compile_eval_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles an evaluation step: state replicated, batch spread, sums replicated."""
-    whole = replicated(mesh)
-    return jax.jit(step, in_shardings=(whole, over_data(mesh)), out_shardings=whole)

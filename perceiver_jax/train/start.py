@@ -1,15 +1,15 @@
 """How a run begins: the compiled program, and the state it goes on from."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
+from perceiver_jax.sharded import Layout
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer
@@ -20,9 +20,9 @@ from perceiver_jax.train.workdir import CHECKPOINTS
 
 
 class Program(NamedTuple):
-    """A task and a config, compiled for a mesh."""
+    """A task and a config, compiled for a layout of devices."""
 
-    mesh: Mesh
+    layout: Layout
     batch: Batch  # of jax.ShapeDtypeStruct: a prepared example
     init: Callable[[], TrainState]
     target: TrainState  # of jax.ShapeDtypeStruct with shardings
@@ -30,29 +30,33 @@ class Program(NamedTuple):
     eval_step: Callable
 
 
-def build(task: Task, config: ConfigDict) -> Program:
-    """Checks the sizes and compiles (lazily) what the loop calls."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.batch_size, mesh, accumulate=config.accumulate)
+def build(task: Task, config: ConfigDict, devices: list[jax.Device] | None = None) -> Program:
+    """Checks the sizes and compiles (lazily) what the loop calls.
+
+    Args:
+      task: what to train or evaluate.
+      config: its `parallel` section says how the work is spread.
+      devices: to spread it over, all by default; nothing is put on them here, so they may be
+        described ones, of a machine that is not there.
+    """
+    layout = sharding.make_layout(config.parallel, devices)
+    sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
     init = functools.partial(create, task, optimizer, config.seed)
-    whole = sharding.replicated(mesh)
-    target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), jax.eval_shape(init)
-    )
+    target = sharding.place(jax.eval_shape(init), layout)
     train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate)
     return Program(
-        mesh=mesh,
+        layout=layout,
         batch=jax.eval_shape(functools.partial(prepared_example, task)),
-        init=jax.jit(init, out_shardings=whole),
+        init=jax.jit(init, out_shardings=jax.tree.map(lambda x: x.sharding, target)),
         target=target,
-        train_step=sharding.compile_train_step(train_step, mesh),
-        eval_step=sharding.compile_eval_step(make_eval_step(task), mesh),
+        train_step=sharding.compile_train_step(train_step, layout, target),
+        eval_step=sharding.compile_eval_step(make_eval_step(task), layout, target),
     )
 
 
 def start(
-    config: ConfigDict, workdir: pathlib.Path, program: Program, *, set_aside: pathlib.Path | None
+    config: ConfigDict, workdir: epath.Path, program: Program, *, set_aside: epath.Path | None
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state to go on from and the meta saved with it, from the first that applies."""
     run, weights = config.start.run, config.start.weights
@@ -72,7 +76,7 @@ def start(
 
     # 2. Another run, continued with its whole state.
     if run:
-        directory = pathlib.Path(run) / CHECKPOINTS
+        directory = epath.Path(run) / CHECKPOINTS
         given = checkpoint.restore_newest(directory, program.target, warn=warn)
         if not given:
             raise FileNotFoundError(f"config.start.run={run!r}: no checkpoint in {directory}")
@@ -95,7 +99,7 @@ def start(
 
 def restore_weights(
     weights: str, config: ConfigDict, program: Program
-) -> tuple[dict[str, Any], pathlib.Path | str]:
+) -> tuple[dict[str, Any], epath.Path | str]:
     """Parameters and model state of another run, or released ones that fit `config.model`.
 
     Args:
@@ -110,13 +114,14 @@ def restore_weights(
       FileNotFoundError: there are none.
       ValueError: they are of another model or size, every tensor at fault named; or unsafe.
     """
-    path = pathlib.Path(weights)
+    path = epath.Path(weights)
     if pretrained.holds_weights(weights):
         model = pretrained.described(config.model.to_dict(), program.batch)
         conv_kernel = config.start.conv_kernel or None
         _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
-        variables = jax.device_put(variables, program.target.step.sharding)
-        return {"params": variables.pop("params"), "model_state": variables}, weights
+        items = {"params": variables.pop("params"), "model_state": variables}
+        where = {name: getattr(program.target, name) for name in items}
+        return jax.device_put(items, jax.tree.map(lambda x: x.sharding, where)), weights
     if not path.is_dir():
         raise FileNotFoundError(
             f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "

@@ -1,6 +1,7 @@
 """The training step and the evaluation step: pure functions of a state and a batch.
 
-They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them.
+They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them. Where
+each device runs them on its own rows of the batch (`jax.pmap`), sums go over all devices: `total`.
 """
 
 import functools
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from perceiver_jax.sharded import all_rows, own_key, own_rows, total
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Batch, Task
 
@@ -37,7 +39,8 @@ def make_train_step(
     The loss is the mean of the per-example losses over the examples that `mask` keeps. With
     `accumulate = k` the prepared batch is cut into k microbatches, gone through one after another;
     the gradient is that of the whole batch. Two things do differ: each microbatch draws its own
-    dropout, and batch norm sees (and updates its averages with) one microbatch at a time.
+    dropout, and batch norm sees (and updates its averages with) one microbatch at a time. Under
+    `pmap` each device draws its own dropout; all else is as under `jit`.
 
     Args:
       task: supplies model, prepare, loss and metrics.
@@ -60,8 +63,8 @@ def make_train_step(
             rngs={"dropout": key},
             mutable=list(model_state),
         )
-        total, _ = masked_loss(task, prediction, batch)
-        return total / count, (dict(new_state), metric_sums(task, prediction, batch))
+        loss, _ = masked_loss(task, prediction, batch)
+        return loss / count, (dict(new_state), metric_sums(task, prediction, batch))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
 
@@ -82,17 +85,19 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
-        batch = task.prepare(batch, jax.random.fold_in(key, STREAMS["prepare"]))
-        count = jnp.maximum(jnp.sum(batch["mask"], dtype=jnp.float32), 1.0)
+        prepare_key = jax.random.fold_in(key, STREAMS["prepare"])
+        batch = own_rows(task.prepare(all_rows(batch), prepare_key))
+        count = jnp.maximum(total(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
         (loss, (model_state, sums)), grads = (
             gradient if accumulate == 1 else accumulated_gradient
         )(
             state.params,
             state.model_state,
             batch,
-            jax.random.fold_in(key, STREAMS["dropout"]),
+            own_key(jax.random.fold_in(key, STREAMS["dropout"])),
             count,
         )
+        loss, sums, grads = total((loss, sums, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -101,7 +106,7 @@ def make_train_step(
             "l2_params": l2(params),
             "l2_updates": l2(updates),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-        } | {name: total / number for name, (total, number) in sums.items()}
+        } | {name: value / number for name, (value, number) in sums.items()}
         state = state.replace(
             step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state
         )
@@ -123,7 +128,7 @@ def make_eval_step(task: Task) -> Callable[[TrainState, Batch], Sums]:
         variables = {"params": state.params, **state.model_state}
         prediction = predict(variables, batch)
         loss = masked_loss(task, prediction, batch)
-        return {"loss": loss} | metric_sums(task, prediction, batch)
+        return total({"loss": loss} | metric_sums(task, prediction, batch))
 
     return eval_step
 

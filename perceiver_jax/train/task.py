@@ -28,7 +28,8 @@ class Task:
         padded, `batch["mask"]` False on padding. Every process yields as many. Closed likewise.
       prepare: `prepare(batch, key)` runs on the device inside the compiled step: uint8 to float,
         targets, mixing. Once per step, on the whole global batch; keeps `mask`, and axis 0 of
-        every array counts examples. `key` is None in evaluation (nothing random).
+        every array counts examples. `key` is None in evaluation: nothing is random there, and each
+        example is prepared by itself.
       loss: `loss(prediction, batch) -> [B]`, one value per example; the loop applies the mask.
       metrics: name to `metric(prediction, batch) -> (sum, count)`, masked. 'loss' and the names in
         `step.VITALS` are taken.

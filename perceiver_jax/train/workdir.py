@@ -61,7 +61,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: epath.Path) -> Iterator[None]:
-    """Says of an error in writing, which the system leaves nameless, where it was and the remedy."""
+    """Adds to an error of the system, which names no file in writing, the file and the remedy."""
     try:
         yield
     except OSError as error:

@@ -18,6 +18,7 @@ import toy
 from absl import app, flags
 
 from perceiver_jax.data import pipeline, transforms
+from perceiver_jax.train import sharding
 
 KEEP = transforms.parse("keep('point', 'label')")
 
@@ -41,11 +42,12 @@ def get_config():
 
 
 def make_task(config):
+    part, parts = sharding.reader(sharding.make_mesh(config.parallel, None))
     common = {
         "batch_size": config.batch_size,
         "readers": "threads:0",
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
+        "process_index": part,
+        "process_count": parts,
     }
     who, _, failing = os.environ.get("FAILS", "-1:-1").partition(":")
     filling, _, filler = os.environ.get("FILLS", "-1:").partition(":")

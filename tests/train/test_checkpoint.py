@@ -22,7 +22,7 @@ def make_state(step, *, batch_norm=True, seed=0, devices=None, width=64):
     """A state at `step` on a mesh of `devices`; wide enough for array data in files of its own."""
     optimizer, _ = make_optimizer(toy.make_config())
     task = toy.make_task(batch_norm=batch_norm, width=width)
-    whole = sharding.replicated(sharding.make_mesh(devices))
+    whole = sharding.replicated(toy.make_layout(devices).mesh)
 
     def init():
         state = create(task, optimizer, seed)

@@ -121,7 +121,7 @@ def four_devices(monkeypatch):
     if jax.device_count() < 4:
         pytest.skip("needs several devices")
     make_mesh = sharding.make_mesh
-    monkeypatch.setattr(sharding, "make_mesh", lambda: make_mesh(jax.devices()[:4]))
+    monkeypatch.setattr(sharding, "make_mesh", lambda p, _: make_mesh(p, jax.devices()[:4]))
     module = run_flags()
     config = module.get_config()
     return lambda workdir: train(module.make_task(config), config, workdir)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import toy
 
-from perceiver_jax.train import sharding
 from perceiver_jax.train.optimizer import make_optimizer
 from perceiver_jax.train.state import create
 from perceiver_jax.train.step import divide, make_eval_step, make_train_step
@@ -86,57 +85,6 @@ def test_accumulation_refuses_a_batch_that_does_not_divide():
     state, step = make(toy.make_task(), accumulate=3)
     with pytest.raises(ValueError, match=r"does not divide into 3 microbatches.*accumulate"):
         step(state, toy.examples(16, 0))
-
-
-@pytest.mark.skipif(jax.device_count() < 2, reason="needs several devices")
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_all_devices_are_one_device(accumulate):
-    task = toy.make_task(dropout=0.2, noise=0.1, batch_norm=True)
-    results = []
-    for devices in (jax.devices()[:1], jax.devices()):
-        mesh = sharding.make_mesh(devices)
-        state, step = make(task, accumulate=accumulate)
-        state = jax.device_put(state, sharding.replicated(mesh))
-        step = sharding.compile_train_step(step, mesh)
-        for n in range(3):
-            state, metrics = step(state, sharding.shard_batch(toy.examples(16, n), mesh))
-        results.append((state, metrics))
-        assert len(state.params["head"]["kernel"].sharding.device_set) == len(devices)
-    toy.assert_equal(results[0][0], results[1][0], rtol=1e-3, atol=1e-5)
-    toy.assert_equal(results[0][1], results[1][1], rtol=1e-4)
-
-
-@pytest.mark.skipif(jax.device_count() < 2, reason="needs several devices")
-def test_microbatches_are_cut_within_devices():
-    mesh = sharding.make_mesh()
-    state, step = make(toy.make_task(), accumulate=2)
-    batch = sharding.shard_batch(toy.examples(16, 0), mesh)
-    text = sharding.compile_train_step(step, mesh).lower(state, batch).compile().as_text()
-    assert "all-reduce" in text
-    for moving_rows in ("all-to-all", "collective-permute", "all-gather"):
-        assert moving_rows not in text, moving_rows
-
-
-def test_state_is_donated():
-    mesh = sharding.make_mesh()
-    state, step = make(toy.make_task())
-    state = jax.device_put(state, sharding.replicated(mesh))
-    after, _ = sharding.compile_train_step(step, mesh)(
-        state, sharding.shard_batch(toy.examples(16, 0), mesh)
-    )
-    assert state.params["head"]["kernel"].is_deleted()
-    assert int(after.step) == 1
-
-
-def test_batches_that_do_not_divide_over_the_devices():
-    mesh = sharding.make_mesh()
-    devices = mesh.devices.size
-    with pytest.raises(ValueError, match=rf"{devices} devices x config.accumulate=3"):
-        sharding.check_batch_size(devices * 3 + 1, mesh, accumulate=3)
-    sharding.check_batch_size(devices * 3, mesh, accumulate=3)
-    if devices > 1:
-        with pytest.raises(ValueError, match=rf"batch\['label'\].*multiple of {devices}"):
-            sharding.shard_batch(toy.examples(devices + 1, 0), mesh)
 
 
 def test_randomness_follows_seed_and_step():

@@ -8,6 +8,8 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from perceiver_jax import sharded
+from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Task
 
 FEATURES = 6
@@ -36,7 +38,9 @@ class Net(nn.Module):
         # No bias before batch norm: its gradient is zero but for rounding, which Adam blows up.
         x = nn.Dense(self.width, use_bias=not self.batch_norm, name="input")(batch["point"])
         if self.batch_norm:
-            x = nn.BatchNorm(use_running_average=not train, momentum=0.5, name="batchnorm")(x)
+            axis = sharded.batch_axis()
+            norm = nn.BatchNorm(not train, axis_name=axis, momentum=0.5, name="batchnorm")
+            x = norm(x)
         stack = nn.scan(
             Layer,
             variable_axes={"params": 0},
@@ -149,6 +153,13 @@ def make_config(**changes):
             "checkpoints_kept": 3,
             "tensorboard": False,
             "start": {"run": "", "weights": "", "conv_kernel": ""},
+            "parallel": {
+                "mode": "jit",
+                "model": 1,
+                "shard_params_above": 0,
+                "shard_inputs": False,
+                "latents": "batch",
+            },
         }
     )
     for name, value in changes.items():
@@ -159,6 +170,12 @@ def make_config(**changes):
         with section.ignore_type():
             section[last] = ConfigDict(value) if isinstance(value, dict) else value
     return config
+
+
+def make_layout(devices=None, **parallel):
+    """Devices along 'data', or as `parallel` says."""
+    changes = {f"parallel__{name}": value for name, value in parallel.items()}
+    return sharding.make_layout(make_config(**changes).parallel, devices)
 
 
 def with_model(task, **fields):
