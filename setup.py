@@ -17,6 +17,7 @@ setuptools.setup(
         "absl-py>=2.1,<3",
         "array_record>=0.8,<0.9",
         "chex>=0.1.90,<0.2",
+        "etils[epath]>=1.9.1,<2",
         "flax>=0.12,<0.13",
         "grain>=0.2.18,<0.3",
         "importlib_resources>=6,<8",  # tensorflow-datasets imports it without declaring it
@@ -48,6 +49,7 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "prepare": ["tensorflow>=2.20,<3"],
         "tpu": ["jax[tpu]>=0.10,<0.13"],
+        "gcs": ["etils[epath-gcs]>=1.9.1,<2"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
     },
 )

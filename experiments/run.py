@@ -13,7 +13,15 @@ command line as `--config.model.encoder.num_latents=256`; a name or type that do
 error.
 
 Run the same command again after any interruption: the run goes on where it was saved and ends as if
-nothing had happened. A workdir belongs to one config.
+nothing had happened. A workdir belongs to one config, all of it but `parallel`, and to one run at a
+time. It may be in a bucket: `--workdir=gs://bucket/folder` (`pip install -e '.[gcs]'`).
+
+Many processes, each with its own devices, are one run when each gets the same command and
+`--coordinator=HOST:PORT --num_processes=N --process_id=0` (1, 2, ...), HOST:PORT being a free port
+of process 0's machine. `srun` and `mpirun` (Open MPI) need none of this; on a Cloud TPU slice of
+several machines say `--distributed`. The workdir must be one that all of them see. A signal to any
+of them stops all after saving the same step; where one is lost the others end within
+`--peer_timeout` seconds. Then run all of them again, in the same or in another number.
 
 `--profile=100:110` writes a trace of the ten steps after the hundredth into WORKDIR/profile, for
 `tensorboard --logdir=WORKDIR/profile` (with tensorboard-plugin-profile) or ui.perfetto.dev. Where
@@ -21,8 +29,9 @@ the time of all other steps goes is in metrics.jsonl, as shares: input, device, 
 
 In the workdir: config.json, metrics.jsonl, checkpoints/, and at the end result.json.
 
-Exit codes: 0 finished; 70 a loss or norm was not finite (the last good checkpoint is kept); 75
-stopped by SIGTERM or Ctrl-C after saving, run it again; 1 any other error.
+Exit codes: 0 finished; 69 or 134 (SIGABRT) another process of the run was lost, run all again; 70 a
+loss or norm was not finite (the last good checkpoint is kept); 75 stopped by SIGTERM or Ctrl-C
+after saving, run it again; 1 any other error.
 """
 
 import functools
@@ -32,11 +41,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import make_task
-from perceiver_jax.train import loop, profile
-from perceiver_jax.train.stop import Stopped
+from perceiver_jax.train import distributed, loop, profile
+from perceiver_jax.train.stop import explain
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "File and variant, see above.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run, made if it is not there.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find these three in the environment.")
+PEER_TIMEOUT = flags.DEFINE_integer(
+    "peer_timeout", 100, "Seconds without a sign of life after which a process counts as lost."
+)
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 PROFILE = flags.DEFINE_string("profile", "", "START:STOP, steps of a training to trace.")
 
@@ -44,18 +60,32 @@ PROFILE = flags.DEFINE_string("profile", "", "START:STOP, steps of a training to
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
-    logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every save
+    # What goes wrong is raised and told once, below; libraries would tell it in pages before.
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = ignore_late_callbacks
     config = CONFIG.value
     run = loop.evaluate
-    if MODE.value == "train":
-        run = functools.partial(loop.train, profile=profile.parse_span(PROFILE.value))
     try:
+        distributed.join(
+            COORDINATOR.value,
+            NUM_PROCESSES.value,
+            PROCESS_ID.value,
+            detect=DISTRIBUTED.value,
+            timeout=PEER_TIMEOUT.value,
+        )
+        if MODE.value == "train":
+            run = functools.partial(loop.train, profile=profile.parse_span(PROFILE.value))
         run(make_task(config), config, WORKDIR.value)
-    except Stopped as stopped:
-        print(f"{type(stopped).__name__}: {stopped}", file=sys.stderr)
-        sys.exit(stopped.exit_code)
-    except FileNotFoundError as error:  # data or weights that are not there: it says what to do
-        sys.exit(f"FileNotFoundError: {error}")
+    except Exception as error:
+        text, exit_code = explain(error)
+        print(text, file=sys.stderr)
+        sys.exit(exit_code)
+
+
+def ignore_late_callbacks(unraisable):
+    """Leaves out what TensorStore still wants to say to an event loop that ended by an error."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,22 @@ Orbax notices a missing or truncated file, but not a flipped bit in array data, 
 silently to the dtype asked for; the list in `meta` is there for both.
 """
 
+import contextlib
 import importlib.metadata
-import pathlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from perceiver_jax.train import distributed
 from perceiver_jax.train.optimizer import path_name
 from perceiver_jax.train.state import TrainState
-from perceiver_jax.train.workdir import CHECKPOINTS
+from perceiver_jax.train.workdir import CHECKPOINTS, in_bucket
 
 WEIGHTS, TRAINING, META = "weights", "training", "meta"
 
@@ -37,8 +39,13 @@ class Unrestorable(RuntimeError):
     """There are checkpoints and none of them can be read."""
 
 
-def open_manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
-    """Opens a folder for saving; `keep` newest checkpoints stay. Close it.
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written; those before it are whole."""
+
+
+@contextlib.contextmanager
+def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """Opens a folder for saving; `keep` newest checkpoints stay.
 
     Raises:
       ValueError: `keep` is below 1.
@@ -53,7 +60,40 @@ def open_manager(directory: pathlib.Path, keep: int) -> ocp.CheckpointManager:
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,  # what a killed process left half written
     )
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+    manager = ocp.CheckpointManager(absolute(directory), options=options)
+    try:
+        yield manager
+    except BaseException:
+        with contextlib.suppress(Exception):  # of what has been said, or matters less
+            manager.close()
+        raise
+    finish(manager)
+    manager.close()
+
+
+@contextlib.contextmanager
+def told(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Raises NotSaved for what goes wrong in here."""
+    try:
+        yield
+    except Exception as error:  # many types, of the system's and of the libraries that write
+        steps = checkpoints(manager.directory)
+        kept = f"checkpoint {steps[0].name} is whole" if steps else "there is none yet"
+        raise NotSaved(
+            f"a checkpoint could not be written to {manager.directory} ({kept}). "
+            f"{first_line(error)}\nMake room there, or set right what it says, and run the same "
+            "command again to go on."
+        ) from error
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits for what is being saved.
+
+    Raises:
+      NotSaved: it could not be.
+    """
+    with told(manager):
+        manager.wait_until_finished()
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
@@ -65,25 +105,27 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
       meta: JSON values to keep beside it; see `versions`.
 
     Raises:
-      Exception: whatever went wrong in the background since the last save.
+      NotSaved: it cannot be, or the one before could not, of which the rest is in the background.
     """
     items = pack(state)
     step = int(jax.device_get(state.step))
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-            **{META: ocp.args.JsonSave({**meta, "step": step, "arrays": describe(items)})},
-        ),
-    )
+    meta = {**meta, "step": step, "arrays": describe(items)}
+    with told(manager):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                **{name: ocp.args.StandardSave(item) for name, item in items.items()},
+                **{META: ocp.args.JsonSave(meta)},
+            ),
+        )
 
 
 def restore_newest(
-    directory: pathlib.Path,
+    directory: epath.Path,
     target: TrainState,
     *,
     warn: Callable[[str], None],
-    set_aside: pathlib.Path | None = None,
+    set_aside: epath.Path | None = None,
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Restores the newest checkpoint that is whole.
 
@@ -112,7 +154,8 @@ def restore_newest(
             warn(f"checkpoint {path} is damaged, trying the one before. {damaged[path]}")
             continue
         for bad in damaged if set_aside else ():
-            warn(f"moved {bad} to {move_aside(bad, set_aside)}; going on from {path}")
+            distributed.by_first(lambda bad=bad: move_aside(bad, set_aside))
+            warn(f"moved {bad} to {set_aside}; going on from {path}")
         return restored
     if damaged:
         raise Unrestorable(
@@ -123,7 +166,7 @@ def restore_newest(
     return None
 
 
-def restore(path: pathlib.Path, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
+def restore(path: epath.Path, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
     """Restores the whole state of one checkpoint, and its meta.
 
     Raises:
@@ -136,8 +179,8 @@ def restore(path: pathlib.Path, target: TrainState) -> tuple[TrainState, dict[st
 
 
 def restore_weights(
-    source: pathlib.Path, target: TrainState, *, warn: Callable[[str], None]
-) -> tuple[dict[str, Any], pathlib.Path]:
+    source: epath.Path, target: TrainState, *, warn: Callable[[str], None]
+) -> tuple[dict[str, Any], epath.Path]:
     """Restores parameters and model state only.
 
     Args:
@@ -172,11 +215,15 @@ def restore_weights(
     raise Unrestorable("no checkpoint can be read:\n  " + "\n  ".join(errors))
 
 
-def checkpoints(directory: pathlib.Path) -> list[pathlib.Path]:
+def checkpoints(directory: epath.Path) -> list[epath.Path]:
     """Returns the folders of finished checkpoints, newest first."""
+    directory = epath.Path(directory)
     if not directory.is_dir():
         return []
-    return sorted((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: -int(p.name))
+    numbered = [path for path in directory.iterdir() if path.name.isdigit()]
+    # Folders cannot be renamed into place in a bucket: there a file in them says that it is whole.
+    whole = [path for path in numbered if ocp.utils.is_checkpoint_finalized(path)]
+    return sorted(whole, key=lambda path: -int(path.name))
 
 
 def versions() -> dict[str, str]:
@@ -203,7 +250,7 @@ def pack(state: TrainState, key_data: Callable = jax.random.key_data) -> dict[st
 
 
 def read(
-    path: pathlib.Path, shapes: dict[str, Any], target: TrainState
+    path: epath.Path, shapes: dict[str, Any], target: TrainState
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the items named in `shapes`, checks every array, returns them and the meta."""
     places = pack(jax.tree.map(lambda x: x.sharding, target), key_data=lambda place: place)
@@ -215,7 +262,9 @@ def read(
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
 
         def load(**args):
-            return reader.restore(path.absolute(), args=ocp.args.Composite(**args))
+            # A file that one process cannot read is read by none.
+            args = ocp.args.Composite(**args)
+            return distributed.together(lambda: reader.restore(absolute(path), args=args))
 
         meta = load(**{META: ocp.args.JsonRestore()})[META]
         saved = {n: v for n, v in meta["arrays"].items() if n.split("/", 1)[0] in shapes}
@@ -229,7 +278,7 @@ def read(
     return items, meta
 
 
-def check_arrays(path: pathlib.Path, saved: dict[str, Any], wanted: Any) -> None:
+def check_arrays(path: epath.Path, saved: dict[str, Any], wanted: Any) -> None:
     """Raises Mismatch, listing every array that is missing, unexpected or of another kind."""
     expected = {n: [list(x.shape), x.dtype.name] for n, x in named_leaves(wanted)}
     lines = [f"missing: {name} {expected[name]}" for name in expected.keys() - saved.keys()]
@@ -280,12 +329,17 @@ def checksums(arrays: list[jax.Array]) -> list[jax.Array]:
     return [checksum(x) for x in arrays]
 
 
+def absolute(path: epath.Path) -> epath.Path:
+    """Returns the path as Orbax wants it."""
+    return path if in_bucket(path) else epath.Path(path).absolute()
+
+
 def first_line(error: Exception) -> str:
     """Returns the kind of an error and the first line of what it says, which may be pages."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def move_aside(path: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def move_aside(path: epath.Path, folder: epath.Path) -> epath.Path:
     """Moves a checkpoint into `folder`, under a name not taken; returns where it is now."""
     folder.mkdir(parents=True, exist_ok=True)
     attempt = 0

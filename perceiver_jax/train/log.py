@@ -3,15 +3,15 @@
 import contextlib
 import json
 import math
-import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 
-from perceiver_jax.train.workdir import METRICS, write_atomically
+from perceiver_jax.train.workdir import METRICS, in_bucket, naming, write_atomically
 
 # What a step's time goes to: waiting for its batch, waiting for the device, and the rest.
 WAITS = ("input", "device")
@@ -130,15 +130,14 @@ class Log:
     there already is not written again, so the file ends equal to that of an uninterrupted run.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, step: int, tensorboard: bool):
+    def __init__(self, workdir: epath.Path, *, step: int, tensorboard: bool):
         self._path = workdir / METRICS
         self._board = open_board(workdir, step) if tensorboard and is_writer() else None
         lines = [line for line in read_metrics(self._path) if line["step"] <= step]
         self._there = {(line["step"], line["kind"]) for line in lines}
-        self._file = None
+        self._text = "".join(json.dumps(line) + "\n" for line in lines)
         if is_writer():
-            write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in lines))
-            self._file = self._path.open("a", encoding="utf-8")
+            write_atomically(self._path, self._text)
 
     def has(self, step: int, kind: str) -> bool:
         """Whether this line has been written."""
@@ -149,20 +148,26 @@ class Log:
         if self.has(step, kind):
             return
         self._there.add((step, kind))
-        if self._file is None:
+        if not is_writer():
             return
         values = {n: v if math.isfinite(v) else None for n, v in metrics.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        self._file.flush()
+        self._append(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         if self._board:
             for name, value in metrics.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in (self._file, self._board):
-            if file:
-                file.close()
+        """Closes the board."""
+        if self._board:
+            self._board.close()
+
+    def _append(self, line: str) -> None:
+        self._text += line
+        if in_bucket(self._path):  # where nothing can be added to what is there
+            write_atomically(self._path, self._text)
+            return
+        with naming(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def is_writer() -> bool:
@@ -170,7 +175,7 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
     """Returns the lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
     if not path.exists():
         return []
@@ -178,7 +183,7 @@ def read_metrics(path: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]  # whole lines end in a newline
 
 
-def open_board(workdir: pathlib.Path, step: int) -> Any:
+def open_board(workdir: epath.Path, step: int) -> Any:
     """Opens a TensorBoard writer that hides what was written after `step`.
 
     Raises:

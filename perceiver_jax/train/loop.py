@@ -10,21 +10,28 @@ import functools
 import json
 import math
 import os
-import pathlib
+import time
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.checkpoint import open_manager
-from perceiver_jax.train.log import Log, Timer, progress, say, show
+from perceiver_jax.train.log import Log, Timer, progress, say, show, warn, with_prefix
 from perceiver_jax.train.profile import tracing
 from perceiver_jax.train.start import Program, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS, divide
-from perceiver_jax.train.stop import Diverged, Preempted, StopRequest, stop_on_signals
+from perceiver_jax.train.stop import (
+    Diverged,
+    Preempted,
+    StopRequest,
+    end_together,
+    stop_on_signals,
+)
 from perceiver_jax.train.task import Task
 from perceiver_jax.train.workdir import (
     CHECKPOINTS,
@@ -33,14 +40,17 @@ from perceiver_jax.train.workdir import (
     as_json,
     claim,
     git_commit,
+    held,
     write_atomically,
 )
+
+EVALUATION_SAYS = 10.0  # seconds between two lines of progress
 
 
 def train(
     task: Task,
     config: ConfigDict,
-    workdir: str | pathlib.Path,
+    workdir: str | os.PathLike,
     *,
     profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
@@ -51,7 +61,7 @@ def train(
       config: `seed`, `batch_size` (global), `steps`, `accumulate`, `optimizer`, `eval_every`,
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
         `start` ('' for none; `model` too for released weights). The rest is only recorded.
-      workdir: of this run alone; made if it is not there.
+      workdir: of this run alone; made if it is not there. Many processes share it.
       profile: the steps to trace, see `profile.tracing`.
 
     Returns:
@@ -60,25 +70,44 @@ def train(
 
     Raises:
       ValueError: the config is wrong, or another one made the workdir.
+      InUse: another run has the workdir.
       Diverged: something was not finite; the last good checkpoint stays.
-      Preempted: SIGTERM or SIGINT came; the state is saved.
+      Preempted: SIGTERM or SIGINT came, to any process; the state is saved.
+      NotSaved: a checkpoint could not be written; those before stay.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     program = build(task, config)
     claim(workdir, config, write=False)
-    state, meta = start(config, workdir, program, set_aside=workdir / DAMAGED)
-    claim(workdir, config, write=True)  # after a start that failed, the folder is still anybody's
+    with held(workdir, warn=warn):
+        state, meta = start(config, workdir, program, set_aside=workdir / DAMAGED)
+        claim(workdir, config, write=True)  # after a start that failed, it is still anybody's
+        return go_on(task, config, workdir, program, state, meta, profile)
+
+
+def go_on(
+    task: Task,
+    config: ConfigDict,
+    workdir: epath.Path,
+    program: Program,
+    state: TrainState,
+    meta: dict[str, Any],
+    profile: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """Trains from `state`, which is given away, and `meta` on; see `train`."""
     step = int(jax.device_get(state.step))
-    describe(task, state, step, config.steps)
+    describe(task, state, f"step {step} of {config.steps}")
+    if step >= config.steps:
+        say("this run is finished: evaluating it again")
     timer = Timer(**meta["timer"])
 
     with (
         stop_on_signals() as stop,
         contextlib.closing(Log(workdir, step=step, tensorboard=config.tensorboard)) as log,
-        contextlib.closing(open_manager(workdir / CHECKPOINTS, config.checkpoints_kept)) as manager,
+        open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
         sharding.on_devices(task.train_data(step), program.layout) as batches,
         tracing(workdir, profile) as trace,
         jax.transfer_guard("disallow"),
+        end_together(),
     ):
         record = functools.partial(
             report, task=task, config=config, timer=timer, log=log, manager=manager
@@ -86,12 +115,11 @@ def train(
         measure = functools.partial(evaluate_state, task, program, timer=timer, log=log, stop=stop)
         saved, pending = manager.latest_step(), None
 
-        while step < config.steps and not stop.signal:
+        while step < config.steps and not stop():
             # At the top, so that a run killed between a save and its evaluation makes up for it.
-            if step and due(step, config.eval_every) and not log.has(step, "eval"):
-                measure(state)
-                if stop.signal:
-                    break
+            wanted = step and due(step, config.eval_every) and not log.has(step, "eval")
+            if wanted and not measure(state):
+                break
             trace(step, state)
             with timer.waiting("input"):
                 batch = next(batches, None)
@@ -116,18 +144,18 @@ def train(
         if saved != step:
             save(state, config, timer, manager)
         with timer.pause():
-            manager.wait_until_finished()
+            checkpoint.finish(manager)
         metrics = measure(state) if step == config.steps else {}
         if not metrics:
             raise Preempted(
-                f"{stop.signal} at step {step} of {config.steps}; the state is saved in {workdir}. "
-                "Run the same command again to go on."
+                f"{stop.signal or 'a signal to another process'} at step {step} of {config.steps}; "
+                f"the state is saved in {workdir}. Run the same command again to go on."
             )
 
     return write_result(workdir, metrics, step, timer, config)
 
 
-def evaluate(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     """Evaluates the newest whole checkpoint and writes `result.json`.
 
     Args:
@@ -142,7 +170,7 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dic
       FileNotFoundError: there is nothing to evaluate.
       ValueError: another config made the workdir.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     claim(workdir, config, write=False)
     directory = workdir / CHECKPOINTS
     if not (checkpoint.checkpoints(directory) or config.start.run or config.start.weights):
@@ -153,8 +181,10 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | pathlib.Path) -> dic
     program = build(task, config)
     state, meta = start(config, workdir, program, set_aside=None)
     claim(workdir, config, write=True)
-    metrics = evaluate_state(task, program, state)
     step = int(jax.device_get(state.step))
+    describe(task, state, f"evaluating step {step}")
+    with end_together():
+        metrics = evaluate_state(task, program, state)
     return write_result(workdir, metrics, step, Timer(**meta["timer"]), config)
 
 
@@ -191,7 +221,7 @@ def report(
         )
         say(line)
     if bad:
-        manager.wait_until_finished()
+        checkpoint.finish(manager)
         last = manager.latest_step()
         kept = "there is no checkpoint" if last is None else f"the last good checkpoint is {last}"
         raise Diverged(
@@ -226,9 +256,11 @@ def evaluate_state(
 ) -> dict[str, float]:
     """Returns every metric over the whole evaluation data, each example counted once.
 
-    Says it, and logs it where there is a `log`. If `stop` is set meanwhile: `{}`, nothing logged.
+    Says it and how far it is, and logs it where there is a `log`. If `stop` says so meanwhile:
+    `{}`, nothing logged.
     """
     totals = {}
+    began = said = time.monotonic()
 
     def add(sums):
         for name, (total, count) in jax.device_get(sums).items():
@@ -241,11 +273,16 @@ def evaluate_state(
         sharding.on_devices(task.eval_data(), program.layout) as batches,
     ):
         for batch in batches:
-            if stop and stop.signal:
+            if stop and stop():
                 return {}
             sums = program.eval_step(state, batch)
             if pending:
                 add(pending)
+                now = time.monotonic()
+                if now - said >= EVALUATION_SAYS:
+                    done, said = totals["loss"][1], now
+                    rate = with_prefix(done / (now - began))
+                    say(f"evaluation | {done:,.0f} examples | {rate} examples/s")
             pending = sums
         if pending is None:
             raise ValueError("Task.eval_data yielded no batch")
@@ -258,15 +295,15 @@ def evaluate_state(
     return metrics
 
 
-def describe(task: Task, state: TrainState, step: int, steps: int) -> None:
+def describe(task: Task, state: TrainState, what: str) -> None:
     """Prints what is about to run."""
     for line in task.description:
         say(line)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     devices = jax.devices()
-    say(f"{size:,} parameters, {len(devices)} x {devices[0].device_kind}, step {step} of {steps}")
-    if step >= steps:
-        say("this run is finished: evaluating it again")
+    processes = f" in {jax.process_count()} processes" * (jax.process_count() > 1)
+    kind = devices[0].device_kind
+    say(f"{size:,} parameters, {len(devices)} x {kind}{processes}, {what}")
 
 
 def due(step: int, every: int) -> bool:
@@ -275,7 +312,7 @@ def due(step: int, every: int) -> bool:
 
 
 def write_result(
-    workdir: pathlib.Path, metrics: dict[str, float], step: int, timer: Timer, config: ConfigDict
+    workdir: epath.Path, metrics: dict[str, float], step: int, timer: Timer, config: ConfigDict
 ) -> dict[str, Any]:
     """Writes `result.json` and returns what it holds; None for what is not a number."""
     rate = timer.overall() * config.batch_size

@@ -1,11 +1,11 @@
 """`--profile=START:STOP`: a trace of some steps, for TensorBoard's profiler, XProf or Perfetto."""
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Callable, Iterator
 
 import jax
+from etils import epath
 
 from perceiver_jax.train.log import say, warn
 
@@ -30,7 +30,7 @@ def parse_span(text: str) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def tracing(workdir: pathlib.Path, span: tuple[int, int] | None) -> Iterator[Callable]:
+def tracing(workdir: epath.Path, span: tuple[int, int] | None) -> Iterator[Callable]:
     """Gives `trace(step, state)`, to be called before each step; it traces those of `span`.
 
     Args:

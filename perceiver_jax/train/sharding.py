@@ -216,7 +216,8 @@ def shard_batch(batch: Batch, layout: Layout) -> Batch:
         )
 
     jax.tree_util.tree_map_with_path(check, batch)
-    return jax.tree.map(put, batch, batch_shardings(batch, layout))
+    with jax.transfer_guard_host_to_device("allow"):  # with many processes JAX calls it implicit
+        return jax.tree.map(put, batch, batch_shardings(batch, layout))
 
 
 @contextlib.contextmanager

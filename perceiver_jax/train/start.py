@@ -1,11 +1,11 @@
 """How a run begins: the compiled program, and the state it goes on from."""
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
@@ -56,7 +56,7 @@ def build(task: Task, config: ConfigDict, devices: list[jax.Device] | None = Non
 
 
 def start(
-    config: ConfigDict, workdir: pathlib.Path, program: Program, *, set_aside: pathlib.Path | None
+    config: ConfigDict, workdir: epath.Path, program: Program, *, set_aside: epath.Path | None
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state to go on from and the meta saved with it, from the first that applies."""
     run, weights = config.start.run, config.start.weights
@@ -76,7 +76,7 @@ def start(
 
     # 2. Another run, continued with its whole state.
     if run:
-        directory = pathlib.Path(run) / CHECKPOINTS
+        directory = epath.Path(run) / CHECKPOINTS
         given = checkpoint.restore_newest(directory, program.target, warn=warn)
         if not given:
             raise FileNotFoundError(f"config.start.run={run!r}: no checkpoint in {directory}")
@@ -99,7 +99,7 @@ def start(
 
 def restore_weights(
     weights: str, config: ConfigDict, program: Program
-) -> tuple[dict[str, Any], pathlib.Path | str]:
+) -> tuple[dict[str, Any], epath.Path | str]:
     """Parameters and model state of another run, or released ones that fit `config.model`.
 
     Args:
@@ -114,7 +114,7 @@ def restore_weights(
       FileNotFoundError: there are none.
       ValueError: they are of another model or size, every tensor at fault named; or unsafe.
     """
-    path = pathlib.Path(weights)
+    path = epath.Path(weights)
     if pretrained.holds_weights(weights):
         model = pretrained.described(config.model.to_dict(), program.batch)
         conv_kernel = config.start.conv_kernel or None

@@ -1,20 +1,39 @@
 """Reasons to stop before the end, each with the exit code of the command line.
 
+69  `Lost`: another process of the run is gone; run all of them again
 70  `Diverged`: a loss or norm is not finite; running again repeats it
 75  `Preempted`: asked to stop by SIGTERM or SIGINT, saved; run the same command again
 """
 
 import contextlib
 import dataclasses
+import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
+
+import jax
+
+from perceiver_jax.train import distributed
+
+# What the devices say about this program, whoever else is there.
+OWN = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
+
+OURS = ("perceiver_jax", "experiments", "configs")  # the packages whose checks speak to users
 
 
 class Stopped(RuntimeError):
     """A run that ended before its last step. `exit_code` is what the process should exit with."""
 
     exit_code: int
+
+
+class Lost(Stopped):
+    """What this process computes together with others failed."""
+
+    exit_code = 69  # EX_UNAVAILABLE
 
 
 class Diverged(Stopped):
@@ -31,17 +50,30 @@ class Preempted(Stopped):
 
 @dataclasses.dataclass
 class StopRequest:
-    """`signal` is the name of the signal received, '' while there is none."""
+    """`signal` is the name of the signal that this process received, '' while there is none."""
 
     signal: str = ""
+    vote: jax.Array | None = None
+
+    def __call__(self) -> bool:
+        """Whether to stop now.
+
+        Of many processes all get the same answer from the same call: it tells whether any had
+        received a signal at the call before. That was counted while the device worked on the step
+        in between, so nothing waits.
+        """
+        if jax.process_count() == 1:
+            return bool(self.signal)
+        before, self.vote = self.vote, distributed.vote(bool(self.signal))
+        return before is not None and bool(jax.device_get(before))
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turns SIGTERM and the first SIGINT into a flag; a second SIGINT interrupts at once.
+    """Turns SIGTERM and the first SIGINT into a request; a second SIGINT interrupts at once.
 
     The earlier handlers are put back at the end. Outside the main thread, where Python allows no
-    handlers, the flag is never set.
+    handlers, there is never a signal.
     """
     request = StopRequest()
 
@@ -61,3 +93,45 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def end_together() -> Iterator[None]:
+    """Of many processes, ends this one at once on an error that the others need not have.
+
+    To close files and checkpoints in good order would wait for the others, which wait for this one.
+    When it is gone, they notice. `Stopped` is raised by all alike and passes.
+    """
+    try:
+        yield
+    except Stopped:
+        raise
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError) and not str(error).startswith(OWN):
+            line = str(error).partition("\n")[0]
+            error = Lost(
+                f"computing together with {jax.process_count() - 1} other processes failed: {line}."
+                " One that ended before says why. Run all of them again to go on from the last "
+                "checkpoint."
+            )
+        text, exit_code = explain(error)
+        print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+        os._exit(exit_code)
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    """Returns what to print about an error that ends the process, and its exit code.
+
+    What the system or a check of this project says is a message for the user; the rest, which
+    nobody foresaw, is printed with its traceback.
+    """
+    if isinstance(error, Stopped):
+        return f"{type(error).__name__}: {error}", error.exit_code
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    raised_by = frame.f_globals["__name__"].partition(".")[0]
+    foreseen = isinstance(error, (ValueError, RuntimeError, ImportError)) and raised_by in OURS
+    if foreseen or isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}", 1
+    return "".join(traceback.format_exception(error)).rstrip(), 1

@@ -1,38 +1,74 @@
 """The folder of one run: whose it is, and files that are whole or absent.
 
-<workdir>/config.json      the config that made the folder
+A workdir may be in a bucket: `gs://bucket/folder`.
+
+<workdir>/config.json      the config that made the folder; `parallel` as of the last start
+<workdir>/lock             who uses the folder, or used it last
 <workdir>/checkpoints/     one numbered folder per kept step
 <workdir>/damaged/         checkpoints that could not be read, moved aside
 <workdir>/metrics.jsonl    one object per line
 <workdir>/result.json      the final evaluation; there when the run is finished
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import socket
 import subprocess
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 import perceiver_jax
+from perceiver_jax.train import distributed
 
 CONFIG = "config.json"
+LOCK = "lock"
 CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
+class InUse(RuntimeError):
+    """Another run has the folder."""
+
+
+def in_bucket(path: epath.Path) -> bool:
+    """Whether it is an object's address: written whole or not at all, never added to."""
+    return "://" in os.fspath(path)
+
+
+def write_atomically(path: epath.Path, text: str) -> None:
     """Writes a file that a reader, or a process killed meanwhile, sees whole or not at all."""
+    if in_bucket(path):
+        path.write_text(text)
+        return
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with naming(temporary), temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def naming(path: epath.Path) -> Iterator[None]:
+    """Adds to an error of the system, which names no file in writing, the file and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename:
+            raise
+        what = f"{error.strerror}; make room there and run the same command again to go on"
+        raise OSError(error.errno, what, os.fspath(path)) from error
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:
@@ -40,7 +76,70 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json())
 
 
-def load_config(workdir: pathlib.Path) -> ConfigDict:
+@contextlib.contextmanager
+def held(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+    """Keeps every other run out of the folder, which is made if it is not there.
+
+    Of many processes the first holds the lock for all. A killed process holds none.
+
+    Args:
+      workdir: of this run.
+      warn: is told where a file system cannot lock.
+
+    Raises:
+      InUse: another run has it.
+      ValueError: some process does not see the folder that process 0 sees.
+    """
+    with contextlib.ExitStack() as stack:
+        distributed.by_first(lambda: stack.enter_context(lock(workdir, warn=warn)))
+        if distributed.anywhere(not (workdir / LOCK).exists()):
+            raise ValueError(
+                f"{workdir} is not the same folder in all {jax.process_count()} processes: it must "
+                "be on a file system that they share, or in a bucket"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def lock(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+    """As `held`, for one process."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / LOCK
+    now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    holder = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
+    if in_bucket(path):
+        if path.exists():
+            warn(
+                f"{workdir} was in use by {path.read_text().strip()}, and did not end in good "
+                "order. If that run still goes, end this one: in a bucket nothing else keeps two "
+                "apart."
+            )
+        path.write_text(holder)
+        try:
+            yield
+        finally:
+            path.unlink()
+        return
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise InUse(
+                f"{workdir} is in use by {file.read().strip()}. Wait for that run or end it, or "
+                "choose another workdir."
+            ) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            warn(f"{workdir} cannot be locked ({error.strerror}): do not start a second run in it")
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        yield
+
+
+def load_config(workdir: epath.Path) -> ConfigDict:
     """Returns the config that made the folder; sequences are tuples, as in config files.
 
     Raises:
@@ -58,21 +157,26 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     return ConfigDict(tuples(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict, *, write: bool) -> None:
+def claim(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
     """Checks that the folder belongs to this config; a new folder is made its own.
+
+    The `parallel` section changes no number but by rounding, so it may be another one: of the
+    devices that there are now. The last one is kept; each checkpoint has that of its making.
 
     Args:
       workdir: need not exist.
       config: the whole config of the run.
-      write: False only checks (evaluation).
+      write: False only checks.
 
     Raises:
       ValueError: another config made the folder; the fields that differ are listed.
     """
     path = workdir / CONFIG
     ours = as_json(config)
-    if path.exists():
-        differences = compare(json.loads(path.read_text(encoding="utf-8")), ours)
+    theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if theirs is not None:
+        parallel = {name: ours[name] for name in ("parallel",) if name in ours}
+        differences = compare({**theirs, **parallel}, ours)
         if differences:
             raise ValueError(
                 f"{workdir} was made by another config (field: there -> here):\n  "
@@ -80,9 +184,14 @@ def claim(workdir: pathlib.Path, config: ConfigDict, *, write: bool) -> None:
                 + "\nChoose another workdir (with config.start.run or config.start.weights set to "
                 "this one to go on from it), set the fields back, or delete the folder."
             )
-    elif write and jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(ours, indent=2) + "\n")
+    if write:
+        distributed.by_first(lambda: theirs == ours or make_ours(path, ours))
+
+
+def make_ours(path: epath.Path, config: dict[str, Any]) -> None:
+    """Writes down whose the folder is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(config, indent=2) + "\n")
 
 
 def compare(theirs: Any, ours: Any, name: str = "config") -> list[str]:

@@ -39,10 +39,9 @@ def target_of(state):
 
 
 def save_all(directory, states, keep=3):
-    manager = checkpoint.open_manager(directory, keep)
-    for state in states:
-        checkpoint.save(manager, state, META)
-    manager.close()
+    with checkpoint.open_manager(directory, keep) as manager:
+        for state in states:
+            checkpoint.save(manager, state, META)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_keeps_as_many_as_asked(tmp_path):
     save_all(tmp_path, states, keep=2)
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["4", "3"]
     with pytest.raises(ValueError, match="checkpoints_kept=0"):
-        checkpoint.open_manager(tmp_path, 0)
+        save_all(tmp_path, states, keep=0)
 
 
 @pytest.mark.skipif(jax.device_count() < 2, reason="needs several devices")

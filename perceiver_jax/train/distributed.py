@@ -1,0 +1,118 @@
+"""Many processes, one run: how they join, and how they agree.
+
+Every process runs the same program on its own devices and on its own rows of the same global
+batches; arrays are of one mesh over all of them. They share the workdir, and process 0 writes the
+log. None may do alone what others wait for: stop, skip an evaluation, refuse a checkpoint.
+"""
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
+
+# Where a launcher tells each process that it starts how many there are.
+LAUNCHED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    detect: bool = False,
+    timeout: int = 100,
+) -> None:
+    """Makes this process one of many if it is told to be. Call it before any device is used.
+
+    Args:
+      coordinator: 'host:port' of process 0, reachable from all of them.
+      num_processes: how many there are.
+      process_id: which one this is, from 0.
+      detect: none of the three is given and JAX finds them in the environment: Cloud TPU, SLURM,
+        Open MPI. SLURM steps and Open MPI launches of several tasks need not be told.
+      timeout: seconds without a sign of life after which a process is taken for lost and all the
+        others end; and how long one that has ended waits for the others.
+
+    Raises:
+      ValueError: some of the three are missing or wrong, or nothing is detected.
+    """
+    given = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
+    missing = [name for name, value in given.items() if value is None]
+    launched = any(int(os.environ.get(name) or 1) > 1 for name in LAUNCHED)
+    if len(missing) == len(given) and not detect and not launched:
+        return
+    if 0 < len(missing) < len(given):
+        raise ValueError(f"{', '.join(given)} go together: {', '.join(missing)} not given")
+    if not missing and not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"process_id={process_id} is not one of num_processes={num_processes}, from 0"
+        )
+    # JAX's own notice of SIGTERM would take the signal away from the loop, which agrees on a step
+    # in evaluations too, and from the time before the loop, where a process may end as ever.
+    jax.config.update("jax_enable_preemption_service", False)
+    # Where another process is lost JAX says so and aborts; pages of Python's stacks would bury it.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=timeout,
+            shutdown_timeout_seconds=timeout,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"no processes to join: give {', '.join(given)}, or start on Cloud TPU, by srun or by "
+            f"mpirun ({error})"
+        ) from error
+
+
+def vote(flag: bool) -> jax.Array:
+    """Starts to find out whether `flag` is True in any process; reading the result `[]` waits.
+
+    Every process must call it, at the same place among its computations.
+    """
+    spread, any_of = ballot()
+    mine = np.full(jax.local_device_count(), flag)
+    with jax.transfer_guard_host_to_device("allow"):  # JAX counts this as implicit
+        return any_of(jax.make_array_from_process_local_data(spread, mine))
+
+
+@functools.cache
+def ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """A place for one flag on each device, and their disjunction."""
+    mesh = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
+    spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["device"], []))
+    return spread, jax.jit(jnp.any, out_shardings=whole)
+
+
+def anywhere(flag: bool) -> bool:
+    """Returns whether `flag` is True in any process. Every process must call it."""
+    return bool(jax.device_get(vote(flag))) if jax.process_count() > 1 else flag
+
+
+def together(action: Callable[[], T]) -> T:
+    """Returns `action()`. Where it raises in one process, it raises in every process."""
+    result = error = None
+    try:
+        result = action()
+    except Exception as raised:
+        error = raised
+    if anywhere(error is not None):
+        raise error or RuntimeError("another process could not go on, and says why")
+    return result
+
+
+def by_first(action: Callable[[], object]) -> None:
+    """Runs `action` in process 0, and waits for it. Where it raises, every process raises."""
+    together(lambda: action() if jax.process_index() == 0 else None)

@@ -1,0 +1,231 @@
+"""Real processes on one machine: one run in all of them, and what becomes of it when one is hit."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from perceiver_jax.train import checkpoint, distributed, sharding
+from perceiver_jax.train.log import TIMING, read_metrics
+from perceiver_jax.train.loop import train
+from perceiver_jax.train.workdir import InUse
+
+HERE = pathlib.Path(__file__).parent
+SCRIPT = HERE / "run_flags.py"
+PEER_TIMEOUT = 5  # seconds
+PATIENCE = 180  # seconds, for anything on a busy machine
+
+
+def run_flags():
+    """The module that the processes run."""
+    spec = importlib.util.spec_from_file_location("run_flags", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Processes:
+    """Processes of one run, each with `devices`; what each says goes to its file."""
+
+    def __init__(self, workdir, folder, *, count, devices, mode="train", **env):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        folder.mkdir()
+        self.outputs = [folder / f"{index}.txt" for index in range(count)]
+        flags = {"config": SCRIPT, "workdir": workdir, "mode": mode}
+        if count > 1:
+            flags |= {"coordinator": f"localhost:{port}", "num_processes": count}
+            flags |= {"peer_timeout": PEER_TIMEOUT}
+        env = (
+            os.environ
+            | env
+            | {
+                "JAX_NUM_CPU_DEVICES": str(devices),
+                "XLA_FLAGS": re.sub(r"--xla_force_host\S*", "", os.environ["XLA_FLAGS"]),
+                "PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}",
+            }
+        )
+        self.processes = []
+        for index, output in enumerate(self.outputs):
+            arguments = [f"--{name}={value}" for name, value in flags.items()]
+            arguments += [f"--process_id={index}"] * (count > 1)
+            with output.open("wb") as file:
+                process = subprocess.Popen(
+                    [sys.executable, SCRIPT, *arguments], env=env, stdout=file, stderr=file
+                )
+            self.processes.append(process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def said(self, index=0):
+        return self.outputs[index].read_text(errors="replace")
+
+    def until(self, condition):
+        """Waits until it holds, while all of them run."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            codes = [process.poll() for process in self.processes]
+            assert codes == [None] * len(codes), (codes, self.said()[-3000:])
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.02)
+
+    def codes(self):
+        """The exit codes, once all have ended."""
+        deadline = time.monotonic() + PATIENCE
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return [process.wait(deadline - time.monotonic()) for process in self.processes]
+        return [process.poll() for process in self.processes]
+
+
+def at_step(processes, step):
+    return lambda: f"\nstep {step}/" in processes.said()
+
+
+def steps_in(workdir):
+    return [int(path.name) for path in checkpoint.checkpoints(workdir / "checkpoints")]
+
+
+def lines(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    return [{n: v for n, v in row.items() if n not in TIMING} for row in rows]
+
+
+def check_same(workdir, reference):
+    """The same curves to float32 rounding, and all of them."""
+    for row, expected in zip(lines(workdir), lines(reference), strict=True):
+        assert row.pop("kind") == expected.pop("kind")
+        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.fixture
+def four_devices(monkeypatch):
+    """This process trains as one process with four devices."""
+    if jax.device_count() < 4:
+        pytest.skip("needs several devices")
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda p, _: make_mesh(p, jax.devices()[:4]))
+    module = run_flags()
+    config = module.get_config()
+    return lambda workdir: train(module.make_task(config), config, workdir)
+
+
+def test_one_run_in_two_then_four_then_one_process(tmp_path, four_devices):
+    """Killed in two processes, stopped by a signal in four, finished in one."""
+    four_devices(tmp_path / "calm")
+    run = tmp_path / "run"
+    with Processes(run, tmp_path / "two", count=2, devices=2, DELAY="0.1") as two:
+        two.until(at_step(two, 9))
+        with pytest.raises(InUse, match=rf"in use by process {two.processes[0].pid} on .* since"):
+            four_devices(run)
+        two.until(lambda: 8 in steps_in(run))
+        two.processes[1].kill()
+        killed = time.monotonic()
+        code, killed_code = two.codes()
+        assert killed_code == -signal.SIGKILL and code in (69, -signal.SIGABRT)
+        assert time.monotonic() - killed < PATIENCE / 2
+        assert re.search("another task died|One that ended before", two.said())
+        assert "Fatal Python error" not in two.said()
+    assert "4 x cpu in 2 processes, step 0 of 24" in two.said()
+
+    shutil.copytree(run, tmp_path / "alone")
+    four_devices(tmp_path / "alone")
+    check_same(tmp_path / "alone", tmp_path / "calm")
+
+    with Processes(run, tmp_path / "four", count=4, devices=1, DELAY="0.1") as four:
+        four.until(at_step(four, 14))
+        four.processes[2].terminate()
+        assert four.codes() == [75] * 4
+        said = [four.said(index) for index in range(4)]
+    assert "start: going on from step" in said[0]
+    stopped = {re.search(r"Preempted: .* at step (\d+) of 24", text)[1] for text in said}
+    assert stopped == {str(steps_in(run)[0])} and 14 <= steps_in(run)[0] < 24
+    assert [bool(re.search("Preempted: SIGTERM", text)) for text in said] == [
+        index == 2 for index in range(4)
+    ]
+
+    four_devices(run)
+    check_same(run, tmp_path / "calm")
+
+
+def test_joining_says_what_is_missing(monkeypatch):
+    distributed.join()  # nothing says so: one process
+    assert jax.process_count() == 1
+    with pytest.raises(ValueError, match="go together: num_processes, process_id not given"):
+        distributed.join("localhost:1")
+    with pytest.raises(ValueError, match="process_id=2 is not one of num_processes=2"):
+        distributed.join("localhost:1", 2, 2)
+    monkeypatch.setattr(jax.distributed, "initialize", raises_undefined)
+    with pytest.raises(ValueError, match="start on Cloud TPU, by srun or by mpirun"):
+        distributed.join(detect=True)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(ValueError, match="no processes to join: give coordinator"):
+        distributed.join()
+
+
+def raises_undefined(*args, **kwargs):
+    raise ValueError("coordinator_address should be defined.")
+
+
+@pytest.mark.slow
+def test_the_curves_are_the_same_in_two_four_and_one_process(tmp_path, four_devices):
+    result = four_devices(tmp_path / "calm")
+    for count, devices in ((2, 2), (4, 1)):
+        run = tmp_path / f"{count}x{devices}"
+        with Processes(run, tmp_path / f"out{count}", count=count, devices=devices) as processes:
+            assert processes.codes() == [0] * count, processes.said()
+        check_same(run, tmp_path / "calm")
+        assert "Preempted" not in processes.said()
+    # Evaluated by two processes, whose last batch is ragged: each example counts once.
+    (run / "result.json").unlink()
+    with Processes(run, tmp_path / "eval", count=2, devices=2, mode="eval") as processes:
+        assert processes.codes() == [0, 0], processes.said()
+    again = json.loads((run / "result.json").read_text())
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert again["accuracy"] == result["accuracy"]
+    assert "toy\n" in processes.said() and "in 2 processes, evaluating step 24" in processes.said()
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_ends_the_others(tmp_path, four_devices):
+    """An error of one process, the loss of the one that coordinates, a file that is damaged."""
+    four_devices(tmp_path / "calm")
+    run = tmp_path / "run"
+    with Processes(run, tmp_path / "a", count=2, devices=2, DELAY="0.1", FAILS="1:7") as two:
+        first, second = two.codes()
+    assert second == 1 and "process 1: Traceback" in two.said(1)  # raised outside the packages
+    assert "ValueError: batch 7 of process 1 is bad" in two.said(1)
+    assert first in (69, -signal.SIGABRT)
+
+    with Processes(run, tmp_path / "b", count=2, devices=2, DELAY="0.1") as two:
+        two.until(lambda: 12 in steps_in(run))
+        two.processes[0].kill()
+        assert two.codes()[1] in (69, -signal.SIGABRT)
+    assert "start: going on from step" in two.said()
+
+    newest, before, *_ = steps_in(run)
+    for file in (run / "checkpoints" / str(newest) / "weights").rglob("*"):
+        if file.is_file() and file.parent.name == "d":
+            os.truncate(file, file.stat().st_size // 2)
+    with Processes(run, tmp_path / "c", count=2, devices=2) as two:
+        assert two.codes() == [0, 0], two.said()
+    assert f"start: going on from step {before} of" in two.said()
+    assert [path.name for path in (run / "damaged").iterdir()] == [str(newest)]
+    check_same(run, tmp_path / "calm")
