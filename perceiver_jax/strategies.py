@@ -18,6 +18,7 @@ sum needs the row sums and column sums of the weights only: 258 of 261 channels 
 
 Many tokens are read in chunks (`stream`), many queries answered in chunks (`answer`), so that no
 more than a chunk of weights exists at a time. `choose` picks the order by counting multiplications.
+With `sharded` inputs each device goes through the chunks of its own tokens or queries.
 
 Shapes as in `attention`; C channels of a token, c of its content, p of its position; R = H N rows
 of weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
@@ -34,7 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from perceiver_jax.attention import MASKED, Partial, finish, merge
+from perceiver_jax import sharded
+from perceiver_jax.attention import MASKED, Partial, finish, merge, scale_rows
 from perceiver_jax.gradients import EPSILON, chunk_bytes
 from perceiver_jax.tokens import Tokens
 
@@ -207,6 +209,15 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
     return data
 
 
+def token_axis(name: str, unit: int) -> tuple[int, int]:
+    """The axis of an array along which the tokens are, and how many of its entries are a unit.
+
+    Names that `token_data` does not give are of products by row of a grid.
+    """
+    axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
+    return (axes[name], unit) if name in axes else (2, 1)
+
+
 class Chunks(NamedTuple):
     """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
 
@@ -215,16 +226,11 @@ class Chunks(NamedTuple):
     size: int
     unit: int
 
-    def _axis(self, name: str) -> tuple[int, int]:
-        """(the token axis of an array, the entries of a unit); other names are products by row."""
-        axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
-        return (axes[name], self.unit) if name in axes else (2, 1)
-
     def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
         """The data of chunk i."""
 
         def take(name, x):
-            axis, unit = self._axis(name)
+            axis, unit = token_axis(name, self.unit)
             start = (self.start + i * self.size) * unit
             return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
 
@@ -234,7 +240,7 @@ class Chunks(NamedTuple):
         """The data of all chunks, `[count, ...]`."""
 
         def take(name, x):
-            axis, unit = self._axis(name)
+            axis, unit = token_axis(name, self.unit)
             stop = self.start + self.count * self.size
             x = jax.lax.slice_in_dim(x, self.start * unit, stop * unit, axis=axis)
             shape = *x.shape[:axis], self.count, self.size * unit, *x.shape[axis + 1 :]
@@ -246,7 +252,7 @@ class Chunks(NamedTuple):
         """What `stack` stacked, put back into zeros of the data's shapes."""
 
         def put(name, x):
-            axis, unit = self._axis(name)
+            axis, unit = token_axis(name, self.unit)
             values = jnp.moveaxis(stacked[name], 0, axis)
             shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
             before = self.start * unit
@@ -257,10 +263,14 @@ class Chunks(NamedTuple):
         return {name: put(name, x) for name, x in data.items()}
 
 
-def chunks(tokens: Tokens, weights: int) -> list[Chunks]:
-    """How `tokens` are cut where each of them has `weights` weights: equal chunks and a rest."""
-    unit = tokens.position.shape[-1] if is_grid(tokens) else 1
-    units = tokens.num_tokens // unit
+def unit_of(tokens: Tokens) -> int:
+    """How many tokens are never separated."""
+    return tokens.position.shape[-1] if is_grid(tokens) else 1
+
+
+def chunks(data: dict[str, jax.Array], unit: int, weights: int) -> list[Chunks]:
+    """How tokens are cut where each of them has `weights` weights: equal chunks and a rest."""
+    units = data["scale"].shape[1] // unit
     budget = _override().chunk_bytes or chunk_bytes()
     size = min(max(budget // (4 * weights * unit), 1), units)
     size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
@@ -403,8 +413,8 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
 
     Returns:
       (a step whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives what adds
-      up over chunks and what stays by row of a grid; `value(totals, by_row, start)`, which makes
-      `[B, H, N, V]` of both, for rows from `start` on).
+      up over chunks and what stays by row of a grid; `value(totals, by_row)`, which makes
+      `[B, H, N, V]` of both).
     """
     heads = kernel.shape[1]
     if order == "form":
@@ -416,7 +426,7 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
             value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
             return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
 
-        return Step(cut, rows, apply), lambda totals, by_row, start: totals["value"]
+        return Step(cut, rows, apply), lambda totals, by_row: totals["value"]
 
     grid = is_grid(tokens)
 
@@ -456,14 +466,13 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
     return Step(None, None, apply), functools.partial(value_of_sums, tokens, kernel)
 
 
-def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row, start: int) -> jax.Array:
+def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row) -> jax.Array:
     """W' applied to sum_j w_ij r_j x_j, which is put together of its parts: `[B, H, N, V]`."""
     parts = [totals["content"]]
     if is_grid(tokens):
         outer, inner = tokens.position.factors()
-        outer = exact("bhno,oc->bhnc", by_row, outer[start : start + by_row.shape[-1]])
-        places = totals["inner"].reshape(*by_row.shape[:3], -1, inner.shape[0])
-        inner = exact("bhnx,xc->bhnc", jnp.sum(places, axis=3), inner)
+        outer = exact("bhno,oc->bhnc", by_row, outer)
+        inner = exact("bhnx,xc->bhnc", totals["inner"], inner)
         parts.append(tokens.position.join(outer, inner))
     if "table" in totals:
         parts.append(totals["table"])
@@ -472,14 +481,14 @@ def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row, start
     return exact("bhnc,chv->bhnv", jnp.concatenate(parts, axis=-1), kernel)
 
 
-def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> list[Partial]:
-    """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens, in parts that merge.
+def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> Partial:
+    """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens.
 
     Offsets are left out: those of the keys change nothing, those of the values are added at last.
     """
     heads, count = query.shape[1:3]
     data = token_data(tokens, dtype)
-    batch = max(query.shape[0], *(x.shape[0] for name, x in data.items() if name != "table"))
+    unit, batch = unit_of(tokens), batch_of(query, data)
     order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
     first = scores(query, tokens, key.kernel, order.first, dtype, tokens_first=False)
     second, finish_value = sums(tokens, value.kernel, order.second, dtype)
@@ -497,13 +506,41 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
             weights = jnp.where(x["mask"][:, None, None], weights, 0.0)
         return second.apply(params[1], x, x.get("rows2"), weights)
 
-    results = []
-    for part in chunks(tokens, batch * heads * count):
-        params = tile((first.params, second.params), batch, part.size, dtype)
-        maximum, totals, by_row = stream(logits, weighted, part, params, data)
-        found = finish_value(totals, by_row, part.start)
-        results.append(Partial(maximum, totals["normalizer"], found))
-    return results
+    def reduce(params, data):
+        batch = batch_of(params, data)
+        parts = []
+        for part in chunks(data, unit, batch * heads * count):
+            tiled = tile(params, batch, part.size, dtype)
+            maximum, totals, by_row = stream(logits, weighted, part, tiled, data)
+            if "inner" in totals:  # the sums along rows, see `tile`
+                inner = totals["inner"].reshape(*by_row.shape[:3], -1, unit)
+                totals |= {"inner": jnp.sum(inner, axis=3)}
+            parts.append((maximum, totals, by_row))
+        return functools.reduce(join, parts)
+
+    params = first.params, second.params
+    maximum, totals, by_row = sharded.read(
+        reduce, params, data, {n: token_axis(n, unit) for n in data}, batch
+    )
+    return Partial(maximum, totals["normalizer"], finish_value(totals, by_row))
+
+
+def batch_of(params: Any, data: dict[str, jax.Array]) -> int:
+    """B, the most examples that any array has; those of params come first as well."""
+    by_example = {name: x for name, x in data.items() if name != "table"}
+    return max(x.shape[0] for x in jax.tree.leaves((params, by_example)))
+
+
+def join(a: tuple, b: tuple) -> tuple:
+    """`merge` of two results of `stream`: of rows that follow each other, where they are by row."""
+    maximum = jnp.maximum(a[0], b[0])
+    scales = [jnp.exp(found[0] - maximum) for found in (a, b)]
+    (x, rows_x), (y, rows_y) = (
+        jax.tree.map(functools.partial(scale_rows, scale=scale), found[1:])
+        for found, scale in zip((a, b), scales, strict=True)
+    )
+    rows = None if rows_x is None else jnp.concatenate([rows_x, rows_y], axis=-1)
+    return maximum, jax.tree.map(jnp.add, x, y), rows
 
 
 def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
@@ -588,11 +625,6 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
     return run(params, data)
 
 
-def scale_rows(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """x `[B, H, N, ...]` times `scale` `[B, H, N]`."""
-    return x * scale.reshape(*scale.shape, *[1] * (x.ndim - scale.ndim))
-
-
 def read(
     query: jax.Array, inputs: Sequence[Tokens], key: Folded, value: Folded, dtype: Any
 ) -> jax.Array:
@@ -607,18 +639,33 @@ def read(
     Returns:
       `[B, H, N, V]` float32, zeros for queries that saw no token at all.
     """
-    parts = [part for tokens in inputs for part in read_set(query, tokens, key, value, dtype)]
+    parts = [read_set(query, tokens, key, value, dtype) for tokens in inputs]
     result = functools.reduce(merge, parts)
     seen = (result.normalizer > 0)[..., None]
     return finish(result) + jnp.where(seen, value.bias[None, :, None], 0.0)
 
 
 class Answer(NamedTuple):
-    """Queries answered chunk by chunk; see `answer`."""
+    """Queries to be answered, chunk by chunk; see `answer`."""
 
-    apply: Callable  # (params, chunk) -> [B, m, F], and the queries [B, m, C] or None
-    params: Any
-    parts: list[tuple[int, dict[str, jax.Array]]]  # (n, data [n, ...]): n equal chunks each
+    apply: Callable  # (params, out, chunk) -> [B, m, F], and the queries [B, m, C] or None
+    params: Any  # by example
+    out: Linear
+    data: dict[str, jax.Array]  # of all queries
+    unit: int
+    count: int  # keys of all heads
+
+    def chunks(self, params: Any, data: dict[str, jax.Array]) -> list[tuple[int, dict]]:
+        """(n, data [n, ...]): of `data`, n equal chunks each.
+
+        Nothing is carried over from chunk to chunk, so they are twice as large as when reading.
+        """
+        weights = max(batch_of(params, data) * self.count // 2, 1)
+        return [(part.count, part.stack(data)) for part in chunks(data, self.unit, weights)]
+
+    def axes(self) -> dict[str, tuple[int, int]]:
+        """`token_axis` of the data."""
+        return {name: token_axis(name, self.unit) for name in self.data}
 
 
 def answer(
@@ -653,10 +700,9 @@ def answer(
     if order.second == "move":
         kernel = out.kernel.reshape(heads, -1, out.kernel.shape[-1])
         values = exact("bhnv,hvf->bhnf", values, kernel)
-    params = first.params, offset, values, out
 
-    def apply(params, x):
-        first_params, offset, values, out = params
+    def apply(params, out, x):
+        first_params, offset, values = params
         logits = first.apply(first_params, x, x.get("rows1")) + offset[:, :, None]
         logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weights = jnp.exp(logits).astype(dtype)  # [B, H, m, N]
@@ -674,11 +720,8 @@ def answer(
             result = jnp.where(x["mask"][..., None], result, 0.0)
         return (result + out.bias[None, None]).astype(dtype), x.get("queries")
 
-    batch = max(keys.shape[0], data["content"].shape[0])
-    # Nothing is carried over from chunk to chunk, so they may be twice as large.
-    weights = max(batch * heads * count // 2, 1)
-    parts = [(part.count, part.stack(data)) for part in chunks(queries, weights)]
-    return Answer(apply, params, parts)
+    params = first.params, offset, values
+    return Answer(apply, params, out, data, unit_of(queries), heads * count)
 
 
 def widths(tokens: Tokens) -> tuple[int, int, int]:
