@@ -14,6 +14,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -213,12 +214,16 @@ def evaluate_state(
 
     Says it, and logs it where there is a `log`. If `stop` is set meanwhile: `{}`, nothing logged.
     """
-    totals = {}
+    totals, collected = {}, []
 
-    def add(sums):
-        for name, (total, count) in jax.device_get(sums).items():
+    def add(result):
+        sums, rows = jax.device_get(result)
+        for name, (total, count) in sums.items():
             before = totals.get(name, (0.0, 0.0))
             totals[name] = (before[0] + float(total), before[1] + float(count))
+        if rows:
+            mask = rows.pop("mask")
+            collected.append({name: values[mask] for name, values in rows.items()})
 
     pending = None
     with (
@@ -228,15 +233,18 @@ def evaluate_state(
         for batch in batches:
             if stop and stop.signal:
                 return {}
-            sums = program.eval_step(state, batch)
+            result = program.eval_step(state, batch)
             if pending:
                 add(pending)
-            pending = sums
+            pending = result
         if pending is None:
             raise ValueError("Task.eval_data yielded no batch")
         add(pending)
     metrics, step = divide(totals), int(jax.device_get(state.step))
     metrics = {name: metrics[name] for name in ("loss", *task.metrics)}
+    if collected:
+        whole = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+        metrics |= {name: float(metric(whole)) for name, metric in task.whole_metrics.items()}
     say(f"step {step} evaluation | {show(metrics)}")
     if log:
         log.write(step, "eval", metrics)

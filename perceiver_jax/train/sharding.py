@@ -112,6 +112,6 @@ def compile_train_step(step: Callable, mesh: Mesh) -> Callable:
 
 
 def compile_eval_step(step: Callable, mesh: Mesh) -> Callable:
-    """Compiles an evaluation step: state replicated, batch spread, sums replicated."""
+    """Compiles an evaluation step: state replicated, batch spread, what it returns replicated."""
     whole = replicated(mesh)
     return jax.jit(step, in_shardings=(whole, over_data(mesh)), out_shardings=whole)
