@@ -29,10 +29,12 @@ def make_task(config: ConfigDict) -> Task:
     reading, settings = read(config), config.autoencode
     spec = config.model.to_dict()
     model = perceiver.build(spec)
-    require_classes(reading.eval_source, spec["output"]["modalities"]["label"]["num_classes"])
+    num_classes = spec["output"]["modalities"]["label"]["num_classes"]
+    field = "config.model.output.modalities.label.num_classes"
+    require_classes(reading.eval_source, num_classes, field)
     prepare = functools.partial(
         prepare_clips,
-        num_classes=spec["output"]["modalities"]["label"]["num_classes"],
+        num_classes=num_classes,
         samples_per_patch=spec["output"]["modalities"]["audio"]["samples_per_patch"],
         outputs=settings.train_outputs.to_dict(),
     )
@@ -70,14 +72,11 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
-def require_classes(source, num_classes: int) -> None:
-    """Refuses data of more classes than the model's."""
+def require_classes(source, num_classes: int, field: str) -> None:
+    """Refuses data of more classes than the model's, which `field` of the config sets."""
     found = len(getattr(source, "classes", ()))
     if found > num_classes:
-        raise ValueError(
-            f"{source!r} has {found} classes, but "
-            f"config.model.output.modalities.label.num_classes={num_classes}"
-        )
+        raise ValueError(f"{source!r} has {found} classes, but {field}={num_classes}")
 
 
 def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):

@@ -12,6 +12,14 @@ def softmax_cross_entropy(logits: jax.Array, batch) -> jax.Array:
     return optax.softmax_cross_entropy(logits, batch["target"])
 
 
+def sigmoid_cross_entropy(logits: jax.Array, batch) -> jax.Array:
+    """The mean over K labels, each present or not, of the cross-entropy of logits `[B, K]`.
+
+    `batch["target"]` `[B, K]` holds 0 and 1.
+    """
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, batch["target"]), axis=1)
+
+
 def hidden_cross_entropy(logits: jax.Array, batch) -> jax.Array:
     """The mean cross-entropy of an example's hidden places, in nats; without any it is 0.
 

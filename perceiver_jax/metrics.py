@@ -1,9 +1,13 @@
-"""Metrics: `metric(prediction, batch) -> (sum, count)` over the real examples of a batch."""
+"""Metrics: `metric(prediction, batch) -> (sum, count)` over the real examples of a batch.
 
-from collections.abc import Callable
+And, at the end, one of a whole evaluation, which is no mean over its examples.
+"""
+
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from perceiver_jax.losses import mean_squared_error
@@ -121,3 +125,30 @@ def _counted(batch, visible: bool) -> jax.Array:
     valid, mask = batch["valid"], batch["mask"]
     valid &= mask.reshape(-1, *[1] * (valid.ndim - 1))
     return valid & ~batch["occluded"] if visible else valid
+
+
+# --- The whole evaluation: `metric(collected) -> float` of numpy arrays `[N, ...]`, see `Task` ----
+
+
+def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
+    """mAP: the mean over labels of the area under each label's precision by recall (AudioSet's).
+
+    The scores of a file's clips are averaged first (Perceiver 2021, section 4.2: 16 of each). A
+    label that no file has does not count; if none has any, the result is nan.
+
+    Args:
+      collected: `score` `[N, K]`; `target` `[N, K]`, 0 or 1; `file` `[N]`, which clips belong
+        together.
+    """
+    from sklearn.metrics import average_precision_score  # slow to import
+
+    _, first, file = np.unique(collected["file"], return_index=True, return_inverse=True)
+    score = np.zeros((len(first), collected["score"].shape[1]))
+    np.add.at(score, file, collected["score"])
+    score /= np.bincount(file)[:, None]
+    target = collected["target"][first] > 0
+    # A label at a time: handed over as matrices, scores and truth may be transposed unnoticed.
+    precisions = [
+        average_precision_score(target[:, k], score[:, k]) for k in np.flatnonzero(target.any(0))
+    ]
+    return float(np.mean(precisions)) if precisions else float("nan")

@@ -36,3 +36,15 @@ def write_clips(
         lines.append(f"{i}.mp4,0,kind {i % 3}")
     for split in splits:
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_tagged_clips(
+    folder: pathlib.Path, *, count: int = 3, damaged: Sequence[int] = ()
+) -> None:
+    """`count` files with several labels each: `a;c`, `b`, none, and so on; of `a` to `d`."""
+    folder.mkdir(exist_ok=True)
+    write_clips(folder, count=count, damaged=damaged)
+    lines = [f"{i}.mp4,0,{('a;c', 'b', '')[i % 3]}" for i in range(count)]
+    for split in ("train", "validate"):
+        (folder / f"{split}.csv").write_text("\n".join(["path,start,labels", *lines]) + "\n")
+    (folder / "classes.txt").write_text("a\nb\nc\nd\n")

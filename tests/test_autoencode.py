@@ -120,7 +120,7 @@ def test_the_evaluation_leaves_out_what_cannot_be_read(task, batch, whole):
     """And takes `Task.predict` at its word."""
     np.testing.assert_array_equal(batch["readable"], [True, True, False, True])
     task = dataclasses.replace(task, predict=lambda variables, batch: whole)
-    sums = make_eval_step(task)(TrainState(0, {}, {}, {}, jax.random.key(0)), batch)
+    sums, _ = make_eval_step(task)(TrainState(0, {}, {}, {}, jax.random.key(0)), batch)
     readable = np.asarray(batch["readable"])
     error = (np.asarray(whole["video"]) - np.asarray(batch["video"]) / 255) ** 2
     psnr = -10 * np.log10(error.reshape(4, -1).mean(1))

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pair_files
 import pytest
-from clip_files import write_clips
+from clip_files import write_clips, write_tagged_clips
 from nbclient import NotebookClient
 from tfds_files import write_spoken_digits, write_texts, write_tfds
 
@@ -27,7 +27,7 @@ FILES = sorted(
     p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common")
 )
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
-PAIRS = ("sintel", "kitti", "sceneflow", "middlebury")
+FOLDERS = ("sintel", "kitti", "sceneflow", "middlebury", "audioset")
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -58,6 +58,7 @@ def data_dir(tmp_path_factory):
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)
     write_clips(folder)
+    write_tagged_clips(folder / "audioset")
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
     pair_files.write_scene_flow(folder / "sceneflow")
@@ -68,7 +69,7 @@ def data_dir(tmp_path_factory):
 def tiny(name, data_dir):
     file, _, variant = name.partition(":")
     config = MODULES[file].get_config(f"{variant}:tiny")
-    folder = next((f for f in PAIRS if config.data.source.startswith(f)), "")
+    folder = next((f for f in FOLDERS if f in name), "")
     config.data.data_dir = config.data.data_dir or str(pathlib.Path(data_dir) / folder)
     return config.lock()
 
@@ -121,7 +122,7 @@ def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, mon
     assert wanted - seen == {"config.data.planted"}
 
 
-SECTIONS = ("audiovisual", "autoencode", "data", "dense", "optimizer", "start")
+SECTIONS = ("audiovisual", "autoencode", "data", "dense", "optimizer", "start", "tagging")
 
 
 def test_two_steps_learn_something(data_dir, tmp_path):

@@ -93,3 +93,42 @@ def test_robust_field_has_a_gradient_where_the_answer_is_right():
     for wrong in ({"epsilon": 0.0, "power": 0.5}, {"epsilon": 0.1, "power": 2.0}):
         with pytest.raises(ValueError, match=r"epsilon=.* must be > 0, power=.* in \(0, 1\]"):
             losses.robust_field(**wrong)
+
+
+# Four files, three labels; the last label is in none. Ranked by score the first label's files are
+# right, wrong, right, wrong: (1 + 2/3) / 2. The second's are wrong, right, wrong, right:
+# (1/2 + 2/4) / 2.
+SCORES = np.array([[0.9, 0.6, 0.5], [0.8, 0.9, 0.5], [0.7, 0.2, 0.5], [0.1, 0.8, 0.5]])
+TARGETS = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+
+
+def collected(score, target, file=None):
+    file = np.arange(len(score)) if file is None else np.array(file)
+    return {"score": score, "target": target, "file": file}
+
+
+def test_mean_average_precision_by_hand():
+    got = metrics.mean_average_precision(collected(SCORES, TARGETS))
+    assert got == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 4) / 2) / 2)
+    transposed = metrics.mean_average_precision(collected(SCORES.T, TARGETS.T))
+    assert transposed == pytest.approx((1 + (1 + 2 / 3) / 2 + 1) / 3)  # too high
+    assert np.isnan(metrics.mean_average_precision(collected(SCORES, 0 * TARGETS)))
+
+
+def test_the_clips_of_a_file_are_averaged_before_they_are_ranked():
+    """Whatever their order and number; ranked by themselves they give another figure."""
+    file = [3, 0, 1, 2, 1, 3, 0]
+    noise = np.array([0.3, 0.35, -0.6, 0.0, 0.6, -0.3, -0.35])[:, None]
+    clips = collected(SCORES[file] + noise, TARGETS[file], file)
+    whole = metrics.mean_average_precision(collected(SCORES, TARGETS))
+    assert metrics.mean_average_precision(clips) == pytest.approx(whole)
+    alone = metrics.mean_average_precision(clips | {"file": np.arange(7)})
+    assert alone != pytest.approx(whole, abs=0.05)
+
+
+def test_sigmoid_cross_entropy_is_a_mean_over_labels():
+    logits = jnp.log(jnp.array([[3.0, 1.0], [1 / 3, 1.0]]))  # chances of 3/4 and 1/2; 1/4 and 1/2
+    target = jnp.array([[1.0, 0.0], [1.0, 1.0]])
+    got = losses.sigmoid_cross_entropy(logits, {"target": target})
+    expected = [-np.log(3 / 4) - np.log(1 / 2), -np.log(1 / 4) - np.log(1 / 2)]
+    np.testing.assert_allclose(got, np.array(expected) / 2, rtol=1e-5)

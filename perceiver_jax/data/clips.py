@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perceiver_jax.data.transforms import Example
-from perceiver_jax.files import read_clip
+from perceiver_jax.files import read_clip, video_seconds
 
 OBTAINED = """\
 Make a folder with the video files and, for each split, <split>.csv:
@@ -28,7 +28,8 @@ class Clips:
 
     An example holds `video` uint8 `[T, H, W, 3]`, the shorter side `short_side` pixels; `audio`
     float32 `[S]` in [-1, 1], S = T `samples_per_second` / `frames_per_second`, zeros where there is
-    no sound; `label` int32, or `labels` float32 `[K]` of zeros and ones; and `readable`, bool.
+    no sound; `label` int32, or `labels` float32 `[K]` of zeros and ones; `row` int32, whose clip it
+    is; and `readable`, bool.
 
     A file that is missing, damaged or too short is said once on stderr and kept in `unreadable`.
     With `replace` (to train) the clip of the next row that can be read stands in for it, so that an
@@ -52,6 +53,7 @@ class Clips:
         samples_per_second: int,
         short_side: int,
         clips_per_row: int = 1,
+        row_seconds: float = 10.0,
         replace: bool = False,
     ):
         """Reads the lists only.
@@ -63,7 +65,8 @@ class Clips:
           frames_per_second: of `video`, whatever the file's.
           samples_per_second: of `audio`, whatever the file's.
           short_side: of a frame, in pixels.
-          clips_per_row: how many clips follow one another from `start`, each an example.
+          clips_per_row: how many clips, each an example, lie evenly, from `start` on, within
+          row_seconds: or what the file has of them.
           replace: see above.
 
         Raises:
@@ -91,6 +94,7 @@ class Clips:
         self.starts = [row.start for row in rows]
         self.labels = [_numbers(row, self.classes, known, path) for row in rows]
         self.samples, self.clips_per_row, self.replace = int(samples), clips_per_row, replace
+        self.row_seconds = row_seconds
         self.reading = {
             "num_frames": num_frames,
             "frames_per_second": frames_per_second,
@@ -104,11 +108,11 @@ class Clips:
 
     def __getitem__(self, index: int) -> Example:
         row, clip = divmod(index, self.clips_per_row)
-        offset = clip * self.reading["num_frames"] / self.reading["frames_per_second"]
         rows = [(row + i) % len(self.paths) for i in range(len(self.paths) if self.replace else 1)]
         for candidate in rows:
-            path, start = self.paths[candidate], self.starts[candidate] + offset
+            path = self.paths[candidate]
             try:
+                start = self._start(candidate, clip)
                 video, audio = read_clip(self.folder / path, start, **self.reading)
             except ValueError as error:
                 self._skip(path, str(error))
@@ -123,6 +127,15 @@ class Clips:
         black = np.zeros((self.reading["num_frames"], side, side, 3), np.uint8)
         return self._example(row, black, None, readable=False)
 
+    def _start(self, row: int, clip: int) -> float:
+        """Seconds into the file at which a clip of a row begins."""
+        start = self.starts[row]
+        if not clip:
+            return start
+        length = self.reading["num_frames"] / self.reading["frames_per_second"]
+        end = min(start + self.row_seconds, video_seconds(self.folder / self.paths[row]))
+        return start + max(end - start - length, 0.0) * clip / (self.clips_per_row - 1)
+
     def _example(
         self, row: int, video: np.ndarray, audio: np.ndarray | None, *, readable: bool
     ) -> Example:
@@ -132,7 +145,13 @@ class Clips:
             label = np.int32(numbers[0])
         else:
             label = np.isin(np.arange(len(self.classes)), numbers).astype(np.float32)
-        return {"video": video, "audio": audio, self.field: label, "readable": np.bool_(readable)}
+        return {
+            "video": video,
+            "audio": audio,
+            self.field: label,
+            "row": np.int32(row),
+            "readable": np.bool_(readable),
+        }
 
     def _skip(self, path: str, reason: str) -> None:
         if path not in self.unreadable:

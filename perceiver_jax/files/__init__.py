@@ -14,7 +14,14 @@ from perceiver_jax.files.fields import (
     write_pfm,
 )
 from perceiver_jax.files.image import read_image, write_image
-from perceiver_jax.files.media import read_clip, read_video, read_wav, write_mp4, write_wav
+from perceiver_jax.files.media import (
+    read_clip,
+    read_video,
+    read_wav,
+    video_seconds,
+    write_mp4,
+    write_wav,
+)
 
 __all__ = [
     "read_clip",
@@ -28,6 +35,7 @@ __all__ = [
     "read_sintel_disparity",
     "read_video",
     "read_wav",
+    "video_seconds",
     "write_flo",
     "write_image",
     "write_kitti_disparity",

@@ -94,6 +94,26 @@ def read_clip(
     return video, audio
 
 
+def video_seconds(path: Path) -> float:
+    """How long the video of a file lasts, as the file says.
+
+    Raises:
+      ValueError: the file is missing, damaged, or does not say.
+      ImportError: PyAV is not installed.
+    """
+    av = _pyav()
+    try:
+        with av.open(str(existing(path))) as container:
+            video = container.streams.video
+            if video and video[0].duration:
+                return float(video[0].duration * video[0].time_base)
+            if video and container.duration:
+                return container.duration / av.time_base
+    except av.FFmpegError as error:
+        raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
+    raise ValueError(f"{path} has no video in it, or does not say how long it is")
+
+
 def write_mp4(
     path: Path,
     video: np.ndarray,

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
@@ -259,13 +260,17 @@ def evaluate_state(
     Says it and how far it is, and logs it where there is a `log`. If `stop` says so meanwhile:
     `{}`, nothing logged.
     """
-    totals = {}
+    totals, collected = {}, []
     began = said = time.monotonic()
 
-    def add(sums):
-        for name, (total, count) in jax.device_get(sums).items():
+    def add(result):
+        sums, rows = jax.device_get(result)
+        for name, (total, count) in sums.items():
             before = totals.get(name, (0.0, 0.0))
             totals[name] = (before[0] + float(total), before[1] + float(count))
+        if rows:
+            mask = rows.pop("mask")
+            collected.append({name: values[mask] for name, values in rows.items()})
 
     pending = None
     with (
@@ -275,7 +280,7 @@ def evaluate_state(
         for batch in batches:
             if stop and stop():
                 return {}
-            sums = program.eval_step(state, batch)
+            result = program.eval_step(state, batch)
             if pending:
                 add(pending)
                 now = time.monotonic()
@@ -283,12 +288,15 @@ def evaluate_state(
                     done, said = totals["loss"][1], now
                     rate = with_prefix(done / (now - began))
                     say(f"evaluation | {done:,.0f} examples | {rate} examples/s")
-            pending = sums
+            pending = result
         if pending is None:
             raise ValueError("Task.eval_data yielded no batch")
         add(pending)
     metrics, step = divide(totals), int(jax.device_get(state.step))
     metrics = {name: metrics[name] for name in ("loss", *task.metrics)}
+    if collected:
+        whole = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
+        metrics |= {name: float(metric(whole)) for name, metric in task.whole_metrics.items()}
     say(f"step {step} evaluation | {show(metrics)}")
     if log:
         log.write(step, "eval", metrics)

@@ -262,7 +262,7 @@ def compile_train_step(step: Callable, layout: Layout, state: Any) -> Callable:
 
 
 def compile_eval_step(step: Callable, layout: Layout, state: Any) -> Callable:
-    """Compiles an evaluation step `(state, batch) -> sums`. Arguments as above."""
+    """Compiles an evaluation step `(state, batch) -> (sums, rows)`. Arguments as above."""
     shardings = jax.tree.map(lambda x: x.sharding, state)
     return _compile(step, layout, shardings, replicated(layout.mesh))
 

@@ -115,10 +115,11 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(task: Task) -> Callable[[TrainState, Batch], Sums]:
-    """Returns `step(state, batch) -> {name: (sum, count)}`, the loss among the names.
+def make_eval_step(task: Task) -> Callable[[TrainState, Batch], tuple[Sums, Batch]]:
+    """Returns `step(state, batch) -> ({name: (sum, count)}, rows)`, the loss among the names.
 
     Sums and counts add up over batches, so an evaluation is exact however ragged its last batch.
+    The rows are what `Task.collect` gives, if any, with the `mask`.
     """
     check_metric_names(task)
     predict = task.predict or functools.partial(task.model.apply, train=False)
@@ -128,7 +129,8 @@ def make_eval_step(task: Task) -> Callable[[TrainState, Batch], Sums]:
         variables = {"params": state.params, **state.model_state}
         prediction = predict(variables, batch)
         loss = masked_loss(task, prediction, batch)
-        return total({"loss": loss} | metric_sums(task, prediction, batch))
+        rows = task.collect(prediction, batch) | {"mask": batch["mask"]} if task.collect else {}
+        return total({"loss": loss} | metric_sums(task, prediction, batch)), all_rows(rows)
 
     return eval_step
 
@@ -179,9 +181,12 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 
 def check_metric_names(task: Task) -> None:
     """Raises ValueError where a metric of the task has the name of something always reported."""
-    taken = sorted(set(VITALS) & set(task.metrics))
+    names = [*VITALS, *task.metrics, *task.whole_metrics]
+    taken = sorted({name for name in names if names.count(name) > 1})
     if taken:
         raise ValueError(f"Task.metrics: {taken} are reported by every step already; rename them")
+    if task.whole_metrics and task.collect is None:
+        raise ValueError(f"Task.whole_metrics {sorted(task.whole_metrics)} need Task.collect")
 
 
 def divide(sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:

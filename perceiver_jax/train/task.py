@@ -36,6 +36,11 @@ class Task:
       predict: `predict(variables, batch)` with a prepared batch gives the prediction of an
         evaluation, where that is more than one call of the model (tiles of a large image, chunks of
         queries). None is the model itself.
+      collect: `collect(prediction, batch)` gives, inside the compiled evaluation step, arrays
+        `[B, ...]` by name: what `whole_metrics` need of each example. None is nothing.
+      whole_metrics: name to `metric(collected) -> float`: a number of a whole evaluation that is no
+        mean over its examples, from what was collected of the examples that `mask` keeps, numpy
+        arrays `[N, ...]` in their order; every process has all of them. Not reported in training.
       flops_per_example: forward FLOPs of the textbook model for one example, multiply and add
         counted apart (the papers' convention).
       plots: `plots(variables, num_examples)` gives by name figures, `plots.Clip`s and tables (lists
@@ -52,5 +57,7 @@ class Task:
     metrics: Mapping[str, Callable[[Any, Batch], tuple[jax.Array, jax.Array]]]
     flops_per_example: float
     predict: Callable[[Any, Batch], Any] | None = None
+    collect: Callable[[Any, Batch], Batch] | None = None
+    whole_metrics: Mapping[str, Callable[[Batch], float]] = dataclasses.field(default_factory=dict)
     plots: Callable[[Any, int], Mapping[str, Any]] = lambda variables, num_examples: {}
     description: tuple[str, ...] = ()

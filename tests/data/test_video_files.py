@@ -7,6 +7,7 @@ import pytest
 from clip_files import write_clip, write_clips
 
 from perceiver_jax.data import eval_batches, parse, sources, train_batches
+from perceiver_jax.files import video_seconds, write_wav
 
 OPTIONS = {
     "num_frames": 4,
@@ -41,18 +42,37 @@ def test_an_example(folder):
         "video": ((4, 36, 48, 3), np.uint8),
         "audio": ((256,), np.float32),
         "label": ((), np.int32),
+        "row": ((), np.int32),
         "readable": ((), np.bool_),
     }
     assert abs(example["video"].mean() - 86) < 2 and example["label"] == 1
     assert np.abs(example["audio"]).max() > 0.2
 
 
-def test_several_clips_of_a_row(folder):
-    source = load(folder, clips_per_row=2)
-    assert len(source) == 12
-    first, second = source[8], source[9]
-    assert abs(second["video"].mean() - first["video"].mean() - 16) < 2  # four frames later
-    assert np.abs(second["audio"]).max() < 0.1
+def test_clips_lie_evenly_in_what_there_is_of_a_row(folder):
+    """Of 8 frames, brighter by 4 each, 0.32 seconds: the first and the last four, and between."""
+
+    def brightness(**options):
+        source = load(folder, **options)
+        count = options["clips_per_row"]
+        assert len(source) == 6 * count
+        examples = [source[4 * count + i] for i in range(count)]
+        assert all(x["row"] == 4 and x["readable"] for x in examples)
+        assert np.abs(examples[0]["audio"]).max() > 0.2 > np.abs(examples[-1]["audio"]).max()
+        return [x["video"].mean() - 86 for x in examples]
+
+    np.testing.assert_allclose(brightness(clips_per_row=2), [0, 16], atol=2)
+    np.testing.assert_allclose(brightness(clips_per_row=5), [0, 4, 8, 12, 16], atol=2)
+    np.testing.assert_allclose(brightness(clips_per_row=2, row_seconds=0.28), [0, 12], atol=2)
+
+
+def test_how_long_a_file_is(folder, tmp_path):
+    assert video_seconds(folder / "0.mp4") == pytest.approx(0.32)
+    with pytest.raises(ValueError, match=r"2\.mp4 is damaged, or no video file"):
+        video_seconds(folder / "2.mp4")
+    write_wav(tmp_path / "sound.wav", np.zeros(100), 8000)
+    with pytest.raises(ValueError, match=r"sound\.wav has no video in it, or does not say"):
+        video_seconds(tmp_path / "sound.wav")
 
 
 def test_in_training_the_next_readable_row_stands_in(folder, capsys):

@@ -241,6 +241,28 @@ def test_a_spectrogram_has_a_token_per_window():
         audio.Spectrogram(128).apply({}, {"audio": jnp.zeros((1, 100))}, train=False)
 
 
+def test_a_mel_spectrogram_has_a_token_per_band_of_a_window():
+    """A tone is in the band whose peak is nearest in mel; white in hertz is level, not rising."""
+    rate, mels = 8000, 10
+    top = 2595 * np.log10(1 + 4000 / 700)
+    peaks = 700 * (10 ** (np.arange(1, mels + 1) * top / (mels + 1) / 2595) - 1)  # hertz
+    time = np.arange(1100) / rate
+    tones = np.stack([np.sin(2 * np.pi * hertz * time) for hertz in peaks[[2, 8]]])
+    click = np.zeros((1, 1100))
+    click[0, 256] = 1.0  # amid the first window alone
+    sound = jnp.asarray(np.concatenate([tones, click]))
+    fields = {"samples_per_second": rate, "num_mels": mels, "window": 512, "hop": 256}
+    module = audio.MelSpectrogram(**fields, num_bands=2)
+    tokens = module.apply({}, {"audio": sound}, train=False)
+    assert tokens.content.shape == (3, 3 * mels, 1) and tokens.position.shape == (3, mels)
+    content = np.asarray(tokens.content).reshape(3, 3, mels)
+    assert (content[0].argmax(-1) == 2).all() and (content[1].argmax(-1) == 8).all()
+    np.testing.assert_allclose(content[2, 0], content[2, 0, 0], rtol=1e-3)
+    assert content[2, 0, 0] > 1 and not content[2, 2].any()
+    with pytest.raises(ValueError, match=r"of num_mels=400 bands hold none of the 257 frequencies"):
+        audio.MelSpectrogram(**fields | {"num_mels": 400}).apply({}, {"audio": sound}, train=False)
+
+
 def test_every_parameter_but_unused_mask_tokens_learns(small):
     apply, batch, variables = small
 

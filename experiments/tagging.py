@@ -1,0 +1,92 @@
+"""Labels of clips with sound, several to each: a config to a `Task`. Composition only.
+
+Trained on single clips; evaluated on the files, whose clips' scores are averaged, with all
+modalities or without those of `eval_hidden`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.autoencode import hide, require_classes
+from experiments.reading import read
+from perceiver_jax import flops, losses, metrics, perceiver
+from perceiver_jax.data import device
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the lists of the data and one example."""
+    reading, data, hidden = read(config), config.data, config.tagging.eval_hidden
+    spec = config.model.to_dict()
+    model = perceiver.build(spec)
+    num_classes = spec["output"]["num_classes"]
+    require_classes(reading.eval_source, num_classes, "config.model.output.num_classes")
+    prepare = functools.partial(
+        prepare_clips, num_classes=num_classes, mean=data.mean, std=data.std
+    )
+    example = reading.first_examples(1)
+    size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+    return Task(
+        model=model,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
+        prepare=prepare,
+        loss=losses.sigmoid_cross_entropy,
+        metrics={},
+        collect=collect,
+        whole_metrics={"mean_average_precision": metrics.mean_average_precision},
+        flops_per_example=size,
+        predict=functools.partial(hide(spec, hidden).apply, train=False),
+        plots=functools.partial(draw, spec, prepare, reading),
+        description=(
+            *reading.description,
+            f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",
+            f"{size / 1e9:.3g} GFLOP per clip (forward, textbook)",
+        ),
+    )
+
+
+def prepare_clips(batch, key, *, num_classes, mean, std):
+    """uint8 `video` -> float, `labels` -> `target` `[B, num_classes]`; unreadable clips masked."""
+    del key
+    labels = batch["labels"]
+    return batch | {
+        "video": device.normalize(batch["video"], mean, std),
+        "target": jnp.pad(labels, ((0, 0), (0, num_classes - labels.shape[1]))),
+        "mask": batch["mask"] & batch["readable"],
+    }
+
+
+def collect(logits, batch):
+    """What mAP needs of each clip."""
+    return {"score": jax.nn.sigmoid(logits), "target": batch["target"], "file": batch["row"]}
+
+
+def draw(spec, prepare, reading, variables, num_examples):
+    """The first evaluation clips: their labels, and the five likeliest by what the model sees."""
+    batch = reading.first_examples(num_examples)
+    classes = np.array(reading.eval_source.classes)
+    names = sorted(spec["input"]["modalities"])
+    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
+    models = {title: hide(spec, others) for title, others in hidden.items()}
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
+        return jax.tree.map(jax.nn.sigmoid, logits)
+
+    scores = {n: np.asarray(x)[:, : len(classes)] for n, x in run(variables, batch).items()}
+    rows = []
+    for i, (row, labels) in enumerate(zip(batch["row"], batch["labels"], strict=True)):
+        line = {"file": reading.eval_source.paths[row], "labels": "; ".join(classes[labels > 0])}
+        for title, score in scores.items():
+            best = np.argsort(-score[i], kind="stable")[:5]
+            line[title] = "; ".join(f"{classes[k]} {score[i, k]:.2f}" for k in best)
+        rows.append(line)
+    return {"tags": rows}
