@@ -6,7 +6,7 @@ Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
 import importlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from perceiver_jax.data import pair_sets
 from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.transforms import Encoded, Example, decode
+
+# Of a TFDS name only the version comes behind a colon.
+_OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 class Arrays:
@@ -116,8 +119,9 @@ def load(
     Args:
       name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
         `Clips`), a module of `data/` that makes its examples (`generated.GENERATED`), one of
-        `pair_sets.SETS` (flow and stereo in local directories), or a TFDS name: `mnist`,
-        `cifar10`, `imagenet2012`, with version or config if wanted.
+        `pair_sets.SETS` (flow and stereo in local directories), a TFDS name: `mnist`, `cifar10`,
+        `imagenet2012`, with version or config if wanted; or `module:function` for a source of
+        your own, opened by `function(split, data_dir=..., **options)`.
       split: for digits `train` or `test`; for clips the name of a CSV file; else a split of the set
         such as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips and pairs
@@ -130,7 +134,8 @@ def load(
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
-    if options and name != "clips" and name not in GENERATED:
+    own = _OWN.fullmatch(name)
+    if options and name != "clips" and name not in GENERATED and not own:
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
@@ -139,6 +144,8 @@ def load(
     elif name in GENERATED:
         module = importlib.import_module(f"perceiver_jax.data.{name}")
         source = module.load(split, data_dir=data_dir, **options)
+    elif own:
+        source = _function(name, *own.groups())(split, data_dir=data_dir, **options)
     elif name in pair_sets.SETS:
         source = pair_sets.load(name, split, data_dir)
     else:
@@ -205,6 +212,14 @@ def _digits(split: str) -> Arrays:
     image = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)[..., None]
     label = digits.target[rows].astype(np.int32)
     return Arrays({"image": image, "label": label}, name=f"digits[{split}]")
+
+
+def _function(source: str, module: str, name: str) -> Callable[..., Any]:
+    """What `module:function` means."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"config.data.source={source!r} does not exist: {error}") from error
 
 
 def _builder(name: str, data_dir: str) -> Any:
