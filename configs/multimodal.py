@@ -228,7 +228,7 @@ def av_digits() -> ConfigDict:
     config.experiment = "audiovisual"
     config.data = common.data(
         "av_digits",
-        train="decode | affine(8, 0.08, 1.5) | vary_speed(0.2) | vary_tone(12) | "
+        train="decode | affine(8, 0.08, 1.5) | vary_speed(0.3) | vary_tone(20) | "
         "add_noise(10, 40) | keep('image', 'audio', 'label')",
         evaluate="decode | keep('image', 'audio', 'label')",
     )

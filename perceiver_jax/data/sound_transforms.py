@@ -1,6 +1,6 @@
 """Transforms of sound: another speaker, another microphone, another room, of the same words.
 
-    "vary_speed(0.2) | vary_tone(12) | add_noise(10, 40) | keep('audio', 'label')"
+    "vary_speed(0.3) | vary_tone(20) | add_noise(10, 40) | keep('audio', 'label')"
 
 An example has `audio` float32 [S]. A speaker's vocal tract scales all resonances alike, which a
 change of speed does as well (Ko et al. 2015, "Audio Augmentation for Speech Recognition").
