@@ -314,13 +314,15 @@ def av_digits() -> ConfigDict:
     config.experiment = "audiovisual"
     config.data = common.data(
         "av_digits",
-        train="decode | affine(8, 0.08, 1.5) | keep('image', 'audio', 'label')",
+        train="decode | affine(8, 0.08, 1.5) | vary_speed(0.3) | vary_tone(20) | "
+        "add_noise(10, 40) | keep('image', 'audio', 'label')",
         evaluate="decode | keep('image', 'audio', 'label')",
     )
     del config.data.mix_alpha
     config.data.mean, config.data.std = (33.3,), (78.6,)
     config.data.label_smoothing = 0.1
-    config.data.source_options = {"num_samples": 5120, "test_speakers": ("lucas", "theo")}
+    config.data.source_options = {"num_samples": 5120, "speakers": ("lucas", "theo")}
+    config.data.train_source_options = {"speakers": ("george", "jackson", "nicolas", "yweweler")}
     config.audiovisual = ConfigDict({"eval_hidden": ()})  # modalities that the model does not see
     config.model = {
         "dtype": "float32",

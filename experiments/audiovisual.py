@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.autoencode import hide
+from experiments.autoencode import draw_mass, hide
 from experiments.image import prepare_images
 from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver, plots
@@ -51,7 +51,8 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def draw(spec, prepare, reading, variables, num_examples):
-    """What the model makes of the first evaluation examples, and of each modality alone."""
+    """What the model makes of the first evaluation examples, and of each modality alone; and how
+    the latents' attention is shared out."""
     batch = reading.first_examples(min(num_examples, 8))
     names = sorted(spec["input"]["modalities"])
     hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
@@ -65,4 +66,4 @@ def draw(spec, prepare, reading, variables, num_examples):
 
     probabilities = jax.tree.map(np.asarray, run(variables, batch))
     figure = plots.label_probabilities(batch["image"], probabilities, batch["label"])
-    return {"probabilities": figure}
+    return {"probabilities": figure} | draw_mass(models["all"], prepare, variables, batch)

@@ -41,9 +41,11 @@ def make_task(config: ConfigDict) -> Task:
     example = reading.first_examples(1)
     training = jax.eval_shape(prepare, example, jax.random.key(0))
     evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
-    predict = functools.partial(
-        reconstruct, hide(spec, settings.eval_hidden), settings.eval_chunk_size
-    )
+    models = {case: hide(spec, names) for case, names in views(spec, settings.eval_hidden).items()}
+    predicts = {
+        case: functools.partial(reconstruct, shown, settings.eval_chunk_size)
+        for case, shown in models.items()
+    }
     size, whole = flops.textbook(model, training), flops.textbook(model, evaluation)
     padded, raw = compression(model, evaluation)
     return Task(
@@ -57,9 +59,14 @@ def make_task(config: ConfigDict) -> Task:
         ),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
         flops_per_example=size,
-        predict=predict,
+        predict=predicts[""],
         plots=functools.partial(
-            draw, predict, prepare, reading, config.data.source_options.frames_per_second
+            draw,
+            models[""],
+            predicts,
+            prepare,
+            reading,
+            config.data.source_options.frames_per_second,
         ),
         description=(
             *reading.description,
@@ -143,20 +150,37 @@ def hide(spec, names) -> perceiver.Perceiver:
     return perceiver.build(spec | {"input": spec["input"] | {"mask_rates": rates}})
 
 
+def views(spec, hidden) -> dict[str, tuple[str, ...]]:
+    """What is hidden: as evaluated, by the name "", and one of what is left of it besides."""
+    seen = [name for name in sorted(spec["input"]["modalities"]) if name not in hidden]
+    besides = seen if len(seen) > 1 else []
+    return {"": tuple(hidden)} | {f"_without_{name}": (*hidden, name) for name in besides}
+
+
 def reconstruct(model, chunk_size, variables, batch):
     """All outputs by modality: encoded once, decoded in chunks."""
     tokens, latents = model.apply(variables, batch, train=False, method="encode")
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
 
 
-def draw(predict, prepare, reading, frames_per_second, variables, num_examples):
-    """The first clips of the evaluation above what the model makes of them, at most four.
-
-    As a figure, and as a clip to watch and hear.
+def draw(model, predicts, prepare, reading, frames_per_second, variables, num_examples):
+    """The first clips of the evaluation, at most four: how the latents' attention is shared out,
+    and the clips above what the model makes of them, as evaluated and without one modality more.
     """
     batch = reading.first_examples(min(num_examples, 4))
-    decoded = jax.jit(lambda v, b: predict(v, prepare(b, None)))(variables, batch)
+    figures = draw_mass(model, prepare, variables, batch)
     names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
+    for case, predict in predicts.items():
+        decoded = jax.jit(lambda v, b, predict=predict: predict(v, prepare(b, None)))(
+            variables, batch
+        )
+        figure, clip = draw_clips(batch, decoded, names, frames_per_second)
+        figures |= {f"reconstructions{case}": figure, f"clips{case}": clip}
+    return figures
+
+
+def draw_clips(batch, decoded, names, frames_per_second):
+    """Clips above what became of them: a figure, and a clip to watch and hear."""
     guesses = np.argmax(decoded["label"], axis=-1)
     titles = [
         f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"
@@ -174,7 +198,48 @@ def draw(predict, prepare, reading, frames_per_second, variables, num_examples):
         titles,
         samples_per_second=seen.samples_per_second,
     )
-    return {"reconstructions": figure, "clips": seen}
+    return figure, seen
+
+
+def draw_mass(model, prepare, variables, batch):
+    """How each latent shares its attention out between the modalities: a figure and a table."""
+
+    @jax.jit
+    def run(variables, batch):
+        # One example at a time: the weights of all its tokens are an array.
+        examples = jax.tree.map(lambda x: x[:, None], batch)
+        found = jax.lax.map(lambda e: attention_mass(model, variables, prepare(e, None)), examples)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), found)
+
+    mass, shares = jax.device_get(run(variables, batch))
+    rows = [
+        {"cross_attend": name, "latent": latent, **{n: float(x[latent]) for n, x in parts.items()}}
+        for name, parts in mass.items()
+        for latent in range(model.encoder.num_latents)
+    ]
+    rows.append({"cross_attend": "", "latent": "share of all tokens", **shares})
+    return {"attention_mass": plots.attention_mass(mass, shares), "attention_mass_table": rows}
+
+
+def attention_mass(model, variables, batch):
+    """The sum of each latent's attention weights over each modality's tokens.
+
+    Returns:
+      (by cross-attend and modality `[N]`, the mean over heads and examples; by modality its share
+      of the tokens, which is what attention to all alike would give).
+    """
+    (tokens, _), seen = model.apply(
+        variables, batch, train=False, method="encode", mutable=["intermediates"]
+    )
+    names = sorted(tokens)  # the order in which they are read
+    counts = np.array([tokens[name].num_tokens for name in names])
+    mass = {}
+    for name, inner in seen["intermediates"]["encoder"].items():
+        weights = inner["attention"]["weights"][-1]  # [B, H, N, M]
+        parts = jnp.split(weights, np.cumsum(counts)[:-1], axis=-1)
+        sums = (jnp.mean(jnp.sum(part, axis=-1), axis=(0, 1)) for part in parts)
+        mass[name] = dict(zip(names, sums, strict=True))
+    return mass, dict(zip(names, counts / counts.sum(), strict=True))
 
 
 def compression(model, batch) -> tuple[float, float]:

@@ -7,8 +7,11 @@ Writes to <workdir>/plots, as far as the experiment has them:
     training.png       every logged metric over the steps
     predictions.png    evaluation examples with predictions
     attention_*.png    where the latents look, over the input image; one file per cross-attend
-    reconstructions.png, clips.mp4    clips above what the model made of them, with its sound
+    reconstructions.png, clips.mp4    clips above what the model made of them, with its sound; the
+                       same of clips without sound, and without video
     probabilities.png  labels guessed from all modalities and from each alone
+    attention_mass.png how the latents' attention is shared out between the modalities; also
+                       attention_mass_table.csv
     psychometric.png   of stereograms: error against interocular correlation, and controls; also
                        psychometric_table.csv
 """

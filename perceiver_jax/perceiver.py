@@ -254,8 +254,9 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
     Args:
       spec: `dtype` (a name, for compute) and the sections `input`, `encoder`, `decoder`, `output`,
         each a dict of fields, and `embedding` where both ends share one. `module` names the class
-        where there is a choice: `"image.Pixels"` is `perceiver_jax.modalities.image.Pixels`; a
-        decoder is `"Decoder"` or `"MeanPool"`. A field may hold modules by name (multimodal).
+        where there is a choice: `"image.Pixels"` is `perceiver_jax.modalities.image.Pixels`, and
+        `"inertial:Readings"` is `Readings` of a module `inertial` of your own; a decoder is
+        `"Decoder"` or `"MeanPool"`. A field may hold modules by name (multimodal).
 
     Raises:
       ValueError: a module that does not exist, named.
@@ -266,9 +267,12 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
     def make(section: str, fields: Mapping[str, Any], folder: str, **shared):
         fields = dict(fields)
         path = fields.pop("module", "perceiver.Encoder")
-        file, _, name = f"{folder}{path}".rpartition(".")
+        if ":" in path:
+            file, _, name = path.partition(":")
+        else:
+            file, _, name = f"perceiver_jax.{folder}{path}".rpartition(".")
         try:
-            module = getattr(importlib.import_module(f"perceiver_jax.{file}"), name)
+            module = getattr(importlib.import_module(file), name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"model.{section}.module={path!r} does not exist: {error}") from error
         for key, value in fields.items():

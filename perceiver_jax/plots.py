@@ -237,6 +237,37 @@ def label_probabilities(
     return figure
 
 
+def attention_mass(
+    mass: Mapping[str, Mapping[str, np.ndarray]], shares: Mapping[str, float]
+) -> Figure:
+    """How each latent shares its attention out: a panel for each cross-attend, a bar per latent.
+
+    Latents are in the order of what they give to the last modality. Dashed: the bars of latents
+    that look at all tokens alike.
+
+    Args:
+      mass: cross-attend to modality to `[N]`; the modalities of a latent sum to 1.
+      shares: modality to its share of all tokens.
+    """
+    figure = Figure(figsize=(8, 2.6 * len(mass)), layout="constrained")
+    for panel, (read, parts) in zip(
+        np.ravel(figure.subplots(len(mass), squeeze=False)), mass.items(), strict=True
+    ):
+        order = np.argsort(parts[list(parts)[-1]], kind="stable")
+        bottom, line = np.zeros(len(order)), 0.0
+        for number, (name, values) in enumerate(parts.items()):
+            label = f"{name}: {values.mean():.1%}, of the tokens {shares[name]:.1%}"
+            panel.bar(range(len(order)), values[order], 1, bottom, color=f"C{number}", label=label)
+            bottom, line = bottom + values[order], line + shares[name]
+            panel.axhline(line, color="black", ls="--", lw=0.8)
+        panel.set_xlim(-0.5, len(order) - 0.5)
+        panel.set_ylim(0, 1)
+        panel.set_title(f"{read}: attention by modality, latents in order", fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def show_image(axes, image: np.ndarray, **style) -> None:
     """Draws one uint8 image `[H, W, 1 or 3]` without axes."""
     grey = image.shape[-1] == 1

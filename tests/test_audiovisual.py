@@ -16,7 +16,7 @@ def config(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("tfds"), np.random.default_rng(0)
     images = [(rng.integers(0, 256, (28, 28, 1), np.uint8), "png", i % 10) for i in range(4)]
     write_tfds(folder, "mnist", "3.0.1", {"train": images, "test": images})
-    write_spoken_digits(folder, ("george", "lucas", "theo"))
+    write_spoken_digits(folder)
     config = multimodal.get_config("av_digits:tiny")
     config.data.data_dir = str(folder)
     config.data.eval_batch_size = 4
@@ -71,10 +71,12 @@ def test_the_picture_has_a_guess_of_all_and_of_each_alone(config, batch, variabl
     two["audio"][1] = noise(two["audio"][1])
     reading = Reading(None, lambda: (x for x in [two]), (), None)
     spec, prepare = config.model.to_dict(), audiovisual.make_task(config).prepare
-    axes = audiovisual.draw(spec, prepare, reading, variables, 2)["probabilities"].axes
+    drawn = audiovisual.draw(spec, prepare, reading, variables, 2)
+    axes = drawn["probabilities"].axes
     titles = [a.get_title() for a in axes]
     assert titles == ["", "all", "audio alone", "image alone", "", "", "", ""]
     heights = np.array([[bar.get_height() for bar in a.patches] for a in axes if a.patches])
     np.testing.assert_allclose(heights.sum(axis=1), 1, rtol=1e-5)
     same = np.isclose(heights[:3], heights[3:], atol=1e-5).all(axis=1)
     np.testing.assert_array_equal(same, [False, False, True])
+    assert sorted(drawn["attention_mass_table"][0]) == ["audio", "cross_attend", "image", "latent"]

@@ -195,16 +195,70 @@ def test_too_many_classes_are_refused(config):
         autoencode.make_task(config)
 
 
-def test_the_pictures_show_the_clip_and_what_became_of_it(batch, whole):
+def test_each_modality_seen_is_also_left_out():
+    spec = {"input": {"modalities": {"video": {}, "label": {}, "audio": {}}}}
+    assert autoencode.views(spec, ("label",)) == {
+        "": ("label",),
+        "_without_audio": ("label", "audio"),
+        "_without_video": ("label", "video"),
+    }
+    assert autoencode.views(spec, ("label", "audio")) == {"": ("label", "audio")}
+
+
+@pytest.fixture(scope="module")
+def drawn(config, task, batch, variables, whole):
+    """Of two clips; what is decoded without video is silent."""
     reading = Reading(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
-    drawn = autoencode.draw(
-        lambda variables, batch: {name: x[:2] for name, x in whole.items()},
-        lambda batch, key: batch,
+    two = {name: x[:2] for name, x in whole.items()}
+    return autoencode.draw(
+        autoencode.hide(config.model.to_dict(), ("label",)),
+        {
+            "": lambda variables, batch: two,
+            "_without_video": lambda variables, batch: two | {"audio": 0 * two["audio"]},
+        },
+        task.prepare,
         reading,
         25,
-        {},
+        variables,
         2,
     )
+
+
+def test_the_mass_is_that_of_the_attention_weights(config, task, batch, variables, drawn):
+    """Beside weights computed here, of the dense tokens."""
+    model = autoencode.hide(config.model.to_dict(), ("label",))
+    batch = task.prepare(jax.tree.map(lambda x: x[:2], batch), None)
+    tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
+    params = jax.tree.map(np.asarray, variables["params"]["encoder"])
+    names = params["cross_attend"]
+
+    def normed(x, norm):
+        x = np.asarray(x, np.float64)
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+        return x * norm["scale"] + norm["bias"]
+
+    def project(x, name):
+        weights = names["attention"][name]
+        return x @ weights["kernel"] + weights["bias"]
+
+    query = project(normed(params["latents"], names["norm_queries"]), "query")
+    logits = {
+        name: project(normed(np.asarray(part.dense(jnp.float32)), names["norm_inputs"]), "key")
+        @ query.T
+        for name, part in tokens.items()
+    }  # [B, M, N]
+    sums = {n: np.exp(x / np.sqrt(query.shape[-1])).sum(1) for n, x in logits.items()}
+    table, total = drawn["attention_mass_table"], sum(sums.values())
+    assert [row["latent"] for row in table] == [*range(8), "share of all tokens"]
+    for name, value in sums.items():
+        found = [row[name] for row in table[:-1]]
+        np.testing.assert_allclose(found, np.broadcast_to(value / total, (2, 8)).mean(0), rtol=1e-3)
+    counts = {name: part.num_tokens for name, part in tokens.items()}
+    expected = {name: count / sum(counts.values()) for name, count in counts.items()}
+    np.testing.assert_allclose([table[-1][n] for n in expected], [*expected.values()], rtol=1e-6)
+
+
+def test_the_pictures_show_the_clip_and_what_became_of_it(batch, whole, drawn):
     axes = drawn["reconstructions"].axes
     rows, columns = 2, 4 + 2  # frames, wave and spectrogram; once per clip the label
     assert len(axes) == 2 * (rows * columns + 1)
@@ -223,3 +277,5 @@ def test_the_pictures_show_the_clip_and_what_became_of_it(batch, whole):
     np.testing.assert_array_equal(seen.video[FRAMES, : 4 * SIZE : 4, ::4], batch["video"][1, 0])
     np.testing.assert_array_equal(seen.audio, decoded[:2].ravel())
     assert (seen.frames_per_second, seen.samples_per_second) == (25, 25 * SAMPLES // FRAMES)
+    assert not drawn["clips_without_video"].audio.any()
+    assert len(drawn["reconstructions_without_video"].axes) == len(axes)

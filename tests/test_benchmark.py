@@ -31,6 +31,7 @@ def full_size(name):
         ("perceiver_2021", 224 * 224, 706.3),
         ("flow_368x496", 368 * 496, None),
         ("kinetics_clip", 16 * 56 * 56 + 1920 + 1, None),
+        ("kinetics_step", 16 * 56 * 56 + 1920 + 1, 260),
         ("pixels_16m", 2**24, None),
         ("audio_1m", 2**20, None),
         ("sweep_2048x4096", 2**23, None),

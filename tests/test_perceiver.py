@@ -223,7 +223,12 @@ def test_bad_fields_are_named():
     with pytest.raises(ValueError, match=r"remat='some' is not one of"):
         encode(Encoder(**SIZES, remat="some"), random_tokens())
     spec = imagenet.get_config("fourier:tiny").model.to_dict()
-    for section, path in (("input", "image.Pixel"), ("input", "imag.Pixels"), ("decoder", "X")):
+    for section, path in (
+        ("input", "image.Pixel"),
+        ("input", "imag.Pixels"),
+        ("input", "imag:Pixels"),
+        ("decoder", "X"),
+    ):
         wrong = spec | {section: spec[section] | {"module": path}}
         with pytest.raises(ValueError, match=rf"model\.{section}\.module='{path}' does not exist"):
             perceiver.build(wrong)

@@ -141,3 +141,14 @@ def test_label_probabilities_show_the_truth_in_green():
     assert [bar.get_height() for bar in bars] == [0.6, 0.4]
     assert bars[1].get_facecolor() == matplotlib.colors.to_rgba(plots.RIGHT)
     assert bars[0].get_facecolor() == matplotlib.colors.to_rgba(plots.WRONG)
+
+
+def test_attention_mass_is_stacked_in_the_order_of_the_last_modality():
+    mass = {"read": {"sound": np.array([0.1, 0.7, 0.4]), "video": np.array([0.9, 0.3, 0.6])}}
+    (panel,) = plots.attention_mass(mass, {"sound": 0.25, "video": 0.75}).axes
+    heights = np.reshape([bar.get_height() for bar in panel.patches], (2, 3))
+    np.testing.assert_allclose(heights, [[0.7, 0.4, 0.1], [0.3, 0.6, 0.9]])
+    np.testing.assert_allclose([bar.get_y() for bar in panel.patches[3:]], [0.7, 0.4, 0.1])
+    assert [line.get_ydata()[0] for line in panel.lines] == [0.25, 1.0]
+    texts = [text.get_text() for text in panel.get_legend().get_texts()]
+    assert texts == ["sound: 40.0%, of the tokens 25.0%", "video: 60.0%, of the tokens 75.0%"]

@@ -46,7 +46,10 @@ def serialized(image, kind, label, file_name):
     return example.SerializeToString()
 
 
-def write_spoken_digits(directory, speakers, takes=2):
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+
+
+def write_spoken_digits(directory, speakers=SPEAKERS, takes=2):
     """Every recording has a constant level of its own: 100 digit + 10 speaker + take, in samples
     of which the first is the peak, -1000."""
     folder = directory / "spoken_digit" / "1.0.9"

@@ -13,6 +13,7 @@ Suites (`cases.py` has their sizes; a new case is a line there):
     flow             optical flow, 368 x 496
     kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
                      chunks; --against=rerun encodes it again for each chunk
+    kinetics_train   a training step of the same sizes, with the outputs that one asks for
     megapixels       the Fourier classifier on images of 1 and 16 megapixels
     audio            a classifier of a million samples of sound, each of them a token
     sweep            the cross-attention alone on 2^12 to 2^24 pixels: the plot

@@ -5,16 +5,19 @@ how to run it. Sizes are the papers' and those of the released models.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from configs import imagenet
+from configs import imagenet, multimodal
 from configs.released import sizes
-from perceiver_jax import flops, perceiver, pretrained
+from experiments import autoencode
+from perceiver_jax import flops, losses, perceiver, pretrained
 from perceiver_jax.blocks import CrossAttention
 from perceiver_jax.modalities.audio import Patches
 from perceiver_jax.modalities.image import Pixels
@@ -38,6 +41,7 @@ class Subject:
       num_reads: how often they do.
       released: the same model as the port to PyTorch knows it, if it does.
       config: of the whole experiment, whose optimizer the phase `train` uses.
+      prepare, loss: of the phase `train`, see `Task`.
       chunks: parts in which the phase `autoencode` answers.
     """
 
@@ -48,6 +52,8 @@ class Subject:
     num_reads: int = 1
     released: pretrained.Released | None = None
     config: ConfigDict | None = None
+    prepare: Callable = lambda batch, key: batch
+    loss: Callable = losses.softmax_cross_entropy
     chunks: int = 1
 
     def inputs(self) -> list[Tokens]:
@@ -111,8 +117,12 @@ def image_batch(batch_size: int, height: int, width: int, num_classes: int | Non
 def textbook(model: perceiver.Perceiver, batch: Mapping[str, jax.ShapeDtypeStruct]) -> float:
     """Forward FLOPs of a whole batch."""
     size = next(iter(batch.values())).shape[0]
-    one = {n: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for n, x in batch.items()}
-    return size * flops.textbook(model, one)
+    return size * flops.textbook(model, one_of(batch))
+
+
+def one_of(batch: Any) -> Any:
+    """The shapes of a batch of one."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), batch)
 
 
 def read(height: int, width: int):
@@ -183,6 +193,42 @@ def released(name: str, chunks: int = 1, **other_sizes):
     return make
 
 
+def clip(batch_size: int, tiny: bool, dtype: str) -> Subject:
+    """What a training step of `configs/multimodal.py:kinetics` reads, asks for and weighs."""
+    config = multimodal.get_config("kinetics:tiny" if tiny else "kinetics")
+    config.batch_size = batch_size
+    config.model.dtype = dtype
+    outputs, settings = config.model.output.modalities, config.autoencode
+    prepare = functools.partial(
+        autoencode.prepare_clips,
+        num_classes=outputs.label.num_classes,
+        samples_per_patch=outputs.audio.samples_per_patch,
+        outputs=settings.train_outputs.to_dict(),
+    )
+    samples = outputs.audio.num_patches * outputs.audio.samples_per_patch
+    batch = {
+        "video": jax.ShapeDtypeStruct((batch_size, *outputs.video.shape, 3), jnp.uint8),
+        "audio": jax.ShapeDtypeStruct((batch_size, samples), jnp.float32),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+    mask = jax.ShapeDtypeStruct((batch_size,), bool)
+    model = perceiver.build(config.model.to_dict())
+    prepared = jax.eval_shape(prepare, batch | {"mask": mask}, jax.random.key(0))
+    return Subject(
+        model,
+        batch,
+        batch_size * flops.textbook(model, one_of(prepared)),
+        config.model.encoder.num_latents,
+        config=config,
+        prepare=prepare,
+        loss=functools.partial(
+            autoencode.weighted_loss,
+            autoencode.loss_functions(settings.losses),
+            settings.loss_weights.to_dict(),
+        ),
+    )
+
+
 def sound(samples: int):
     """A classifier of raw sound, every sample a token, with the ImageNet model's encoder."""
 
@@ -226,6 +272,7 @@ CASES: Mapping[str, Case] = {
     "kinetics_clip": Case(
         "kinetics", ("autoencode",), released("kinetics", chunks=128), against=("dense", "rerun")
     ),
+    "kinetics_step": Case("kinetics_train", ("train",), clip),
     "pixels_1m": Case("megapixels", BOTH, config("fourier", size=1024)),
     "pixels_16m": Case("megapixels", BOTH, config("fourier", size=4096)),
     "audio_1m": Case("audio", BOTH, sound(samples=2**20)),

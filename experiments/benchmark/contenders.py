@@ -192,13 +192,13 @@ def train(subject, batch, costs) -> Callable[[], Any]:
         example=batch,
         train_data=lambda start_step: iter(()),
         eval_data=lambda: iter(()),
-        prepare=lambda batch, key: batch,
-        loss=losses.softmax_cross_entropy,
+        prepare=subject.prepare,
+        loss=subject.loss,
         metrics={},
         flops_per_example=subject.textbook,
     )
     transform, schedule = optimizer.make_optimizer(subject.config)
-    batch = batch | {"mask": jnp.ones(len(batch["target"]), bool)}
+    batch = batch | {"mask": jnp.ones(len(next(iter(batch.values()))), bool)}
     current = initialize(lambda batch: state.create(task, transform, 0), batch)
     function = step.make_train_step(task, transform, schedule, accumulate=1)
     compiled = costs.compile(function, current, batch, donate=0)

@@ -7,7 +7,10 @@
 `device`, the only part that needs JAX, is imported by name.
 """
 
-from perceiver_jax.data import pair_transforms  # adds its transforms to those that `parse` knows
+from perceiver_jax.data import (  # these add their transforms to those that `parse` knows
+    pair_transforms,
+    sound_transforms,
+)
 from perceiver_jax.data.pipeline import choose_readers, describe, eval_batches, train_batches
 from perceiver_jax.data.sources import Arrays, load
 from perceiver_jax.data.transforms import parse, transform
@@ -20,6 +23,7 @@ __all__ = [
     "load",
     "pair_transforms",
     "parse",
+    "sound_transforms",
     "train_batches",
     "transform",
 ]

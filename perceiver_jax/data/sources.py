@@ -6,7 +6,7 @@ Reading needs no TensorFlow; only preparing a TFDS dataset, once, does.
 import importlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from perceiver_jax.data.clips import Clips
 from perceiver_jax.data.generated import GENERATED
 from perceiver_jax.data.texts import Documents, Texts
 from perceiver_jax.data.transforms import Encoded, Example, decode
+
+# Of a TFDS name only the version comes behind a colon.
+_OWN = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
 class Arrays:
@@ -118,8 +121,10 @@ def load(
       name: `digits` (scikit-learn's, nothing to download), `clips` (local video files, see
         `Clips`), `texts` (local text files, see `Texts`), a module of `data/` that makes its
         examples (`generated.GENERATED`), one of `pair_sets.SETS` (flow and stereo in local
-        directories), or a TFDS name: `mnist`, `cifar10`, `c4/en`, with version if wanted.
-        `blank:NAME` has the fields of the source NAME, which need not be there (see `blank`).
+        directories), a TFDS name: `mnist`, `cifar10`, `c4/en`, with version if wanted; or
+        `module:function` for a source of your own, opened by `function(split, data_dir=...,
+        **options)`. `blank:NAME` has the fields of the source NAME, which need not be there (see
+        `blank`).
       split: for digits `train` or `test`; for clips the name of a CSV file; for texts a pattern of
         files; else a split of the set such as `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts
@@ -137,6 +142,7 @@ def load(
         from perceiver_jax.data import blank  # which opens sources itself
 
         return blank.load(name.removeprefix("blank:"), split, options)
+    own = _OWN.fullmatch(name)
     if options and (name == "digits" or name in pair_sets.SETS):
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
@@ -148,6 +154,8 @@ def load(
     elif name in GENERATED:
         module = importlib.import_module(f"perceiver_jax.data.{name}")
         source = module.load(split, data_dir=data_dir, **options)
+    elif own:
+        source = _function(name, *own.groups())(split, data_dir=data_dir, **options)
     elif name in pair_sets.SETS:
         source = pair_sets.load(name, split, data_dir)
     else:
@@ -215,6 +223,14 @@ def _digits(split: str) -> Arrays:
     image = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)[..., None]
     label = digits.target[rows].astype(np.int32)
     return Arrays({"image": image, "label": label}, name=f"digits[{split}]")
+
+
+def _function(source: str, module: str, name: str) -> Callable[..., Any]:
+    """What `module:function` means."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"config.data.source={source!r} does not exist: {error}") from error
 
 
 def tfds_builder(name: str, data_dir: str = "") -> Any:

@@ -1,9 +1,11 @@
-"""Written with spoken digits: one label, speakers of the test unheard in training."""
+"""Written with spoken digits: one label, and those speakers alone that are asked for."""
 
 import numpy as np
 import pytest
+from tfds_files import SPEAKERS as EVERYONE
 from tfds_files import write_spoken_digits, write_tfds
 
+from configs import multimodal
 from perceiver_jax.data import sources
 from perceiver_jax.data.transforms import decode, parse
 
@@ -24,7 +26,7 @@ def data_dir(tmp_path_factory):
 
 
 def load(data_dir, split, **options):
-    options = {"num_samples": 40, "test_speakers": ("bob",)} | options
+    options = {"num_samples": 40} | options
     return sources.load("av_digits", split, data_dir=data_dir, options=options)
 
 
@@ -36,9 +38,9 @@ def recording(example):
     return level // 100, SPEAKERS[level // 10 % 10], level % 10, start
 
 
-def test_pairs_share_a_label_and_splits_no_speaker(data_dir):
+def test_pairs_share_a_label_and_have_the_speakers_asked_for(data_dir):
     for split, speakers in (("train", {"ann", "cyd"}), ("test", {"bob"})):
-        source = load(data_dir, split)
+        source = load(data_dir, split, speakers=tuple(speakers))
         assert (len(source), repr(source)) == (30, f"av_digits[{split}]")
         heard = [recording(source[i]) for i in range(30)]
         assert [digit for digit, *_ in heard] == [int(source[i]["label"]) for i in range(30)]
@@ -66,20 +68,26 @@ def test_a_pair_is_a_function_of_seed_split_and_index(data_dir):
         "test[:5]",
         data_dir=data_dir,
         in_memory=True,
-        options={"num_samples": 12, "test_speakers": ["bob"]},
+        options={"num_samples": 12},
     )
     assert held.arrays["audio"].shape == (5, 12)  # shorter than a recording: a part of it
+    assert {recording(first[i])[1] for i in range(30)} == set(SPEAKERS)
+
+
+def test_the_config_trains_on_no_speaker_of_its_test():
+    data = multimodal.get_config("av_digits").data
+    trained, tested = (set(x.speakers) for x in (data.train_source_options, data.source_options))
+    assert trained | tested == set(EVERYONE)
+    assert trained and tested and not trained & tested
 
 
 def test_errors(data_dir, tmp_path):
     with pytest.raises(ValueError, match=r"splits \['train', 'test'\] and parts, not 'valid'"):
         load(data_dir, "valid")
     with pytest.raises(ValueError, match=r"no recording of \['dan'\], only of \['ann', 'bob', 'c"):
-        load(data_dir, "train", test_speakers=("dan",))
-    with pytest.raises(ValueError, match="have not said every digit"):
-        load(data_dir, "train", test_speakers=SPEAKERS)
-    with pytest.raises(ValueError, match=r"unknown source_options \['speakers'\]; .*num_samples"):
-        load(data_dir, "train", speakers=())
+        load(data_dir, "train", speakers=("ann", "dan"))
+    with pytest.raises(ValueError, match=r"unknown source_options \['speaker'\]; .*num_samples"):
+        load(data_dir, "train", speaker="ann")
     write_tfds(tmp_path, "mnist", "3.0.1", {"train": [(np.zeros((28, 28, 1), np.uint8), "png", 0)]})
     with pytest.raises(FileNotFoundError, match=r"tfds build spoken_digit .*--data_dir="):
         sources.load("av_digits", "train", data_dir=str(tmp_path))

@@ -137,6 +137,18 @@ def test_an_unknown_name_is_told_shortly():
     assert len(str(error.value)) < 200
 
 
+def test_a_source_of_one_s_own_is_found_by_its_module(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_source.py").write_text(
+        "def load(split, *, data_dir, scale):\n    return [{'x': scale}, split, data_dir]\n"
+    )
+    found = sources.load("own_source:load", "train", data_dir="there", options={"scale": 3})
+    assert found == [{"x": 3}, "train", "there"]
+    for name in ("own_source:open", "owned_source:load"):
+        with pytest.raises(ValueError, match=rf"config\.data\.source='{name}' does not exist"):
+            sources.load(name, "train")
+
+
 def test_a_bucket_goes_to_tfds_as_it_is(monkeypatch):
     import tensorflow_datasets as tfds
 
