@@ -16,7 +16,7 @@ import pair_files
 import pytest
 from clip_files import write_clips
 from nbclient import NotebookClient
-from tfds_files import write_spoken_digits, write_tfds
+from tfds_files import write_cityscapes, write_smallnorb, write_spoken_digits, write_tfds
 
 from configs import common, digits
 from experiments import image, make_task, plot
@@ -54,6 +54,8 @@ def data_dir(tmp_path_factory):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
     write_spoken_digits(folder, ("george", "lucas", "theo"))
+    write_smallnorb(folder)
+    write_cityscapes(folder)
     write_clips(folder)
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")

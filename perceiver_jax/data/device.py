@@ -22,18 +22,19 @@ def normalize(
     """(image - mean) / std.
 
     Args:
-      image: [B, H, W, C], uint8.
+      image: [..., C], uint8.
       mean: one value per channel, on the image's scale 0..255.
       std: likewise.
 
     Returns:
-      float32 [B, H, W, C].
+      float32 [..., C].
     """
     if not len(mean) == len(std) == image.shape[-1]:
         raise ValueError(
             f"normalize: {image.shape[-1]} channels, but {len(mean)} means and {len(std)} stds"
         )
-    mean, std = (jnp.asarray(x, jnp.float32).reshape(1, 1, 1, -1) for x in (mean, std))
+    axes = (1,) * (image.ndim - 1)
+    mean, std = (jnp.asarray(x, jnp.float32).reshape(*axes, -1) for x in (mean, std))
     return (image.astype(jnp.float32) - mean) / std
 
 

@@ -130,7 +130,7 @@ def load(
       ValueError: an unknown name, split or option, or `in_memory` for images of many sizes.
     """
     options = dict(options or {})
-    if options and name != "clips" and name not in GENERATED:
+    if options and not takes_options(name):
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
@@ -144,6 +144,11 @@ def load(
     else:
         source = Tfds(name, split, data_dir)
     return into_memory(source) if in_memory else source
+
+
+def takes_options(name: str) -> bool:
+    """Whether the source of this name has options: files of images and pairs have none."""
+    return name == "clips" or name in GENERATED
 
 
 def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:
