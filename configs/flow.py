@@ -164,9 +164,9 @@ def synthetic(tiny):
         "dtype": "float32",
         "input": {
             "module": "flow.FramePair",
-            "channels": 64,
+            "channels": 48,
             "patch": (5, 5),
-            "num_bands": 12,
+            "num_bands": 6,
             "max_resolution": (),
         },
         "encoder": common.small_pair_encoder(),

@@ -175,7 +175,7 @@ def random_dots(tiny):
 
 
 def textured_small(tiny):
-    """The small model of `rds` on textured scenes."""
+    """The small model of `rds` on textured scenes, with more of a token to look at."""
     size = (12, 12) if tiny else (24, 24)
     config = small_dense("scenes", size, largest=size, tiny=tiny)
     config.data.source_options = {
@@ -190,6 +190,8 @@ def textured_small(tiny):
         "images": "",
         "seed": 0,
     }
+    config.model.input.update({"channels": 48, "patch": (3, 7), "num_bands": 6})
+    config.model.output.num_bands = 0  # the left view's tokens know where its surfaces end
     return config
 
 

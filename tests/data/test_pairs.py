@@ -111,6 +111,20 @@ def test_masked_disparities(tmp_path, name):
     check(source[1], frames, truth, kinds > 0, kinds == 128)
 
 
+def test_generated_pairs_are_written_as_middleburys(tmp_path):
+    options = {"task": "stereo", "size": (16, 24), "disparity": (0.0, 4.0)}
+    scenes = sources.load("scenes", "test", options=options)
+    written = [scenes[i] for i in range(2)]
+    written[1]["valid"][3:5] = False
+    for i, example in enumerate(written):
+        pair_sets.write_middlebury(tmp_path / "made" / f"scene_{i}", example)
+    source = sources.load("middlebury", "made", data_dir=str(tmp_path))
+    for example, read in zip(written, map(source.__getitem__, range(2)), strict=True):
+        hidden = example["occluded"] & example["valid"]
+        check(read, example["frames"], example["field"], example["valid"], hidden)
+        assert hidden.any()
+
+
 def test_middlebury_2014_knows_by_infinity(tmp_path):
     written = pair_files.write_masked(tmp_path)
     for i in (0, 1):
