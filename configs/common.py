@@ -79,6 +79,7 @@ def pairs(
     largest: tuple[int, int],
     eval_split: str = "",
     occluded: bool = True,
+    first: str = "",
 ) -> ConfigDict:
     """Returns the `data` section of flow and stereo, see `data/pairs.py`.
 
@@ -87,12 +88,14 @@ def pairs(
       largest: of the whole images of an evaluation, all brought to this size.
       eval_split: if not `split`.
       occluded: whether the set tells what is occluded.
+      first: a transform that makes pairs of the set's examples, where it has others.
     """
+    first = f"{first} | " if first else ""
     fields = ["frames", "field", "valid", *["occluded"] * occluded]
     return reading(
         source,
-        train=f"crop_pair{window} | keep{tuple(fields)}",
-        evaluate=f"pad_pair{largest} | keep{(*fields, 'size')}",
+        train=f"{first}crop_pair{window} | keep{tuple(fields)}",
+        evaluate=f"{first}pad_pair{largest} | keep{(*fields, 'size')}",
         train_split=split,
         eval_split=eval_split or split,
     )

@@ -24,17 +24,14 @@ no year; 2015 is what others evaluate after training on AutoFlow.
 Training the first three fine-tunes on the set (from `start.weights`), with the paper's optimizer
 (LAMB, cosine from 4e-4 at batch 512, app. H) at a batch and length for which there is no reference.
 
-    python -m experiments.run --config=configs/flow.py:autoflow_recipe --workdir=runs/first \\
-        --config.data.train="crop_pair(368, 496) | keep('frames', 'field', 'valid', 'occluded')"
-    python -m experiments.run --config=configs/flow.py:autoflow_recipe --workdir=runs/recipe \\
-        --config.start.weights=runs/first
+    python -m experiments.run --config=configs/flow.py:autoflow_recipe --workdir=runs/recipe
     python -m experiments.run --config=configs/flow.py:synthetic --workdir=runs/synthetic
 
 `synthetic`, cut short at 2,200 of its 4,000 steps, has EPE 0.427 (seed 0) where zero has 1.013.
 The recipe is that of app. H: RAFT's augmentation, after a first phase without any (nothing is
-learned without that phase), each pair read forward or backward; the scenes are ours, in AutoFlow's
-place. The paper does not say how long the first phase is, and lets the augmentation grow; here its
-length is `--config.steps`, and the augmentation is of full strength. Nobody has run it.
+learned without that phase), then growing, each pair read forward or backward; the scenes are ours,
+in AutoFlow's place. The paper does not say how long each phase is: `grow` in `config.data.train`
+says it in pairs read, here a tenth of the training and up to a half. Nobody has run it.
 """
 
 from configs import common
@@ -86,7 +83,11 @@ def autoflow(tiny):
     config.data = common.pairs(
         "scenes", "train[:400000]", window=tile, largest=size, eval_split="test[:200]"
     )
-    config.data.train = f"augment_pair{tile} | jitter_pair | erase_second | keep{FIELDS}"
+    positions = 20 if tiny else config.steps * config.batch_size
+    config.data.train = (
+        f"grow({positions // 10}, {positions // 2}) | augment_pair{tile} | jitter_pair "
+        f"| erase_second | keep{FIELDS}"
+    )
     config.data.eval_batch_size = 1
     config.data.source_options = {
         "task": "flow",
@@ -163,9 +164,9 @@ def synthetic(tiny):
         "dtype": "float32",
         "input": {
             "module": "flow.FramePair",
-            "channels": 64,
+            "channels": 48,
             "patch": (5, 5),
-            "num_bands": 12,
+            "num_bands": 6,
             "max_resolution": (),
         },
         "encoder": common.small_pair_encoder(),

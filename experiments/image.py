@@ -1,4 +1,4 @@
-"""Image classification: a config to a `Task`. Composition only."""
+"""Classification of images, or of pairs of views: a config to a `Task`. Composition only."""
 
 import functools
 
@@ -45,21 +45,27 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
-    """uint8 `image` and `label` -> float32 `image` and `target` `[B, K]`, on the device.
+    """uint8 `image`, or `frames` of a pair, and `label` -> float32 and `target` `[B, K]`.
 
     Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss.
     """
-    image = device.normalize(batch["image"], mean, std)
+    field = "frames" if "frames" in batch else "image"
+    image = device.normalize(batch[field], mean, std)
     if key is None:
-        return batch | {"image": image, "target": jax.nn.one_hot(batch["label"], num_classes)}
+        return batch | {field: image, "target": jax.nn.one_hot(batch["label"], num_classes)}
     target = device.smooth_targets(batch["label"], num_classes, label_smoothing)
     if mix_alpha:
+        if field == "frames":
+            raise ValueError("config.data.mix_alpha mixes images; write 0.0 for pairs of views")
         image, target = device.mix(image, target, key, mix_alpha)
-    return batch | {"image": image, "target": target}
+    return batch | {field: image, "target": target}
 
 
 def draw(model, prepare, reading, variables, num_examples):
-    """Predictions for the first evaluation examples, and where each cross-attend looks."""
+    """Predictions for the first evaluation examples, and where each cross-attend looks.
+
+    Of pairs both views are shown, and the places in the left one.
+    """
     batch = reading.first_examples(num_examples)
 
     @jax.jit
@@ -70,10 +76,13 @@ def draw(model, prepare, reading, variables, num_examples):
         return logits, seen["intermediates"]["encoder"], tokens.position
 
     logits, seen, position = run(variables, batch)
-    figures = {"predictions": plots.prediction_grid(batch["image"], logits, batch["label"])}
+    shown = images = batch["image"] if "image" in batch else batch["frames"][:, 0]
+    if "frames" in batch:
+        shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
+    figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"])}
     for name, cross in seen.items():
-        maps = to_grid(cross["attention"]["weights"][-1], position, batch["image"].shape[1:3])
-        figures[f"attention_{name}"] = plots.attention_maps(batch["image"][:6], maps[:6])
+        maps = to_grid(cross["attention"]["weights"][-1], position, images.shape[1:3])
+        figures[f"attention_{name}"] = plots.attention_maps(images[:6], maps[:6])
     return figures
 
 

@@ -34,6 +34,12 @@ def read(config: ConfigDict) -> Reading:
     )
     options = data.source_options.to_dict()
     train_options = options | data.train_source_options.to_dict()
+    unread = []
+    if train_options and not sources.takes_options(data.source):
+        # A config made for a generated source reads another one: a command line has no way to
+        # empty a dict.
+        unread = [f"source_options: not read, {data.source} has none"]
+        options = train_options = {}
     eval_source = load(split=data.eval_split, options=options)
     train_source = load(split=data.train_split, options=train_options) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
@@ -57,4 +63,4 @@ def read(config: ConfigDict) -> Reading:
     description = [f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}"]
     if train_source is not None:
         description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
-    return Reading(train_data, eval_data, tuple(description), eval_source)
+    return Reading(train_data, eval_data, (*description, *unread), eval_source)

@@ -396,13 +396,14 @@ def psychometric_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     Args:
       rows: `condition`, `correlation` (a control's is ''), and errors in pixels: `model`,
-        `block_matching`, `constant`; `slope` of the answers over the truth, written on the bars.
+        `block_matching`, `sgbm`, `constant`; `slope` of the answers over the truth, written on the
+        bars.
     """
     curve = [row for row in rows if row["correlation"] != ""]
     controls = [row for row in rows if row["correlation"] == ""]
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    styles = {"model": "C0o-", "block_matching": "C1s--", "constant": "k:"}
+    styles = {"model": "C0o-", "block_matching": "C1s--", "sgbm": "C2^--", "constant": "k:"}
     for kind, style in styles.items():
         points = [(row["correlation"], row[kind]) for row in curve]
         left.plot(*zip(*points, strict=True), style, ms=4, label=kind.replace("_", " "))

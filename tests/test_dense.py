@@ -10,8 +10,8 @@ import numpy as np
 import pair_files
 import pytest
 
-from configs import flow
-from experiments import dense
+from configs import flow, stereo
+from experiments import dense, reading
 from perceiver_jax import inference, perceiver, pretrained
 from perceiver_jax.train.step import divide, make_eval_step
 
@@ -80,6 +80,20 @@ def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
 def test_the_configs_are_the_released_model(variant):
     config = flow.get_config(variant)
     assert perceiver.build(config.model.to_dict()) == pretrained.released("flow").build()
+
+
+def test_a_config_of_generated_pairs_reads_files_too(tmp_path):
+    """No command line empties a dict: the options of the generator are left alone, and told."""
+    pair_files.write_masked(tmp_path)
+    config = stereo.get_config("textured_small:tiny")
+    config.data.source, config.data.data_dir = "middlebury", str(tmp_path)
+    config.data.train_split, config.data.eval_split = "", "trainingQ"
+    config.data.eval = config.data.eval.replace("(12, 12)", "(20, 31)")
+    told = reading.read(config)
+    assert len(told.eval_source) == 2 and told.first_examples(1)["frames"].shape[2:4] == (20, 31)
+    assert told.description[-1] == "source_options: not read, middlebury has none"
+    config = stereo.get_config("textured_small:tiny")
+    assert not any("not read" in line for line in reading.read(config).description)
 
 
 def test_a_disparity_has_the_metrics_of_stereo():

@@ -15,7 +15,13 @@ import pair_files
 import pytest
 from clip_files import write_clips, write_tagged_clips
 from nbclient import NotebookClient
-from tfds_files import write_spoken_digits, write_texts, write_tfds
+from tfds_files import (
+    write_cityscapes,
+    write_smallnorb,
+    write_spoken_digits,
+    write_texts,
+    write_tfds,
+)
 
 from configs import common, digits
 from experiments import image, make_task, plot
@@ -57,6 +63,8 @@ def data_dir(tmp_path_factory):
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)
+    write_smallnorb(folder)
+    write_cityscapes(folder)
     write_clips(folder)
     write_tagged_clips(folder / "audioset")
     pair_files.write_sintel(folder / "sintel")

@@ -41,6 +41,25 @@ def test_block_matching_finds_a_whole_disparity():
         np.testing.assert_array_equal(psychometric.block_matching(frames, -3.0, 2.0)[:, 6:-6], 3)
 
 
+@pytest.mark.parametrize("name", ["sgbm", "bm"])
+def test_opencv_finds_a_disparity(name):
+    match = psychometric.MATCHERS[name]
+    right = np.random.default_rng(0).integers(0, 256, (24, 40, 3), np.uint8)
+    for disparity in (-2, 0, 3):
+        got = match(np.stack([np.roll(right, disparity, axis=1), right]), -3.0, 3.0)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got[6:-6, 8:-8], disparity, atol=0.5)
+    beyond = match(np.stack([np.roll(right, 3, axis=1), right]), -3.0, 2.0)
+    assert beyond.max() <= 2
+
+
+def test_opencv_beside_block_matching(rows):
+    """On these small pairs StereoSGBM is the best of the three; StereoBM searches too much."""
+    full, none = rows["correlation 1"], rows["correlation 0"]
+    assert full["sgbm"] < full["block_matching"] < full["bm"] < full["constant"]
+    assert none["sgbm"] > none["constant"] and none["bm"] > none["constant"]
+
+
 def test_a_matcher_loses_depth_with_correlation(rows):
     errors = [rows[f"correlation {c:g}"]["model"] for c in (1, 0.5, 0)]
     assert errors[0] < 0.4 < errors[1] < errors[2]

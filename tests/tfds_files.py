@@ -9,9 +9,22 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 
-def write_tfds(directory, name, version, splits, *, shards=1, file_format="array_record"):
-    """Writes the files of `tfds build`: splits = {name: [(image, image format, label)]}."""
-    folder = directory / name / version
+def write_tfds(directory, name, version, splits, **options):
+    """Images with labels: splits = {name: [(image, image format, label)]}."""
+    records = {
+        split: [
+            {"image": encoded(image, kind), "label": label, "file_name": f"{split}_{i}".encode()}
+            for i, (image, kind, label) in enumerate(examples)
+        ]
+        for split, examples in splits.items()
+    }
+    return write_records(directory, name, version, records, **options)
+
+
+def write_records(directory, name, version, splits, *, shards=1, file_format="array_record"):
+    """Writes the files of `tfds build`: splits = {name: [{feature: bytes or int}]}."""
+    name, _, config = name.partition("/")
+    folder = directory / name / config / version
     folder.mkdir(parents=True)
     infos = []
     for split, examples in splits.items():
@@ -20,7 +33,7 @@ def write_tfds(directory, name, version, splits, *, shards=1, file_format="array
             path = folder / f"{name}-{split}.{file_format}-{shard:05}-of-{shards:05}"
             writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
             for number in numbers:
-                writer.write(serialized(*examples[number], f"{split}_{number}"))
+                writer.write(serialized(examples[number]))
             writer.close()
         infos.append(
             {
@@ -30,20 +43,70 @@ def write_tfds(directory, name, version, splits, *, shards=1, file_format="array
             }
         )
     info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos}
+    if config:
+        info["configName"] = config
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
 
 
-def serialized(image, kind, label, file_name):
-    """A tf.train.Example."""
+def encoded(image, kind):
+    """An image file's bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image.squeeze()).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def serialized(features):
+    """A tf.train.Example."""
     example = tf_example_pb2.Example()
-    feature = example.features.feature
-    feature["image"].bytes_list.value.append(buffer.getvalue())
-    feature["label"].int64_list.value.append(label)
-    feature["file_name"].bytes_list.value.append(file_name.encode())
+    for name, value in features.items():
+        feature = example.features.feature[name]
+        values = feature.bytes_list if isinstance(value, bytes) else feature.int64_list
+        values.value.append(value)
     return example.SerializeToString()
+
+
+def write_smallnorb(directory, count=12):
+    """Toys seen by two cameras; returns the examples of both splits."""
+    rng = np.random.default_rng(0)
+    splits = {
+        split: [
+            {
+                "image": encoded(rng.integers(0, 256, (96, 96), np.uint8), "PNG"),
+                "image2": encoded(rng.integers(0, 256, (96, 96), np.uint8), "PNG"),
+                "label_category": i % 5,
+                "instance": i % 10,
+                "label_elevation": i % 9,
+                "label_azimuth": i % 18,
+                "label_lighting": i % 6,
+            }
+            for i in range(count)
+        ]
+        for split in ("train", "test")
+    }
+    write_records(directory, "smallnorb", "2.0.0", splits)
+    return splits
+
+
+def write_cityscapes(directory, size=(20, 30), count=3):
+    """Pairs with 16-bit maps, smaller than the real 1024 x 2048; returns the splits' arrays."""
+    rng, written, splits = np.random.default_rng(0), {}, {}
+    for split in ("train", "validation"):
+        written[split] = [
+            {
+                "image_left": rng.integers(0, 256, (*size, 3), np.uint8),
+                "image_right": rng.integers(0, 256, (*size, 3), np.uint8),
+                "disparity_map": rng.integers(0, 1000, size).astype(np.uint16) * (i + 1),
+            }
+            for i in range(count)
+        ]
+        splits[split] = [
+            {name: encoded(image, "PNG") for name, image in example.items()}
+            | {"image_id": f"{split}_{i}".encode()}
+            for i, example in enumerate(written[split])
+        ]
+    write_records(directory, "cityscapes/stereo_disparity", "1.0.0", splits)
+    return written
 
 
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

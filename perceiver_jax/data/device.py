@@ -22,19 +22,19 @@ def normalize(
     """(image - mean) / std.
 
     Args:
-      image: [B, ..., C], uint8.
+      image: [..., C], uint8.
       mean: one value per channel, on the image's scale 0..255.
       std: likewise.
 
     Returns:
-      float32 of that shape.
+      float32 [..., C].
     """
     if not len(mean) == len(std) == image.shape[-1]:
         raise ValueError(
             f"normalize: {image.shape[-1]} channels, but {len(mean)} means and {len(std)} stds"
         )
-    shape = (*[1] * (image.ndim - 1), -1)
-    mean, std = (jnp.asarray(x, jnp.float32).reshape(shape) for x in (mean, std))
+    axes = (1,) * (image.ndim - 1)
+    mean, std = (jnp.asarray(x, jnp.float32).reshape(*axes, -1) for x in (mean, std))
     return (image.astype(jnp.float32) - mean) / std
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from perceiver_jax.data.transforms import Example
 
-GENERATED = ("stereograms", "scenes", "bounce", "av_digits")
+GENERATED = ("stereograms", "scenes", "depth_digits", "bounce", "av_digits")
 LENGTHS = {"train": 1_000_000, "test": 10_000}
 _SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 

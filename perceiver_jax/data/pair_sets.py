@@ -20,6 +20,7 @@ import numpy as np
 
 from perceiver_jax import files
 from perceiver_jax.data.pairs import Pair, Pairs, Truth
+from perceiver_jax.data.transforms import Example
 
 Path = pathlib.Path
 
@@ -295,3 +296,20 @@ def load(name: str, split: str, data_dir: str) -> Pairs:
             raise FileNotFoundError(f"{name}: {path} is missing; {remedy}")
     start, stop = (int(number) if number else None for number in match.groups()[1:])
     return Pairs(f"{name}[{split}]", pairs[start:stop])
+
+
+def write_middlebury(folder: Path, example: Example) -> None:
+    """Writes a stereo pair as one scene of Middlebury's third evaluation, which `middlebury` reads.
+
+    Args:
+      folder: the scene's own, made where it is not there; that above it is the split.
+      example: `frames`, `field` `[H, W, 1]`, `valid` and `occluded`, as a generator makes them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, view in zip(("im0.png", "im1.png"), example["frames"], strict=True):
+        files.write_image(folder / name, view)
+    known = example["valid"]
+    files.write_pfm(folder / "disp0GT.pfm", np.where(known[..., None], example["field"], np.inf))
+    kinds = np.where(example["occluded"], 128, 255) * known
+    files.write_image(folder / "mask0nocc.png", kinds.astype(np.uint8))

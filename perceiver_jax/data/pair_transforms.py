@@ -6,7 +6,7 @@ An example is as `scenes.py` makes it: `frames` uint8 [2, H, W, 3], `field` floa
 right, down) or [H, W, 1] (disparity), `valid` bool [H, W] and, where the source has it, `occluded`
 bool [H, W]. The numbers are those of RAFT (Teed & Deng 2020), whose augmentation the Perceiver IO
 flow model was trained with (Jaegle et al. 2022, app. H). That model needed a first phase without
-any: `augment_pair(368, 496, severity=0)` alone is a random crop.
+any (`augment_pair(368, 496, severity=0)` alone is a random crop), from which on it grew: `grow`.
 """
 
 import math
@@ -15,6 +15,21 @@ import cv2
 import numpy as np
 
 from perceiver_jax.data.transforms import Example, transform
+
+
+@transform
+def grow(example: Example, rng: np.random.Generator, start: int, stop: int) -> Example:
+    """Lets what follows grow with training: its `severity` is 0, then rises linearly to 1.
+
+    Args:
+      start: the last position (examples read in training so far: step x batch size) of the first
+        phase, which is without augmentation.
+      stop: the position, > start, from which on it is of full strength.
+    """
+    if not 0 <= start < stop:
+        raise ValueError(f"grow({start}, {stop}): positions ascend from 0")
+    done = (example["position"] - start) / (stop - start)
+    return {**example, "severity": min(max(done, 0.0), 1.0)}
 
 
 @transform
@@ -29,15 +44,16 @@ def augment_pair(
     """A random crop [height, width] of the pair, scaled, stretched and mirrored before.
 
     With probability 0.8 the sides grow by one factor 2^U(-0.2, 0.5), and with 0.8 each of them by
-    another 2^U(-0.2, 0.2), but never to less than the crop. `severity` multiplies the exponents and
-    the probabilities of `flips` (left-right, up-down). Frames are read linearly, the truth is that
-    of the nearest pixel: no value is made up between two surfaces. What leaves the crop becomes
-    occluded.
+    another 2^U(-0.2, 0.2), but never to less than the crop. `severity` (times that of `grow`)
+    multiplies the exponents and the probabilities of `flips` (left-right, up-down). Frames are read
+    linearly, the truth is that of the nearest pixel: no value is made up between two surfaces. What
+    leaves the crop becomes occluded.
 
     Raises:
       ValueError: the frames are smaller than the crop, or a disparity would be mirrored sideways
         (which makes the right eye the left one).
     """
+    severity *= example.get("severity", 1.0)
     frames, field = example["frames"], example["field"]
     old_height, old_width = frames.shape[1:3]
     if height > old_height or width > old_width:
@@ -85,9 +101,10 @@ def jitter_pair(
 ) -> Example:
     """Brightness, contrast and saturation by factors in 1 +- 0.4, the hue by +-0.16 turns.
 
-    One change for both frames, or with probability `asymmetric` one for each; `severity` multiplies
-    the ranges.
+    One change for both frames, or with probability `asymmetric` one for each; `severity` (times
+    that of `grow`) multiplies the ranges.
     """
+    severity *= example.get("severity", 1.0)
     if severity == 0:
         return example
     apart = rng.random() < asymmetric
@@ -107,8 +124,10 @@ def erase_second(
 ) -> Example:
     """Fills one or two rectangles of the second frame with its mean colour: a simple occlusion.
 
-    Their sides are `sides` pixels long, cut at the border. The truth stays.
+    Their sides are `sides` pixels long, cut at the border. The truth stays. `probability` is times
+    the severity of `grow`.
     """
+    probability *= example.get("severity", 1.0)
     frames = example["frames"].copy()
     height, width = frames.shape[1:3]
     mean = frames[1].mean((0, 1))

@@ -2,6 +2,7 @@
 
     one endless sequence of positions 0, 1, 2, ...  epoch after epoch, each one permuted afresh
     -> transforms, seeded by (seed, position)       so every epoch crops and flips differently
+       (the example carries its `position`, for what changes as training goes on)
     -> step s of batch size B: positions s B to (s + 1) B - 1
     -> process p of n: the p-th contiguous part of those rows
 
@@ -71,7 +72,9 @@ class LocalBatches:
         positions = range(number * self.rows, (number + 1) * self.rows)
         indices = [p % len(self.source) if self.order is None else self.order[p] for p in positions]
         examples = [
-            self.transforms(example, np.random.default_rng((self.seed, position)))
+            self.transforms(
+                {**example, "position": position}, np.random.default_rng((self.seed, position))
+            )
             for example, position in zip(fetch(self.source, indices), positions, strict=True)
         ]
         batch = {field: _stack(field, [e[field] for e in examples]) for field in examples[0]}

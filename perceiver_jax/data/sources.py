@@ -142,8 +142,7 @@ def load(
         from perceiver_jax.data import blank  # which opens sources itself
 
         return blank.load(name.removeprefix("blank:"), split, options)
-    own = _OWN.fullmatch(name)
-    if options and (name == "digits" or name in pair_sets.SETS):
+    if options and not takes_options(name):
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     if name == "digits":
         return _digits(split)
@@ -154,7 +153,7 @@ def load(
     elif name in GENERATED:
         module = importlib.import_module(f"perceiver_jax.data.{name}")
         source = module.load(split, data_dir=data_dir, **options)
-    elif own:
+    elif own := _OWN.fullmatch(name):
         source = _function(name, *own.groups())(split, data_dir=data_dir, **options)
     elif name in pair_sets.SETS:
         source = pair_sets.load(name, split, data_dir)
@@ -162,6 +161,12 @@ def load(
         source = Tfds(name, split, data_dir)
         source = Documents(source, **options) if options else source
     return into_memory(source) if in_memory else source
+
+
+def takes_options(name: str) -> bool:
+    """Whether the source of this name has options: digits and files of pairs have none."""
+    name = name.removeprefix("blank:")
+    return name != "digits" and name not in pair_sets.SETS
 
 
 def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:

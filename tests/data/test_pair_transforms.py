@@ -202,3 +202,33 @@ def test_errors():
     assert {"augment_pair", "jitter_pair", "erase_second", "reverse_pair"} <= set(
         transforms.TRANSFORMS
     )
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [("augment_pair(32, 40)", "field"), ("jitter_pair", "frames"), ("erase_second", "frames")],
+)
+def test_augmentation_grows_with_the_position(line, changed):
+    """Nothing, then half of its severity, then all of it."""
+    grown = parse(f"grow(10, 20) | {line} | keep('{changed}')")
+
+    def at(position, index):
+        example = flow_pair(index) | {"position": position}
+        return grown(example, np.random.default_rng(index))[changed]
+
+    def plainly(severity, index):
+        name, _, rest = line.partition("(")
+        strength = "probability" if name == "erase_second" else "severity"
+        full = 0.5 if name == "erase_second" else 1.0
+        arguments = ", ".join(x for x in (rest.rstrip(")"), f"{strength}={severity * full}") if x)
+        plain = parse(f"{name}({arguments}) | keep('{changed}')")
+        return plain(flow_pair(index), np.random.default_rng(index))[changed]
+
+    differ = 0
+    for index in range(4):
+        for position, severity in ((0, 0.0), (10, 0.0), (15, 0.5), (20, 1.0), (1000, 1.0)):
+            np.testing.assert_array_equal(at(position, index), plainly(severity, index))
+        differ += not np.array_equal(at(10, index), at(20, index))
+    assert differ
+    with pytest.raises(ValueError, match=r"grow\(20, 20\): positions ascend"):
+        parse("grow(20, 20) | keep('field')")({"position": 3}, np.random.default_rng(0))

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pair_files
 import pytest
+import tfds_files
 
 from perceiver_jax import files
 from perceiver_jax.data import pair_sets, pairs, sources, transforms
@@ -108,6 +109,20 @@ def test_masked_disparities(tmp_path, name):
     frames = [files.read_image(scene / f"im{i}.png") for i in (0, 1)]
     assert len(source) == 2
     check(source[1], frames, truth, kinds > 0, kinds == 128)
+
+
+def test_generated_pairs_are_written_as_middleburys(tmp_path):
+    options = {"task": "stereo", "size": (16, 24), "disparity": (0.0, 4.0)}
+    scenes = sources.load("scenes", "test", options=options)
+    written = [scenes[i] for i in range(2)]
+    written[1]["valid"][3:5] = False
+    for i, example in enumerate(written):
+        pair_sets.write_middlebury(tmp_path / "made" / f"scene_{i}", example)
+    source = sources.load("middlebury", "made", data_dir=str(tmp_path))
+    for example, read in zip(written, map(source.__getitem__, range(2)), strict=True):
+        hidden = example["occluded"] & example["valid"]
+        check(read, example["frames"], example["field"], example["valid"], hidden)
+        assert hidden.any()
 
 
 def test_middlebury_2014_knows_by_infinity(tmp_path):
@@ -215,3 +230,49 @@ def test_crops_are_one_window_of_everything(kitti):
     small = pairs.crop_pair(example, np.random.default_rng(0), 32, 24)
     assert small["frames"].shape == (2, 32, 24, 3) and small["size"].tolist() == [20, 24]
     assert not small["valid"][20:].any()
+
+
+def test_cityscapes_is_a_pair_source_of_tfds(tmp_path):
+    written = tfds_files.write_cityscapes(tmp_path)
+    source = sources.load("cityscapes/stereo_disparity", "validation", data_dir=str(tmp_path))
+    line = transforms.parse("cityscapes_pair | keep('frames', 'field', 'valid')")
+    for i, files_of in enumerate(written["validation"]):
+        example = line(source[i], np.random.default_rng(0))
+        views = files_of["image_left"], files_of["image_right"]
+        np.testing.assert_array_equal(example["frames"], np.stack(views))
+        stored = files_of["disparity_map"].astype(np.float32)
+        np.testing.assert_array_equal(example["valid"], stored > 0)
+        expected = np.where(stored > 0, (stored - 1) / 256, 0)
+        np.testing.assert_array_equal(example["field"][..., 0], expected)
+        assert example["field"].dtype == np.float32
+    assert example["field"].max() > 10  # beyond what 8 bits hold
+
+
+def test_a_disparity_that_is_not_16_bits_is_refused(tmp_path):
+    tfds_files.write_cityscapes(tmp_path)
+    source = sources.load("cityscapes/stereo_disparity", "train", data_dir=str(tmp_path))
+    example = source[0] | {"disparity_map": source[0]["image_left"]}
+    with pytest.raises(ValueError, match=r"grey 16-bit PNG, got uint8 \[20, 30, 3\]"):
+        pairs.cityscapes_pair(example, np.random.default_rng(0))
+
+
+def test_smallnorb_is_two_views_and_a_class(tmp_path):
+    tfds_files.write_smallnorb(tmp_path, count=7)
+    source = sources.load("smallnorb", "train", data_dir=str(tmp_path))
+    pair = "decode | label_pair('image', 'image2', 'label_category')"
+    whole = transforms.parse(f"{pair} | keep('frames', 'label')")
+    middle = transforms.parse(f"{pair} | middle_pair(88, 80) | keep('frames')")
+    corner = transforms.parse(f"{pair} | crop_pair(88, 80) | keep('frames')")
+    for i in range(7):
+        example, rng = whole(source[i], np.random.default_rng(0)), np.random.default_rng(i)
+        image = transforms.decode(source[i], rng)
+        for view, name in enumerate(("image", "image2")):
+            np.testing.assert_array_equal(
+                example["frames"][view], np.repeat(image[name], 3, axis=-1)
+            )
+        assert example["label"] == i % 5 and example["label"].dtype == np.int32
+        expected = example["frames"][:, 4:92, 8:88]
+        np.testing.assert_array_equal(middle(source[i], rng)["frames"], expected)
+        assert corner(source[i], rng)["frames"].shape == expected.shape
+    with pytest.raises(ValueError, match=r"middle_pair\(100, 80\): the views are 96 x 96"):
+        pairs.middle_pair(example, rng, 100, 80)

@@ -113,6 +113,19 @@ def test_resuming_is_arithmetic(source, start_step, process_count):
     assert_same(train(source, 3, start_step=start_step, **place), want)
 
 
+@pytest.mark.parametrize(("start_step", "process_count"), [(0, 1), (2, 1), (1, 2)])
+def test_transforms_know_how_far_training_is(source, start_step, process_count):
+    """By the position, which is that of the row in the global batch, wherever reading begins."""
+    line = parse("grow(8, 24) | keep('severity')")
+    parts = [
+        train(source, 3, line, start_step=start_step, process_index=i, process_count=process_count)
+        for i in range(process_count)
+    ]
+    got = [np.concatenate([p["severity"] for p in batches]) for batches in zip(*parts, strict=True)]
+    position = 8 * start_step + np.arange(24)
+    np.testing.assert_allclose(np.concatenate(got), np.clip((position - 8) / 16, 0, 1))
+
+
 @pytest.mark.parametrize("readers", ["threads:0", "threads:3"])
 def test_threads_change_nothing(source, readers):
     assert_same(train(source, 9, readers=readers), train(source, 9))
