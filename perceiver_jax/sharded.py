@@ -169,12 +169,12 @@ def answer(respond: Callable, whole: Any, params: Any, data: dict, axes: dict, b
     answers = _over_tokens(
         respond, lambda rows: PartitionSpec(rows, MODEL), whole, params, data, axes, batch
     )
-    return answers[:, : data["scale"].shape[1]]
+    return answers[:, : data["content"].shape[1]]
 
 
 def _units(data: dict, axes: dict) -> int:
-    axis, unit = axes["scale"]
-    return data["scale"].shape[axis] // unit
+    axis, unit = axes["content"]
+    return data["content"].shape[axis] // unit
 
 
 def _over_tokens(function, specs, whole, params, data, axes, batch):
@@ -190,7 +190,7 @@ def _over_tokens(function, specs, whole, params, data, axes, batch):
         return PartitionSpec(rows if x.shape[0] == batch else None)
 
     def by_token(name, x):
-        axis, _ = axes.get(name, axes["scale"])  # a mask that was not there
+        axis, _ = axes.get(name, axes["content"])  # a mask that was not there
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 
     mapped = jax.shard_map(
@@ -211,11 +211,11 @@ def _fill(data: dict, axes: dict, units: int) -> dict:
     if not units:
         return data
     if "mask" not in data:
-        data = data | {"mask": jnp.ones((1, data["scale"].shape[1]), bool)}
+        data = data | {"mask": jnp.ones((1, data["content"].shape[1]), bool)}
 
     def fill(x, axis, unit):
         pads = [(0, 0)] * x.ndim
         pads[axis] = 0, units * unit
         return jnp.pad(x, pads)
 
-    return {name: fill(x, *axes.get(name, axes["scale"])) for name, x in data.items()}
+    return {name: fill(x, *axes.get(name, axes["content"])) for name, x in data.items()}

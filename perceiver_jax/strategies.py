@@ -124,42 +124,53 @@ def fold(norm: Norm, linear: Linear, num_heads: int) -> Folded:
     return Folded(kernel.reshape(kernel.shape[0], num_heads, -1), bias.reshape(num_heads, -1))
 
 
-def inverse_deviation(tokens: Tokens) -> jax.Array:
-    """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, M]`.
+def inverse_deviation(
+    tokens: Tokens, x: dict[str, jax.Array], padding: jax.Array | None
+) -> jax.Array:
+    """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, m]`.
 
     Mean and squared deviations of the parts are joined, so there is no difference of large numbers
     (Chan, Golub and LeVeque 1983).
+
+    Args:
+      tokens: all of them.
+      x: `token_data` of those that are asked for, a chunk or all.
+      padding: of all, see `padding_row`. Like all that has a gradient it is not closed over, here
+        and in other functions of chunks, which `stream` and `sharded` differentiate by themselves.
     """
-    parts = []  # (channels, mean, sum of squared deviations), shapes broadcast to [B, M]
-
-    def add(x):
-        if x.shape[-1]:
-            x = x.astype(jnp.float32)
-            mean = jnp.mean(x, axis=-1)
-            squares = jnp.sum(jnp.square(x - mean[..., None]), axis=-1)
-            parts.append((x.shape[-1], mean, squares))
-
-    if tokens.content is not None:
-        add(tokens.content)
-    position = tokens.position
-    if position is not None and position.separable:
-        for i, axis in enumerate(position.axes()):  # constants: in float64
-            mean = axis.mean(axis=-1, dtype=np.float64)
-            squares = np.square(axis - mean[:, None]).sum(axis=-1)
-            shape = [-1 if i == j else 1 for j in range(len(position.shape))]
-            spread = [
-                jnp.broadcast_to(jnp.asarray(x, jnp.float32).reshape(shape), position.shape)
-                for x in (mean, squares)
-            ]
-            parts.append((axis.shape[-1], *(x.reshape(1, -1) for x in spread)))
-    elif position is not None:
-        add(position.table()[None])
-    if tokens.padding is not None:
-        add(tokens.padding[None, None])
+    arrays = [x["content"]]
+    arrays += [x["table"][None]] if "table" in x else []
+    arrays += [] if padding is None else [padding[None]]
+    # (channels, mean, sum of squared deviations), shapes broadcast to [B, m]
+    parts = [(a.shape[-1], *moments(a.astype(jnp.float32))) for a in arrays if a.shape[-1]]
+    if is_grid(tokens):
+        outer, inner = tokens.position.factors()
+        rows = x["moments"][0][:, :, None]  # [2, rows, 1]
+        places = constant_moments(inner)[:, None]  # [2, 1, X]
+        shape = 2, rows.shape[1], places.shape[2]
+        for features, found in ((outer, rows), (inner, places)):
+            parts.append((features.shape[-1], *jnp.broadcast_to(found, shape).reshape(2, 1, -1)))
     mean = sum(n * m for n, m, _ in parts) / tokens.width
     squares = sum(s + n * jnp.square(m - mean) for n, m, s in parts)
     r = jax.lax.rsqrt(squares / tokens.width + EPSILON)
-    return jnp.broadcast_to(r, (r.shape[0], tokens.num_tokens))
+    return jnp.broadcast_to(r, (r.shape[0], x["content"].shape[1]))
+
+
+def padding_row(tokens: Tokens) -> jax.Array | None:
+    """The padding channels, `[1, P]`."""
+    return None if tokens.padding is None else tokens.padding[None]
+
+
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and sum of squared deviations over the last axis."""
+    mean = jnp.mean(x, axis=-1)
+    return mean, jnp.sum(jnp.square(x - mean[..., None]), axis=-1)
+
+
+def constant_moments(x: np.ndarray) -> np.ndarray:
+    """`moments` of a constant `[n, q]`, computed in float64: float32 `[2, n]`."""
+    mean = x.mean(axis=-1, dtype=np.float64)
+    return np.float32([mean, np.square(x - mean[:, None]).sum(axis=-1)])
 
 
 @struct.dataclass
@@ -197,14 +208,17 @@ def is_grid(tokens: Tokens) -> bool:
 
 
 def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
-    """What chunks are cut from: content `[B, M, c]`, scale (r) `[B, M]`, mask, table `[M, p]`."""
+    """What chunks are cut from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`, and of a grid
+    the `moments` of its rows' features `[1, 2, O]`."""
     content = tokens.content
     if content is None:
         content = jnp.zeros((1, tokens.num_tokens, 0))
-    data = {"content": content.astype(dtype), "scale": inverse_deviation(tokens)}
+    data = {"content": content.astype(dtype)}
     if tokens.mask is not None:
         data["mask"] = tokens.mask
-    if tokens.position is not None and not is_grid(tokens):
+    if is_grid(tokens):
+        data["moments"] = jnp.asarray(constant_moments(tokens.position.factors()[0])[None])
+    elif tokens.position is not None:
         data["table"] = tokens.position.table().astype(dtype)
     return data
 
@@ -212,9 +226,9 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
 def token_axis(name: str, unit: int) -> tuple[int, int]:
     """The axis of an array along which the tokens are, and how many of its entries are a unit.
 
-    Names that `token_data` does not give are of products by row of a grid.
+    Other names are of what is by row of a grid.
     """
-    axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
+    axes = {"mask": 1, "content": 1, "queries": 1, "table": 0}
     return (axes[name], unit) if name in axes else (2, 1)
 
 
@@ -263,16 +277,20 @@ class Chunks(NamedTuple):
         return {name: put(name, x) for name, x in data.items()}
 
 
+def budget() -> int:
+    """Bytes of weights that may exist at a time."""
+    return _override().chunk_bytes or chunk_bytes()
+
+
 def unit_of(tokens: Tokens) -> int:
-    """How many tokens are never separated."""
+    """How many tokens are never separated: a grid's row."""
     return tokens.position.shape[-1] if is_grid(tokens) else 1
 
 
 def chunks(data: dict[str, jax.Array], unit: int, weights: int) -> list[Chunks]:
     """How tokens are cut where each of them has `weights` weights: equal chunks and a rest."""
-    units = data["scale"].shape[1] // unit
-    budget = _override().chunk_bytes or chunk_bytes()
-    size = min(max(budget // (4 * weights * unit), 1), units)
+    units = data["content"].shape[1] // unit
+    size = min(max(budget() // (4 * weights * unit), 1), units)
     size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
     rest = units % size
     result = [Chunks(0, units // size, size, unit)]
@@ -485,22 +503,59 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens.
 
     Offsets are left out: those of the keys change nothing, those of the values are added at last.
+    Where the weights of one unit are too many, some queries read after others.
     """
-    heads, count = query.shape[1:3]
     data = token_data(tokens, dtype)
-    unit, batch = unit_of(tokens), batch_of(query, data)
+    batch = batch_of(query, data)
     order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
+    read = functools.partial(
+        read_set_at_once, tokens=tokens, data=data, key=key, value=value, order=order, dtype=dtype
+    )
+    groups = query_groups(tokens, batch, query.shape) if order == Order("move", "move") else 1
+    if groups == 1:
+        return read(query)
+    # Not a loop of the program, whose gradient would keep the tokens once for each group.
+    results = [read(piece) for piece in jnp.split(query, groups, axis=2)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=2), *results)
+
+
+def query_groups(tokens: Tokens, batch: int, query: Sequence[int]) -> int:
+    """Into how many equal groups queries `[b, H, N, K]` are cut, for a unit's weights to fit."""
+    _, heads, count, _ = query
+    least = 4 * batch * heads * count * unit_of(tokens) / budget()
+    return next(n for n in range(1, count + 1) if count % n == 0 and n >= min(least, count))
+
+
+def read_set_at_once(
+    query: jax.Array,
+    *,
+    tokens: Tokens,
+    data: dict[str, jax.Array],
+    key: Folded,
+    value: Folded,
+    order: Order,
+    dtype: Any,
+) -> Partial:
+    """`read_set` of all `query` together; `data` is the tokens' `token_data`."""
+    heads, count = query.shape[1:3]
+    unit, batch = unit_of(tokens), batch_of(query, data)
     first = scores(query, tokens, key.kernel, order.first, dtype, tokens_first=False)
     second, finish_value = sums(tokens, value.kernel, order.second, dtype)
-    data |= {n: s.rows for n, s in (("rows1", first), ("rows2", second)) if s.rows is not None}
+    rows = ("rows1", first.rows), ("rows2", second.rows)
+    data = data | {name: x for name, x in rows if x is not None}
+
+    def with_scale(params, x):
+        return x | {"scale": inverse_deviation(tokens, x, params[2])}
 
     def logits(params, x):
+        x = with_scale(params, x)
         result = first.apply(params[0], x, x.get("rows1"))
         if "mask" in x:
             result = jnp.where(x["mask"][:, None, None], result, MASKED)
         return result
 
     def weighted(params, x, logits, maximum):
+        x = with_scale(params, x)
         weights = jnp.exp(logits - maximum[..., None])
         if "mask" in x:
             weights = jnp.where(x["mask"][:, None, None], weights, 0.0)
@@ -518,7 +573,7 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
             parts.append((maximum, totals, by_row))
         return functools.reduce(join, parts)
 
-    params = first.params, second.params
+    params = first.params, second.params, padding_row(tokens)
     maximum, totals, by_row = sharded.read(
         reduce, params, data, {n: token_axis(n, unit) for n in data}, batch
     )
@@ -702,7 +757,8 @@ def answer(
         values = exact("bhnv,hvf->bhnf", values, kernel)
 
     def apply(params, out, x):
-        first_params, offset, values = params
+        first_params, offset, values, padding = params
+        x = x | {"scale": inverse_deviation(queries, x, padding)}
         logits = first.apply(first_params, x, x.get("rows1")) + offset[:, :, None]
         logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weights = jnp.exp(logits).astype(dtype)  # [B, H, m, N]
@@ -720,7 +776,7 @@ def answer(
             result = jnp.where(x["mask"][..., None], result, 0.0)
         return (result + out.bias[None, None]).astype(dtype), x.get("queries")
 
-    params = first.params, offset, values
+    params = first.params, offset, values, padding_row(queries)
     return Answer(apply, params, out, data, unit_of(queries), heads * count)
 
 

@@ -1,5 +1,7 @@
 """Every cheaper order of computation against the textbook formula: values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -199,7 +201,9 @@ def test_statistics_by_parts_are_those_of_the_whole():
             tokens = tokens.replace(content=tokens.content + 300)
         dense = np.asarray(tokens.dense(jnp.float32), np.float64)
         expected = 1 / np.sqrt(dense.var(axis=-1) + EPSILON)
-        np.testing.assert_allclose(strategies.inverse_deviation(tokens), expected, rtol=2e-6)
+        data = strategies.token_data(tokens, jnp.float32)
+        found = strategies.inverse_deviation(tokens, data, strategies.padding_row(tokens))
+        np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
 def test_bfloat16_is_as_near_the_truth_as_the_dense_formula():
@@ -274,6 +278,21 @@ def test_no_array_as_wide_as_the_tokens_is_made(order):
     assert bool(wide) == (order == "dense"), wide
 
 
+def test_queries_take_turns_where_a_row_is_too_long():
+    rng = np.random.default_rng(0)
+    inputs = Tokens(content=random(rng, 2, 3 * 32, 3), position=Fourier((3, 32), 2))
+    queries, block = Tokens(content=random(rng, 1, 12, 16)), CrossAttention(2, qk_channels=8)
+    chunk_bytes = 4 * 2 * 2 * 32 * 5  # of 5 queries of both heads and examples on a row
+    assert_agrees(block, queries, inputs, Order("move", "move"), chunk_bytes=chunk_bytes)
+    with strategies.forced(Order("move", "move"), chunk_bytes=chunk_bytes):
+        variables = jax.eval_shape(
+            lambda: block.init(jax.random.key(0), queries, inputs, train=False)
+        )
+        read = functools.partial(block.apply, train=False)
+        wide = wide_arrays(read, variables, queries, inputs, size=2 * 2 * 32 * 5)
+    assert not [shape for shape in wide if shape[-1:] == (32,)], wide
+
+
 def test_memory_does_not_grow_with_the_number_of_tokens():
     def temporaries(side, order):
         tokens = Tokens(content=jnp.zeros((1, side * side, 3)), position=Fourier((side, side), 8))
@@ -292,7 +311,7 @@ def test_memory_does_not_grow_with_the_number_of_tokens():
         return program.memory_analysis().temp_size_in_bytes
 
     small, large = temporaries(64, None), temporaries(128, None)
-    assert large < 2 * small + 128 * 128 * 4  # four times the tokens: their scale alone grows
+    assert large < 1.3 * small, (small, large)  # of four times the tokens
     assert 8 * large < temporaries(128, "dense")
 
 
@@ -327,7 +346,7 @@ def test_the_chosen_order_multiplies_least(kind, shape, heads):
 
 def test_chunks_cover_every_token_once():
     for units in range(1, 30):
-        data = {"scale": jnp.zeros((1, units))}
+        data = {"content": jnp.zeros((1, units))}
         for budget in (1, 12, 28, 10**6):
             with strategies.forced(chunk_bytes=budget):
                 parts = strategies.chunks(data, 1, 1)
