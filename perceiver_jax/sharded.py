@@ -89,20 +89,21 @@ def own_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Ar
     return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
 
-def latents(z: jax.Array) -> jax.Array:
-    """`[B, N, D]` with its examples spread over as many devices as they divide over.
+def by_example(x: jax.Array) -> jax.Array:
+    """Latents `[B, N, D]` with their examples over as many devices as they divide over.
 
     Where the width of the latent layers is spread over 'model', the examples are over 'data' alone.
+    Said at every layer: a compiler that sees sharded parameters might spread D as it does these.
     """
     layout = _layout.get()
     if layout is None or layout.mode == "pmap":
-        return z
+        return x
     shape = layout.mesh.shape
     axes = (DATA,) if layout.latents == "width" else (DATA, MODEL)
-    while axes and z.shape[0] % math.prod(shape[axis] for axis in axes):
+    while axes and x.shape[0] % math.prod(shape[axis] for axis in axes):
         axes = axes[:-1]
     spec = PartitionSpec(axes or None)
-    return jax.lax.with_sharding_constraint(z, NamedSharding(layout.mesh, spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, spec))
 
 
 def spreads(data: dict, axes: dict) -> bool:
