@@ -28,8 +28,8 @@ CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 
 def chunk_bytes() -> int:
-    """Bytes of float32 attention weights that exist at a time, of the arrays as they are seen."""
-    return CHUNK_BYTES.get(sharded.platform(), 2**27) * sharded.batch_shares()
+    """Bytes of float32 attention weights that a device has at a time."""
+    return CHUNK_BYTES.get(sharded.platform(), 2**27)
 
 
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
@@ -115,8 +115,9 @@ def _parts(query, key) -> tuple[int, int]:
 
     Heads first: what they read and their gradients are apart.
     """
-    heads, count = query.shape[1:3]
-    least = 4 * math.prod(query.shape[:3]) * key.shape[2] / chunk_bytes()
+    batch, heads, count = query.shape[:3]
+    weights = sharded.examples_at_hand(batch) * heads * count * key.shape[2]
+    least = 4 * weights / chunk_bytes()
     if least <= 4:  # a loop would cost more than it saves
         return 1, 1
     groups = _divisor(heads, least)

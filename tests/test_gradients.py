@@ -101,22 +101,25 @@ def test_a_chunk_is_a_devices_share_and_for_the_platform_that_is_traced_for():
     devices = np.array([types.SimpleNamespace(platform="tpu")] * 4, object)
     mesh = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
     assert gradients.chunk_bytes() == gradients.CHUNK_BYTES["cpu"]
+    assert sharded.examples_at_hand(8) == 8
     for mode, shares in (("jit", 4), ("pmap", 1)):
         with sharded.laid_out(sharded.Layout(mesh, mode, 1, 0, False, "batch")):
-            assert gradients.chunk_bytes() == shares * gradients.CHUNK_BYTES["tpu"]
+            assert gradients.chunk_bytes() == gradients.CHUNK_BYTES["tpu"]
+            assert sharded.examples_at_hand(8) == 8 // shares
+            assert sharded.examples_at_hand(1) == 1  # of which all devices have all
     layout = sharding.make_layout(digits.get_config("").parallel)
     with sharded.laid_out(layout):
-        assert gradients.chunk_bytes() == jax.device_count() * gradients.CHUNK_BYTES["cpu"]
+        assert sharded.examples_at_hand(2 * jax.device_count()) == 2
         spec = jax.sharding.PartitionSpec("data")
         seen = []
         own = jax.shard_map(
-            lambda x: seen.append(gradients.chunk_bytes()) or x,
+            lambda x: seen.append(sharded.examples_at_hand(16)) or x,
             mesh=layout.mesh,
             in_specs=spec,
             out_specs=spec,
         )
         jax.eval_shape(own, jnp.zeros(jax.device_count()))
-        assert seen == [gradients.CHUNK_BYTES["cpu"]]
+        assert seen == [16]
 
 
 def test_attend_itself_in_bfloat16_is_as_good_as_attend():

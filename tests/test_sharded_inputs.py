@@ -1,5 +1,7 @@
 """Tokens and queries spread over devices: the same numbers and gradients, in less memory."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,6 +83,27 @@ def test_answering_is_that_of_one_device(kind):
     rng = np.random.default_rng(0)
     queries = make_tokens(rng, kind, masked=kind == "some of a grid")
     assert_agrees(queries, Tokens(content=random(rng, 2, 3, 5)))
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["read", "asked"])
+def test_chunks_are_of_what_one_device_has(asked):
+    """Of 8 examples on 4 devices, 2: so chunks are 4 times as long as on one."""
+    block = CrossAttention()
+    pair = [jnp.zeros((8, 3, 5)), jnp.zeros((8, 64, 5))]
+    few, many = (Tokens(content=x) for x in pair)
+    arguments = (many, few) if asked else (few, many)
+    variables = block.init(jax.random.key(0), *arguments, train=False)
+    lengths = []
+    for layout in (make_layout(2, model=2), make_layout(8, model=2)):
+
+        def apply(variables, layout=layout):
+            with sharded.laid_out(layout._replace(shard_inputs=False)):
+                return block.apply(variables, *arguments, train=False)
+
+        with strategies.forced(chunk_bytes=4 * 3 * 8 * 4):
+            text = str(jax.make_jaxpr(apply)(variables))
+        lengths.append(max(int(n) for n in re.findall(r" length=(\d+)", text)))
+    assert lengths[0] == 4 * lengths[1], lengths
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["read", "asked"])
