@@ -77,6 +77,8 @@ def told(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # many types, of the system's and of the libraries that write
+        with contextlib.suppress(Exception):  # the save before this one may be under way
+            manager.wait_until_finished()
         steps = checkpoints(manager.directory)
         kept = f"checkpoint {steps[0].name} is whole" if steps else "there is none yet"
         raise NotSaved(
@@ -259,10 +261,17 @@ def read(
         shapes,
         {name: places[name] for name in shapes},
     )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    # A process that cannot read its part would leave the others waiting in Orbax. So each reads by
+    # itself, and they agree afterwards.
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(), multiprocessing_options=alone
+    ) as reader:
 
         def load(**args):
-            # A file that one process cannot read is read by none.
             args = ocp.args.Composite(**args)
             return distributed.together(lambda: reader.restore(absolute(path), args=args))
 

@@ -109,7 +109,7 @@ def together(action: Callable[[], T]) -> T:
     except Exception as raised:
         error = raised
     if anywhere(error is not None):
-        raise error or RuntimeError("another process could not go on, and says why")
+        raise error or RuntimeError("it did not succeed in another process")
     return result
 
 
