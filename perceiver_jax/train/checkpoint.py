@@ -144,9 +144,10 @@ def restore_newest(
     Raises:
       Mismatch: the newest readable one holds other arrays.
       Unrestorable: all are damaged (none is moved).
+      ValueError: not all processes see the same checkpoints.
     """
     damaged = {}
-    for path in checkpoints(directory):
+    for path in agreed(checkpoints(directory)):
         try:
             restored = restore(path, target)
         except Mismatch:
@@ -197,7 +198,8 @@ def restore_weights(
       FileNotFoundError: no checkpoint there.
       Mismatch, Unrestorable: as above.
     """
-    paths = [source] if (source / WEIGHTS).is_dir() else checkpoints(source / CHECKPOINTS)
+    own = (source / WEIGHTS).is_dir()
+    paths = agreed([source] if own else checkpoints(source / CHECKPOINTS))
     if not paths:
         raise FileNotFoundError(
             f"no weights in {source}: it is neither a workdir with checkpoints nor a checkpoint "
@@ -226,6 +228,22 @@ def checkpoints(directory: epath.Path) -> list[epath.Path]:
     # Folders cannot be renamed into place in a bucket: there a file in them says that it is whole.
     whole = [path for path in numbered if ocp.utils.is_checkpoint_finalized(path)]
     return sorted(whole, key=lambda path: -int(path.name))
+
+
+def agreed(paths: list[epath.Path]) -> list[epath.Path]:
+    """Returns `paths`, of which every process must know: each would go on from its own.
+
+    Raises:
+      ValueError: they are not the same in all processes.
+    """
+    names = [path.name for path in paths]
+    if not distributed.same(" ".join(names)):
+        raise ValueError(
+            f"process {jax.process_index()} sees the checkpoints {names}, and another process sees "
+            "others: all need the same folder. A network file system may take a minute to show "
+            "what is new; then run all processes again"
+        )
+    return paths
 
 
 def versions() -> dict[str, str]:

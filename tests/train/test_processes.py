@@ -28,7 +28,10 @@ PATIENCE = 180  # seconds, for anything on a busy machine
 
 
 class Processes:
-    """Processes of one run, each with `devices`; what each says goes to its file."""
+    """Processes of one run, each with `devices`; what each says goes to its file.
+
+    `{index}` in `workdir` is the process's own number.
+    """
 
     def __init__(self, workdir, folder, *, count, devices, flags=(), **env):
         with socket.socket() as free:
@@ -36,9 +39,8 @@ class Processes:
             port = free.getsockname()[1]
         folder.mkdir()
         self.outputs = [folder / f"{index}.txt" for index in range(count)]
-        flags = [f"--config={SCRIPT}", f"--workdir={workdir}", *flags]
-        flags += [f"--coordinator=localhost:{port}", f"--num_processes={count}"]
-        flags += [f"--peer_timeout={PEER_TIMEOUT}"]
+        flags = [f"--config={SCRIPT}", *flags, f"--coordinator=localhost:{port}"]
+        flags += [f"--num_processes={count}", f"--peer_timeout={PEER_TIMEOUT}"]
         env = (
             os.environ
             | env
@@ -50,7 +52,8 @@ class Processes:
         )
         self.processes = []
         for index, output in enumerate(self.outputs):
-            command = [sys.executable, SCRIPT, *flags, f"--process_id={index}"]
+            own = [f"--process_id={index}", f"--workdir={workdir}".format(index=index)]
+            command = [sys.executable, SCRIPT, *flags, *own]
             with output.open("wb") as file:
                 process = subprocess.Popen(command, env=env, stdout=file, stderr=file)
             self.processes.append(process)
@@ -152,7 +155,7 @@ def test_one_run_in_two_then_four_then_one_process(tmp_path, four_devices):
     check_same(run, tmp_path / "calm")
 
 
-def test_joining_says_what_is_missing(monkeypatch):
+def test_what_is_said_of_processes_that_do_not_fit(monkeypatch):
     distributed.join()  # nothing says so: one process
     assert jax.process_count() == 1
     with pytest.raises(ValueError, match="go together: num_processes, process_id not given"):
@@ -162,6 +165,9 @@ def test_joining_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(jax.distributed, "initialize", raises_undefined)
     with pytest.raises(ValueError, match="start on Cloud TPU, by srun or by mpirun"):
         distributed.join(detect=True)
+    monkeypatch.setattr(distributed, "same", lambda text: False)
+    with pytest.raises(ValueError, match=r"process 0 sees the checkpoints .*another process sees"):
+        checkpoint.agreed([pathlib.Path("8")])
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(ValueError, match="no processes to join: give coordinator"):
         distributed.join()
@@ -196,6 +202,12 @@ def test_one_that_fails_alone_ends_the_others(tmp_path, four_devices, monkeypatc
     monkeypatch.setenv("WIDTH", "64")  # enough for arrays in files of their own
     four_devices(tmp_path / "calm")
     run = tmp_path / "run"
+    with Processes(tmp_path / "run{index}", tmp_path / "o", count=2, devices=2) as two:
+        assert two.codes() == [1, 1]
+        for index in (0, 1):
+            assert "is not the same folder in all 2 processes: it must" in two.said(index)
+            assert "Traceback" not in two.said(index)
+
     with Processes(run, tmp_path / "a", count=2, devices=2, DELAY="0.1", FAILS="1:7") as two:
         first, second = two.codes()
     assert second == 1 and "process 1: Traceback" in two.said(1)  # raised outside the packages
