@@ -77,8 +77,13 @@ def merge(a: Partial, b: Partial) -> Partial:
     return Partial(
         maximum,
         scale_a * a.normalizer + scale_b * b.normalizer,
-        scale_a[..., None] * a.weighted + scale_b[..., None] * b.weighted,
+        scale_rows(a.weighted, scale_a) + scale_rows(b.weighted, scale_b),
     )
+
+
+def scale_rows(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """x `[B, H, N, ...]` times `scale` `[B, H, N]`."""
+    return x * scale.reshape(*scale.shape, *[1] * (x.ndim - scale.ndim))
 
 
 def finish(result: Partial) -> jax.Array:

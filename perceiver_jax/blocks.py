@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from perceiver_jax import strategies
+from perceiver_jax import sharded, strategies
 from perceiver_jax.attention import attention_weights, finish, merge, partial
 from perceiver_jax.gradients import attend_itself, layer_norm, product
 from perceiver_jax.strategies import AttentionWeights, Linear, Norm
@@ -235,12 +235,29 @@ class CrossAttention(nn.Module):
 
     def answer(self, plan: strategies.Answer, train: bool) -> jax.Array:
         """Everything behind the queries, chunk by chunk where there are several."""
+        if not sharded.spreads(plan.data, plan.axes()):
+            return self.respond(plan, plan.out, plan.params, plan.data, train)
+        block, variables = self.unbind()
+        keys = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
+
+        def respond(whole, params, data):
+            variables, out, keys = whole
+            keys = {n: sharded.own_key(k, (sharded.DATA, sharded.MODEL)) for n, k in keys.items()}
+            arguments = plan, out, params, data, train
+            return block.apply(variables, *arguments, rngs=keys, method="respond")
+
+        whole = variables, plan.out, keys
+        batch = strategies.batch_of(plan.params, plan.data)
+        return sharded.answer(respond, whole, plan.params, plan.data, plan.axes(), batch)
+
+    def respond(self, plan: strategies.Answer, out, params, data, train: bool) -> jax.Array:
+        """`answer` of the queries in `data`."""
 
         def respond(block, chunk):
-            return block.feed_forward(*plan.apply(plan.params, chunk), train)
+            return block.feed_forward(*plan.apply(params, out, chunk), train)
 
         results = []
-        for count, chunks in plan.parts:
+        for count, chunks in plan.chunks(params, data):
             if count == 1:
                 first = jax.tree.map(lambda x: x[0], chunks)
                 results.append(respond(self, first))

@@ -18,6 +18,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from perceiver_jax import sharded
+
 EPSILON = 1e-5  # of the layer norm, as in the released code
 
 # Bytes of float32 attention weights that exist at a time: on a CPU what its cache holds.
@@ -104,7 +106,7 @@ def _scale(query):
 
 def _blocks(query, key):
     """Into how many blocks of queries attention is cut, so that a block's weights fit."""
-    budget = CHUNK_BYTES.get(jax.default_backend(), 2**27)
+    budget = CHUNK_BYTES.get(sharded.platform(), 2**27)
     count, least = query.shape[2], 4 * math.prod(query.shape[:3]) * key.shape[2] / budget
     if least <= 4:  # a loop would cost more than it saves
         return 1
@@ -182,7 +184,7 @@ def attend_itself(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     Returns:
       `[B, H, N, V]` in the value's dtype.
     """
-    if jax.default_backend() == "gpu" and is_fusable(query, value):
+    if sharded.platform() == "gpu" and is_fusable(query, value):
         return attend_library(query, key, value, implementation="cudnn")
     return _attend_itself(query, key, value)
 

@@ -18,6 +18,7 @@ sum needs the row sums and column sums of the weights only: 258 of 261 channels 
 
 Many tokens are read in chunks (`stream`), many queries answered in chunks (`answer`), so that no
 more than a chunk of weights exists at a time. `choose` picks the order by counting multiplications.
+With `sharded` inputs each device goes through the chunks of its own tokens or queries.
 
 Shapes as in `attention`; C channels of a token, c of its content, p of its position; R = H N rows
 of weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
@@ -34,7 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from perceiver_jax import sharded
 from perceiver_jax.attention import MASKED, Partial, finish, merge
+from perceiver_jax.chunks import cut, join, stream, token_axis
 from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
 from perceiver_jax.tokens import Tokens
 
@@ -207,66 +210,15 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
     return data
 
 
-class Chunks(NamedTuple):
-    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
-
-    start: int
-    count: int
-    size: int
-    unit: int
-
-    def _axis(self, name: str) -> tuple[int, int]:
-        """(the token axis of an array, the entries of a unit); other names are products by row."""
-        axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
-        return (axes[name], self.unit) if name in axes else (2, 1)
-
-    def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
-        """The data of chunk i."""
-
-        def take(name, x):
-            axis, unit = self._axis(name)
-            start = (self.start + i * self.size) * unit
-            return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
-
-        return {name: take(name, x) for name, x in data.items()}
-
-    def stack(self, data: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The data of all chunks, `[count, ...]`."""
-
-        def take(name, x):
-            axis, unit = self._axis(name)
-            stop = self.start + self.count * self.size
-            x = jax.lax.slice_in_dim(x, self.start * unit, stop * unit, axis=axis)
-            shape = *x.shape[:axis], self.count, self.size * unit, *x.shape[axis + 1 :]
-            return jnp.moveaxis(x.reshape(shape), axis, 0)
-
-        return {name: take(name, x) for name, x in data.items()}
-
-    def gradient(self, data: dict[str, jax.Array], stacked: dict[str, jax.Array]) -> dict:
-        """What `stack` stacked, put back into zeros of the data's shapes."""
-
-        def put(name, x):
-            axis, unit = self._axis(name)
-            values = jnp.moveaxis(stacked[name], 0, axis)
-            shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
-            before = self.start * unit
-            pads = [(0, 0)] * x.ndim
-            pads[axis] = before, x.shape[axis] - before - shape[axis]
-            return jnp.pad(values.reshape(shape), pads)
-
-        return {name: put(name, x) for name, x in data.items()}
+def tokens_at_once(weights: int) -> int:
+    """How many tokens with so many weights each have a chunk's weights together."""
+    budget = _override().chunk_bytes or CHUNK_BYTES.get(sharded.platform(), 2**27)
+    return budget // (4 * weights)
 
 
-def chunks(tokens: Tokens, weights: int) -> list[Chunks]:
-    """How `tokens` are cut where each of them has `weights` weights: equal chunks and a rest."""
-    unit = tokens.position.shape[-1] if is_grid(tokens) else 1
-    units = tokens.num_tokens // unit
-    budget = _override().chunk_bytes or CHUNK_BYTES.get(jax.default_backend(), 2**27)
-    size = min(max(budget // (4 * weights * unit), 1), units)
-    size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
-    rest = units % size
-    result = [Chunks(0, units // size, size, unit)]
-    return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
+def unit_of(tokens: Tokens) -> int:
+    """How many tokens are never separated."""
+    return tokens.position.shape[-1] if is_grid(tokens) else 1
 
 
 def product(
@@ -403,8 +355,8 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
 
     Returns:
       (a step whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives what adds
-      up over chunks and what stays by row of a grid; `value(totals, by_row, start)`, which makes
-      `[B, H, N, V]` of both, for rows from `start` on).
+      up over chunks and what stays by row of a grid; `value(totals, by_row)`, which makes
+      `[B, H, N, V]` of both).
     """
     heads = kernel.shape[1]
     if order == "form":
@@ -416,7 +368,7 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
             value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
             return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
 
-        return Step(cut, rows, apply), lambda totals, by_row, start: totals["value"]
+        return Step(cut, rows, apply), lambda totals, by_row: totals["value"]
 
     grid = is_grid(tokens)
 
@@ -456,14 +408,13 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
     return Step(None, None, apply), functools.partial(value_of_sums, tokens, kernel)
 
 
-def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row, start: int) -> jax.Array:
+def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row) -> jax.Array:
     """W' applied to sum_j w_ij r_j x_j, which is put together of its parts: `[B, H, N, V]`."""
     parts = [totals["content"]]
     if is_grid(tokens):
         outer, inner = tokens.position.factors()
-        outer = exact("bhno,oc->bhnc", by_row, outer[start : start + by_row.shape[-1]])
-        places = totals["inner"].reshape(*by_row.shape[:3], -1, inner.shape[0])
-        inner = exact("bhnx,xc->bhnc", jnp.sum(places, axis=3), inner)
+        outer = exact("bhno,oc->bhnc", by_row, outer)
+        inner = exact("bhnx,xc->bhnc", totals["inner"], inner)
         parts.append(tokens.position.join(outer, inner))
     if "table" in totals:
         parts.append(totals["table"])
@@ -472,14 +423,14 @@ def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row, start
     return exact("bhnc,chv->bhnv", jnp.concatenate(parts, axis=-1), kernel)
 
 
-def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> list[Partial]:
-    """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens, in parts that merge.
+def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype) -> Partial:
+    """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens.
 
     Offsets are left out: those of the keys change nothing, those of the values are added at last.
     """
     heads, count = query.shape[1:3]
     data = token_data(tokens, dtype)
-    batch = max(query.shape[0], *(x.shape[0] for name, x in data.items() if name != "table"))
+    unit, batch = unit_of(tokens), batch_of(query, data)
     order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
     first = scores(query, tokens, key.kernel, order.first, dtype, tokens_first=False)
     second, finish_value = sums(tokens, value.kernel, order.second, dtype)
@@ -497,100 +448,29 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
             weights = jnp.where(x["mask"][:, None, None], weights, 0.0)
         return second.apply(params[1], x, x.get("rows2"), weights)
 
-    results = []
-    for part in chunks(tokens, batch * heads * count):
-        params = tile((first.params, second.params), batch, part.size, dtype)
-        maximum, totals, by_row = stream(logits, weighted, part, params, data)
-        found = finish_value(totals, by_row, part.start)
-        results.append(Partial(maximum, totals["normalizer"], found))
-    return results
+    def reduce(params, data):
+        batch = batch_of(params, data)
+        parts = []
+        for part in cut(data, unit, tokens_at_once(batch * heads * count)):
+            tiled = tile(params, batch, part.size, dtype)
+            maximum, totals, by_row = stream(logits, weighted, part, tiled, data)
+            if "inner" in totals:  # the sums along rows, see `tile`
+                inner = totals["inner"].reshape(*by_row.shape[:3], -1, unit)
+                totals |= {"inner": jnp.sum(inner, axis=3)}
+            parts.append((maximum, totals, by_row))
+        return functools.reduce(join, parts)
+
+    params = first.params, second.params
+    maximum, totals, by_row = sharded.read(
+        reduce, params, data, {n: token_axis(n, unit) for n in data}, batch
+    )
+    return Partial(maximum, totals["normalizer"], finish_value(totals, by_row))
 
 
-def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
-    """Sums over tokens that are linear in exp(logit - maximum), with one chunk in memory at a time.
-
-    The gradient computes a chunk's weights again, from the maximum that the forward pass found.
-
-    Args:
-      logits: (params, chunk) -> `[B, H, N, m]`.
-      weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
-
-    Returns:
-      (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
-    """
-    if part.count == 1:
-        x = part.cut(data, 0)
-        found = logits(params, x)
-        maximum = jax.lax.stop_gradient(jnp.max(found, axis=-1))
-        return maximum, *weighted(params, x, found, maximum)
-
-    mask = {name: data[name] for name in data if name == "mask"}
-    data = {name: data[name] for name in data if name != "mask"}
-
-    def forward(params, data):
-        def body(carry, i):
-            maximum, totals = carry
-            x = part.cut(data | mask, i)
-            found = logits(params, x)
-            highest = jnp.maximum(maximum, jnp.max(found, axis=-1))
-            more, by_row = weighted(params, x, found, highest)
-            old = jnp.exp(maximum - highest)
-            totals = jax.tree.map(lambda a, b: scale_rows(a, old) + b, totals, more)
-            return (highest, totals), (by_row, highest)
-
-        def first():
-            x = part.cut(data | mask, 0)
-            found = logits(params, x)
-            return found[..., 0], weighted(params, x, found, found[..., 0])[0]
-
-        shapes = jax.eval_shape(first)
-        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        start = (jnp.full_like(start[0], MASKED), start[1])
-        (maximum, totals), (by_row, then) = jax.lax.scan(body, start, jnp.arange(part.count))
-        if by_row is not None:  # [n, B, H, N, rows] -> [B, H, N, n rows]
-            by_row = jax.vmap(scale_rows)(by_row, jnp.exp(then - maximum[None]))
-            by_row = jnp.moveaxis(by_row, 0, 3)
-            by_row = by_row.reshape(*by_row.shape[:3], -1)
-        return maximum, totals, by_row
-
-    @jax.custom_vjp
-    def run(params, data):
-        return forward(params, data)
-
-    def run_forward(params, data):
-        result = forward(params, data)
-        return result, (params, data, result[0])
-
-    def run_backward(residuals, cotangents):
-        params, data, maximum = residuals
-        _, totals, by_row = cotangents
-
-        def body(carry, i):
-            x = part.cut(data | mask, i)
-            masks = {name: x[name] for name in mask}
-            rows = None
-            if by_row is not None:
-                rows = jax.lax.dynamic_slice_in_dim(by_row, i * part.size, part.size, axis=-1)
-
-            def again(params, x):
-                x = x | masks
-                return weighted(params, x, logits(params, x), maximum)
-
-            _, pull = jax.vjp(again, params, {name: x[name] for name in data})
-            dparams, dx = pull((totals, rows))
-            return jax.tree.map(jnp.add, carry, dparams), dx
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        dparams, dx = jax.lax.scan(body, zeros, jnp.arange(part.count))
-        return dparams, part.gradient(data, dx)
-
-    run.defvjp(run_forward, run_backward)
-    return run(params, data)
-
-
-def scale_rows(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """x `[B, H, N, ...]` times `scale` `[B, H, N]`."""
-    return x * scale.reshape(*scale.shape, *[1] * (x.ndim - scale.ndim))
+def batch_of(params: Any, data: dict[str, jax.Array]) -> int:
+    """B, the most examples that any array has; those of params come first as well."""
+    by_example = {name: x for name, x in data.items() if name != "table"}
+    return max(x.shape[0] for x in jax.tree.leaves((params, by_example)))
 
 
 def read(
@@ -607,18 +487,34 @@ def read(
     Returns:
       `[B, H, N, V]` float32, zeros for queries that saw no token at all.
     """
-    parts = [part for tokens in inputs for part in read_set(query, tokens, key, value, dtype)]
+    parts = [read_set(query, tokens, key, value, dtype) for tokens in inputs]
     result = functools.reduce(merge, parts)
     seen = (result.normalizer > 0)[..., None]
     return finish(result) + jnp.where(seen, value.bias[None, :, None], 0.0)
 
 
 class Answer(NamedTuple):
-    """Queries answered chunk by chunk; see `answer`."""
+    """Queries to be answered, chunk by chunk; see `answer`."""
 
-    apply: Callable  # (params, chunk) -> [B, m, F], and the queries [B, m, C] or None
-    params: Any
-    parts: list[tuple[int, dict[str, jax.Array]]]  # (n, data [n, ...]): n equal chunks each
+    apply: Callable  # (params, out, chunk) -> [B, m, F], and the queries [B, m, C] or None
+    params: Any  # by example
+    out: Linear
+    data: dict[str, jax.Array]  # of all queries
+    unit: int
+    count: int  # keys of all heads
+
+    def chunks(self, params: Any, data: dict[str, jax.Array]) -> list[tuple[int, dict]]:
+        """(n, data [n, ...]): of `data`, n equal chunks each.
+
+        Nothing is carried over from chunk to chunk, so they are twice as large as when reading.
+        """
+        weights = max(batch_of(params, data) * self.count // 2, 1)
+        parts = cut(data, self.unit, tokens_at_once(weights))
+        return [(part.count, part.stack(data)) for part in parts]
+
+    def axes(self) -> dict[str, tuple[int, int]]:
+        """`token_axis` of the data."""
+        return {name: token_axis(name, self.unit) for name in self.data}
 
 
 def answer(
@@ -653,10 +549,9 @@ def answer(
     if order.second == "move":
         kernel = out.kernel.reshape(heads, -1, out.kernel.shape[-1])
         values = exact("bhnv,hvf->bhnf", values, kernel)
-    params = first.params, offset, values, out
 
-    def apply(params, x):
-        first_params, offset, values, out = params
+    def apply(params, out, x):
+        first_params, offset, values = params
         logits = first.apply(first_params, x, x.get("rows1")) + offset[:, :, None]
         logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
         weights = jnp.exp(logits).astype(dtype)  # [B, H, m, N]
@@ -674,11 +569,8 @@ def answer(
             result = jnp.where(x["mask"][..., None], result, 0.0)
         return (result + out.bias[None, None]).astype(dtype), x.get("queries")
 
-    batch = max(keys.shape[0], data["content"].shape[0])
-    # Nothing is carried over from chunk to chunk, so they may be twice as large.
-    weights = max(batch * heads * count // 2, 1)
-    parts = [(part.count, part.stack(data)) for part in chunks(queries, weights)]
-    return Answer(apply, params, parts)
+    params = first.params, offset, values
+    return Answer(apply, params, out, data, unit_of(queries), heads * count)
 
 
 def widths(tokens: Tokens) -> tuple[int, int, int]:
