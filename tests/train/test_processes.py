@@ -46,7 +46,7 @@ class Processes:
             | env
             | {
                 "JAX_NUM_CPU_DEVICES": str(devices),
-                "XLA_FLAGS": re.sub(r"--xla_force_host\S*", "", os.environ["XLA_FLAGS"]),
+                "XLA_FLAGS": re.sub(r"--xla_force_host\S*", "", os.environ["XLA_FLAGS"]).strip(),
                 "PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}",
             }
         )
