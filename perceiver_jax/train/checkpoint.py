@@ -73,9 +73,11 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
 
 @contextlib.contextmanager
 def told(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Raises NotSaved for what goes wrong in here."""
+    """Raises NotSaved for what goes wrong in here, except on devices."""
     try:
         yield
+    except jax.errors.JaxRuntimeError:
+        raise
     except Exception as error:  # many types, of the system's and of the libraries that write
         with contextlib.suppress(Exception):  # the save before this one may be under way
             manager.wait_until_finished()

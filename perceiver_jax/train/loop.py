@@ -60,7 +60,8 @@ def train(
       task: what to train.
       config: `seed`, `batch_size` (global), `steps`, `accumulate`, `optimizer`, `eval_every`,
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
-        `start` ('' for none; `model` too for released weights). The rest is only recorded.
+        `start` ('' for none; `model` too for released weights), `parallel`. The rest is only
+        recorded.
       workdir: of this run alone; made if it is not there. Many processes share it.
       profile: the steps to trace, see `profile.tracing`.
 
