@@ -23,7 +23,7 @@ from perceiver_jax.train.workdir import InUse
 
 HERE = pathlib.Path(__file__).parent
 SCRIPT = HERE / "run_flags.py"
-PEER_TIMEOUT = 5  # seconds
+PEER_TIMEOUT = 20  # seconds; a busy machine may stand still for several
 PATIENCE = 180  # seconds, for anything on a busy machine
 
 
