@@ -107,7 +107,9 @@ def _scale(query):
 def _blocks(query, key):
     """Into how many blocks of queries attention is cut, so that a block's weights fit."""
     budget = CHUNK_BYTES.get(sharded.platform(), 2**27)
-    count, least = query.shape[2], 4 * math.prod(query.shape[:3]) * key.shape[2] / budget
+    batch, heads, count = query.shape[:3]
+    weights = sharded.examples_at_hand(batch) * heads * count * key.shape[2]
+    least = 4 * weights / budget
     if least <= 4:  # a loop would cost more than it saves
         return 1
     return next(n for n in range(1, count + 1) if count % n == 0 and (n >= least or n == count))

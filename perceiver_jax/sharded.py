@@ -83,6 +83,14 @@ def own_rows(batch: Any) -> Any:
     return jax.tree.map(cut, batch)
 
 
+def examples_at_hand(batch: int) -> int:
+    """How many of a batch's examples a device has: under `jit`, where arrays are whole, a part."""
+    layout = _layout.get()
+    if layout is None or layout.mode == "pmap" or batch % layout.mesh.shape[DATA]:
+        return batch
+    return batch // layout.mesh.shape[DATA]
+
+
 def own_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Array:
     """A random key for what devices along `axes`, by default `batch_axis`, have of their own."""
     axes = axes or batch_axis()
@@ -182,8 +190,12 @@ def _over_tokens(function, specs, whole, params, data, axes, batch):
         axis, _ = axes.get(name, axes["scale"])  # a mask that was not there
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 
+    def own(*arrays):
+        with laid_out(layout._replace(mode="pmap", shard_inputs=False)):  # all arrays are its own
+            return function(*arrays)
+
     mapped = jax.shard_map(
-        function,
+        own,
         mesh=layout.mesh,
         in_specs=(
             PartitionSpec(),

@@ -451,7 +451,8 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     def reduce(params, data):
         batch = batch_of(params, data)
         parts = []
-        for part in cut(data, unit, tokens_at_once(batch * heads * count)):
+        at_once = tokens_at_once(sharded.examples_at_hand(batch) * heads * count)
+        for part in cut(data, unit, at_once):
             tiled = tile(params, batch, part.size, dtype)
             maximum, totals, by_row = stream(logits, weighted, part, tiled, data)
             if "inner" in totals:  # the sums along rows, see `tile`
@@ -508,7 +509,8 @@ class Answer(NamedTuple):
 
         Nothing is carried over from chunk to chunk, so they are twice as large as when reading.
         """
-        weights = max(batch_of(params, data) * self.count // 2, 1)
+        batch = sharded.examples_at_hand(batch_of(params, data))
+        weights = max(batch * self.count // 2, 1)
         parts = cut(data, self.unit, tokens_at_once(weights))
         return [(part.count, part.stack(data)) for part in parts]
 
