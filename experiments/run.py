@@ -82,6 +82,17 @@ def main(argv):
         sys.exit(exit_code)
 
 
+def parse_flags(argv):
+    """Parses as absl does, but for a field that does not exist, which it tells in pages."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        what = error
+        while isinstance(what, Exception):  # one in the other
+            what = what.args[0]
+        sys.exit(f"no such field of the config: {what}")
+
+
 def ignore_late_callbacks(unraisable):
     """Leaves out what TensorStore still wants to say to an event loop that ended by an error."""
     if str(unraisable.exc_value) != "Event loop is closed":
@@ -90,4 +101,4 @@ def ignore_late_callbacks(unraisable):
 
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -73,10 +73,14 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
 
 @contextlib.contextmanager
 def told(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Raises NotSaved for what goes wrong in here."""
+    """Raises NotSaved for what goes wrong in here, except on devices."""
     try:
         yield
+    except jax.errors.JaxRuntimeError:
+        raise
     except Exception as error:  # many types, of the system's and of the libraries that write
+        with contextlib.suppress(Exception):  # the save before this one may be under way
+            manager.wait_until_finished()
         steps = checkpoints(manager.directory)
         kept = f"checkpoint {steps[0].name} is whole" if steps else "there is none yet"
         raise NotSaved(
@@ -142,9 +146,10 @@ def restore_newest(
     Raises:
       Mismatch: the newest readable one holds other arrays.
       Unrestorable: all are damaged (none is moved).
+      ValueError: not all processes see the same checkpoints.
     """
     damaged = {}
-    for path in checkpoints(directory):
+    for path in agreed(checkpoints(directory)):
         try:
             restored = restore(path, target)
         except Mismatch:
@@ -195,7 +200,8 @@ def restore_weights(
       FileNotFoundError: no checkpoint there.
       Mismatch, Unrestorable: as above.
     """
-    paths = [source] if (source / WEIGHTS).is_dir() else checkpoints(source / CHECKPOINTS)
+    own = (source / WEIGHTS).is_dir()
+    paths = agreed([source] if own else checkpoints(source / CHECKPOINTS))
     if not paths:
         raise FileNotFoundError(
             f"no weights in {source}: it is neither a workdir with checkpoints nor a checkpoint "
@@ -224,6 +230,22 @@ def checkpoints(directory: epath.Path) -> list[epath.Path]:
     # Folders cannot be renamed into place in a bucket: there a file in them says that it is whole.
     whole = [path for path in numbered if ocp.utils.is_checkpoint_finalized(path)]
     return sorted(whole, key=lambda path: -int(path.name))
+
+
+def agreed(paths: list[epath.Path]) -> list[epath.Path]:
+    """Returns `paths`, of which every process must know: each would go on from its own.
+
+    Raises:
+      ValueError: they are not the same in all processes.
+    """
+    names = [path.name for path in paths]
+    if not distributed.same(" ".join(names)):
+        raise ValueError(
+            f"process {jax.process_index()} sees the checkpoints {names}, and another process sees "
+            "others: all need the same folder. A network file system may take a minute to show "
+            "what is new; then run all processes again"
+        )
+    return paths
 
 
 def versions() -> dict[str, str]:
@@ -259,10 +281,17 @@ def read(
         shapes,
         {name: places[name] for name in shapes},
     )
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+    # A process that cannot read its part would leave the others waiting in Orbax. So each reads by
+    # itself, and they agree afterwards.
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
+    )
+    with ocp.Checkpointer(
+        ocp.CompositeCheckpointHandler(), multiprocessing_options=alone
+    ) as reader:
 
         def load(**args):
-            # A file that one process cannot read is read by none.
             args = ocp.args.Composite(**args)
             return distributed.together(lambda: reader.restore(absolute(path), args=args))
 

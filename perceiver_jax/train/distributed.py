@@ -8,13 +8,16 @@ log. None may do alone what others wait for: stop, skip an evaluation, refuse a 
 import functools
 import os
 import signal
+import sys
 import threading
+import zlib
 from collections.abc import Callable
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
@@ -56,6 +59,9 @@ def join(
         raise ValueError(
             f"process_id={process_id} is not one of num_processes={num_processes}, from 0"
         )
+    if not missing:  # if they do not come, JAX gives up after minutes, and aborts
+        where = f"process {process_id} of {num_processes} meets the others at {coordinator}"
+        print(where, file=sys.stderr, flush=True)
     # JAX's own notice of SIGTERM would take the signal away from the loop, which agrees on a step
     # in evaluations too, and from the time before the loop, where a process may end as ever.
     jax.config.update("jax_enable_preemption_service", False)
@@ -109,8 +115,14 @@ def together(action: Callable[[], T]) -> T:
     except Exception as raised:
         error = raised
     if anywhere(error is not None):
-        raise error or RuntimeError("another process could not go on, and says why")
+        raise error or RuntimeError("it did not succeed in another process")
     return result
+
+
+def same(text: str) -> bool:
+    """Returns whether all processes call it with the same text. Every process must call it."""
+    mine = np.int32(zlib.crc32(text.encode()) >> 1)
+    return not anywhere(mine != multihost_utils.broadcast_one_to_all(mine))
 
 
 def by_first(action: Callable[[], object]) -> None:

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
-from perceiver_jax.train import checkpoint, sharding
+from perceiver_jax.train import checkpoint, distributed, sharding
 from perceiver_jax.train.checkpoint import open_manager
 from perceiver_jax.train.log import Log, Timer, progress, say, show, warn, with_prefix
 from perceiver_jax.train.profile import tracing
@@ -61,7 +61,8 @@ def train(
       task: what to train.
       config: `seed`, `batch_size` (global), `steps`, `accumulate`, `optimizer`, `eval_every`,
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
-        `start` ('' for none; `model` too for released weights). The rest is only recorded.
+        `start` ('' for none; `model` too for released weights), `parallel`. The rest is only
+        recorded.
       workdir: of this run alone; made if it is not there. Many processes share it.
       profile: the steps to trace, see `profile.tracing`.
 
@@ -118,8 +119,8 @@ def go_on(
 
         while step < config.steps and not stop():
             # At the top, so that a run killed between a save and its evaluation makes up for it.
-            wanted = step and due(step, config.eval_every) and not log.has(step, "eval")
-            if wanted and not measure(state):
+            wanted = step and due(step, config.eval_every)
+            if wanted and distributed.anywhere(not log.has(step, "eval")) and not measure(state):
                 break
             trace(step, state)
             with timer.waiting("input"):

@@ -50,17 +50,21 @@ class Preempted(Stopped):
 
 @dataclasses.dataclass
 class StopRequest:
-    """`signal` is the name of the signal that this process received, '' while there is none."""
+    """Calling it tells whether to stop.
+
+    Attributes:
+      signal: the name of the one that this process received, '' while there is none.
+      vote: of many processes: whether any had received one at the last call.
+    """
 
     signal: str = ""
     vote: jax.Array | None = None
 
     def __call__(self) -> bool:
-        """Whether to stop now.
+        """Whether to stop now; of many processes all get the same answer from the same call.
 
-        Of many processes all get the same answer from the same call: it tells whether any had
-        received a signal at the call before. That was counted while the device worked on the step
-        in between, so nothing waits.
+        It is the outcome of the vote that the call before began, counted while the device worked
+        on the step in between, so nothing waits.
         """
         if jax.process_count() == 1:
             return bool(self.signal)

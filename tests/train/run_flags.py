@@ -3,7 +3,7 @@
     python run_flags.py --config=run_flags.py --workdir=... --config.steps=...
 
 In the environment: `DELAY`, seconds that each batch takes; `FAILS=i:n`, process i fails at batch n;
-`FILLS=n:file`, a file that fills its disk up at batch n.
+`FILLS=n:file`, a file that fills its disk up at batch n; `WIDTH`, of the network.
 """
 
 import contextlib
@@ -66,7 +66,8 @@ def make_task(config):
     def eval_data():
         return pipeline.eval_batches(Points(toy.EVAL_EXAMPLES, [999]), KEEP, **common)
 
-    task = toy.make_task(dropout=0.2, noise=0.1, batch_norm=True)
+    width = int(os.environ.get("WIDTH", "8"))
+    task = toy.make_task(dropout=0.2, noise=0.1, batch_norm=True, width=width)
     return dataclasses.replace(task, train_data=train_data, eval_data=eval_data)
 
 

@@ -5,6 +5,7 @@ import sys
 import toy
 
 from perceiver_jax.train.loop import train
+from perceiver_jax.train.stop import Preempted
 
 
 def task_and_config(steps):
@@ -17,4 +18,7 @@ def task_and_config(steps):
 
 
 if __name__ == "__main__":
-    train(*task_and_config(int(sys.argv[2])), sys.argv[1])
+    try:
+        train(*task_and_config(int(sys.argv[2])), sys.argv[1])
+    except Preempted as stopped:
+        sys.exit(stopped.exit_code)

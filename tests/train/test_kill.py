@@ -1,9 +1,11 @@
-"""A real process, killed with SIGKILL over and over, ends where an undisturbed one does."""
+"""A real process, killed and stopped over and over, ends where an undisturbed one does."""
 
+import collections
 import json
 import os
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -38,38 +40,44 @@ def half_written(workdir):
     return list((workdir / "checkpoints").glob("*tmp*"))
 
 
-def kill_at_random(process, workdir, output, chance):
-    """Kills within the training steps, every other time within a save. False if it ended first."""
+def hit(process, workdir, output, moment, chance):
+    """Hits the process at a random time of a moment; returns its exit code.
+
+    Moments: 'start' (anything before the first step), 'step' and 'save' are hit by SIGKILL; 'term'
+    is SIGTERM in the steps. A process that ended before has exit code 0.
+    """
     begun = pathlib.Path(output.name).stat().st_size
-    in_save = chance.random() < 0.5
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        training = b"\nstep " in pathlib.Path(output.name).read_bytes()[begun:]
-        if training and (not in_save or half_written(workdir)):
-            time.sleep(chance.uniform(0, 0.01 if in_save else 0.4))
+    steps = 1 if moment == "save" else chance.randint(1, 5)
+    while process.poll() is None and time.monotonic() < deadline and moment != "start":
+        done = pathlib.Path(output.name).read_bytes()[begun:].count(b"\nstep ")
+        if done >= steps and (moment != "save" or half_written(workdir)):
             break
         time.sleep(0.001)
-    process.kill()
-    return process.wait() == -9
+    time.sleep(chance.uniform(0, 3.0 if moment == "start" else 0.01))
+    process.send_signal(signal.SIGTERM if moment == "term" else signal.SIGKILL)
+    return process.wait(timeout=120)
 
 
-def kill_and_run_again(tmp_path, *, kills, steps, seed):
-    """Returns the undisturbed and the disturbed workdir, and the counts of what happened."""
+def hit_and_run_again(tmp_path, *, hits, steps, seed, moments):
+    """Returns the undisturbed and the disturbed workdir, and the counts of what happened.
+
+    Counts are of (moment, exit code), and of saves that a kill left half written.
+    """
     chance = random.Random(seed)
     calm, disturbed = tmp_path / "calm", tmp_path / "disturbed"
-    killed = mid_save = 0
+    counts, mid_save, code = collections.Counter(), 0, None
     with (tmp_path / "calm.txt").open("wb") as out, (tmp_path / "out.txt").open("wb") as output:
         reference = launch(calm, steps, out)
-        while killed < kills:
-            process = launch(disturbed, steps, output)
-            if not kill_at_random(process, disturbed, output, chance):
-                break
-            killed += 1
+        while counts.total() < hits and code != 0:
+            moment = moments[counts.total() % len(moments)]
+            code = hit(launch(disturbed, steps, output), disturbed, output, moment, chance)
+            counts[moment, code] += 1
             mid_save += bool(half_written(disturbed))
         assert launch(disturbed, steps, output).wait(timeout=300) == 0, output.name
         assert reference.wait(timeout=300) == 0
-    print(f"\n{killed} kills of {kills}, {mid_save} of them left a half-written checkpoint")
-    return calm, disturbed, killed, mid_save
+    print(f"\n{dict(counts)}, {mid_save} left a half-written checkpoint")
+    return calm, disturbed, counts, mid_save
 
 
 def check_equal(calm, disturbed, steps):
@@ -92,13 +100,20 @@ def check_equal(calm, disturbed, steps):
 
 
 def test_killed_and_run_again_ends_bit_equal(tmp_path):
-    calm, disturbed, killed, _ = kill_and_run_again(tmp_path, kills=4, steps=60, seed=0)
-    assert killed >= 2
+    calm, disturbed, counts, _ = hit_and_run_again(
+        tmp_path, hits=4, steps=60, seed=0, moments=["step", "save"]
+    )
+    assert sum(n for (_, code), n in counts.items() if code == -signal.SIGKILL) >= 2
     check_equal(calm, disturbed, 60)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
-    calm, disturbed, killed, mid_save = kill_and_run_again(tmp_path, kills=20, steps=600, seed=1)
-    assert killed == 20 and mid_save >= 3
-    check_equal(calm, disturbed, 600)
+def test_a_storm_of_a_hundred_signals(tmp_path):
+    moments = ["start", "step", "step", "save", "save", "term"]
+    calm, disturbed, counts, mid_save = hit_and_run_again(
+        tmp_path, hits=100, steps=500, seed=1, moments=moments
+    )
+    ended = {code for _, code in counts}
+    assert counts.total() == 100 and ended == {-signal.SIGKILL, 75}
+    assert mid_save >= 10
+    check_equal(calm, disturbed, 500)
