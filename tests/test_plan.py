@@ -108,6 +108,12 @@ def test_a_step_of_eight_devices():
     assert step.traffic.collectives["all-reduce"].bytes >= parameters
 
 
+def test_pmap_has_no_plan():
+    config = toy.make_config(parallel__mode="pmap")
+    with pytest.raises(ValueError, match=r"config\.parallel\.mode='pmap' is not compiled ahead"):
+        program.compile_task(toy.make_task(), toy.examples(1, 0), config, jax.devices())
+
+
 def test_out_of_memory_is_read_from_the_compilers_words():
     error = program.out_of_memory(
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. "

@@ -80,6 +80,11 @@ def compile_task(
     task: Task, example: Mapping[str, Any], config: ConfigDict, devices: list[Any]
 ) -> Step:
     """As `compile_step`, of a task with a training batch of one example."""
+    if config.parallel.mode != "jit":
+        raise ValueError(
+            f"config.parallel.mode={config.parallel.mode!r} is not compiled ahead of time: plan "
+            "with mode='jit'"
+        )
     program = start.build(task, config, devices)
     batch = {
         name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype)

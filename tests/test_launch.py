@@ -1,0 +1,212 @@
+"""The launch scripts, run with stand-ins for `gcloud`, `xpk` and `srun` that record their calls."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parents[1] / "experiments" / "launch"
+RUN = ["--config=configs/imagenet.py:fourier", "--workdir=gs://a bucket/run", "--config.steps=2"]
+
+# Writes its arguments as a line; then prints, and ends with, what the file `answers` says for the
+# first word of them that it has an answer for: one [text, code] for each call, the last for all.
+STUB = f"""#!{sys.executable}
+import json, os, pathlib, sys
+here = pathlib.Path(os.environ["STUBS"])
+name = pathlib.Path(sys.argv[0]).name
+with open(here / "calls", "a") as file:
+    kept = {{k: v for k, v in os.environ.items() if k.startswith("JAX_LOCAL")}}
+    file.write(json.dumps([name, *sys.argv[1:]] + ([kept] if kept else [])) + "\\n")
+answers = json.loads((here / "answers").read_text())
+for word in [name, *sys.argv[1:]]:
+    if word in answers:
+        text, code = answers[word][0]
+        answers[word] = answers[word][1:] or answers[word]
+        (here / "answers").write_text(json.dumps(answers))
+        print(text)
+        sys.exit(code)
+"""
+
+WAITS = """#!/bin/bash
+trap "exit 75" TERM
+echo up >> "$STUBS/calls"
+sleep 60 &
+wait
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """`launch(script, arguments, answers, **environment)` -> (exit code, stderr, calls)."""
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    for name in ("gcloud", "xpk", "srun", "scontrol", "fake_python"):
+        (stubs / name).write_text(STUB)
+        (stubs / name).chmod(0o755)
+
+    def start(script, arguments, answers=None, **environment):
+        (tmp_path / "answers").write_text(json.dumps(answers or {}))
+        (tmp_path / "calls").write_text("")
+        environment = {
+            "PATH": f"{stubs}:{os.environ['PATH']}", "STUBS": str(tmp_path), "WAIT": "0",
+            "PYTHON": "fake_python", **environment,
+        }  # fmt: skip
+        return subprocess.Popen(
+            ["bash", LAUNCH / script, *arguments],
+            env=environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(*arguments, **options):
+        process = start(*arguments, **options)
+        _, stderr = process.communicate(timeout=60)
+        calls = (tmp_path / "calls").read_text().splitlines()
+        return process.returncode, stderr, [json.loads(line) for line in calls]
+
+    run.start, run.folder = start, tmp_path
+    return run
+
+
+def arguments_of(command, tmp_path):
+    """What a command line on a remote machine gives to `experiments.run`, as its shell reads it."""
+    script = re.sub(r".*(?=\bexec \S*python)", "", command, flags=re.S)
+    script = re.sub(r"exec \S*python", "fake_python", script)
+    (tmp_path / "calls").write_text("")
+    environment = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "STUBS": str(tmp_path)}
+    subprocess.run(["bash", "-c", script], env=environment, check=True)
+    return json.loads((tmp_path / "calls").read_text())[1:]
+
+
+TPU = {"NAME": "slice", "ZONE": "us-west4-a", "TYPE": "v5litepod-64"}
+GCLOUD = ["gcloud", "compute", "tpus", "tpu-vm"]
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
+def test_scripts_are_read_by_bash_and_say_how_they_are_used(script, launch):
+    subprocess.run(["bash", "-n", LAUNCH / script], check=True)
+    code, stderr, calls = launch(script, [])
+    assert code == 2 and not calls
+    assert f"experiments/launch/{script}" in stderr and "set -euo" not in stderr
+
+
+def test_a_slice_is_rented_set_up_and_given_back(launch):
+    code, _, calls = launch("tpu_vm.sh", ["create"], SPOT="1", PROJECT="mine", **TPU)
+    assert code == 0
+    assert calls == [
+        [*GCLOUD, "create", "slice", "--zone=us-west4-a", "--project=mine",
+         "--accelerator-type=v5litepod-64", "--version=v2-alpha-tpuv5-lite", "--spot"]
+    ]  # fmt: skip
+    settings = {**TPU, "REPO": "https://host/perceiver jax.git", "COMMIT": "abc123"}
+    code, _, ((*call, command),) = launch("tpu_vm.sh", ["setup"], **settings)
+    assert code == 0
+    assert call == [*GCLOUD, "ssh", "slice", "--zone=us-west4-a", "--worker=all"]
+    assert r"git clone -q https://host/perceiver\ jax.git perceiver_jax" in command
+    assert "git checkout -q abc123" in command and "pip install -q -e '.[tpu,gcs]'" in command
+    code, _, calls = launch("tpu_vm.sh", ["delete"], **TPU)
+    assert calls == [[*GCLOUD, "delete", "slice", "--zone=us-west4-a", "--quiet"]]
+    code, stderr, calls = launch("tpu_vm.sh", ["run", *RUN], NAME="slice")
+    assert code != 0 and "set ZONE" in stderr and not calls
+
+
+def test_every_worker_runs_the_command(launch):
+    code, _, ((*call, command),) = launch("tpu_vm.sh", ["run", *RUN], **TPU)
+    assert code == 0
+    assert call == [*GCLOUD, "ssh", "slice", "--zone=us-west4-a", "--worker=all"]
+    assert command.startswith("--command=cd perceiver_jax && exec .venv/bin/python -m experiments.")
+    expected = ["-m", "experiments.run", "--distributed", *RUN]
+    assert arguments_of(command, launch.folder) == expected
+
+
+def verbs(calls):
+    return [call[4] for call in calls]
+
+
+def test_a_saved_run_goes_on_and_an_error_ends_it(launch):
+    answers = {"ssh": [["", 75], ["", 69], ["", 0]], "describe": [["READY", 0]]}
+    code, stderr, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **TPU)
+    assert (code, verbs(calls)) == (0, ["ssh", "describe", "ssh", "describe", "ssh"])
+    assert "exit code 75: saved, running again" in stderr
+    answers = {"ssh": [["", 70]], "describe": [["READY", 0]]}
+    code, _, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **TPU)
+    assert (code, verbs(calls)) == (70, ["ssh", "describe"])
+
+
+def test_a_preempted_slice_is_replaced(launch):
+    answers = {
+        "ssh": [["", 255], ["", 0], ["", 0]],
+        "describe": [["PREEMPTED", 0]],
+        "create": [["no capacity", 1], ["", 0]],
+    }
+    settings = {**TPU, "REPO": "https://host/r.git", "COMMIT": "abc123"}
+    code, stderr, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **settings)
+    assert code == 0 and "the slice is PREEMPTED: renting another" in stderr
+    expected = ["ssh", "describe", "delete", "create", "create", "ssh", "ssh"]
+    assert verbs(calls) == expected
+    assert "git checkout" in calls[5][-1] and calls[6] == calls[0]
+
+
+def test_a_workload_is_submitted_to_a_cluster(launch):
+    settings = {"CLUSTER": "pods", "ZONE": "us-west4-a", "NAME": "fourier", "TYPE": "v5litepod-64"}
+    code, _, ((*call, command),) = launch("xpk.sh", RUN, **settings)
+    assert code == 0
+    assert call == [
+        "xpk", "workload", "create", "--cluster=pods", "--zone=us-west4-a", "--workload=fourier",
+        "--tpu-type=v5litepod-64", "--num-slices=1", "--base-docker-image=python:3.12",
+        "--script-dir=.", "--max-restarts=20",
+    ]  # fmt: skip
+    expected = ["-m", "experiments.run", "--distributed", *RUN]
+    assert arguments_of(command, launch.folder) == expected
+
+
+def test_gpu_hosts(launch):
+    python = ["fake_python", "-m", "experiments.run"]
+    answers = {"fake_python": [["", 134], ["", 75], ["", 0]]}
+    code, stderr, calls = launch("gpu.sh", RUN, answers)
+    assert (code, calls) == (0, [[*python, *RUN]] * 3)
+    assert "exit code 134: saved, running again" in stderr
+    many = {"COORDINATOR": "host0:1234", "HOSTS": "2", "HOST": "1"}
+    code, _, calls = launch("gpu.sh", RUN, {"fake_python": [["", 70]]}, **many)
+    flags = ["--coordinator=host0:1234", "--num_processes=2", "--process_id=1"]
+    assert (code, calls) == (70, [[*python, *flags, *RUN]])
+    code, stderr, calls = launch("gpu.sh", RUN, HOSTS="2", COORDINATOR="host0:1234")
+    assert code != 0 and "set HOST" in stderr and not calls
+
+
+def test_a_stopped_gpu_run_is_not_started_again(launch):
+    (launch.folder / "bin" / "fake_python").write_text(WAITS)
+    process = launch.start("gpu.sh", RUN)
+    calls = launch.folder / "calls"
+    deadline = time.monotonic() + 30
+    while not calls.read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    assert calls.read_text() == "up\n"
+
+
+def test_slurm_nodes(launch):
+    job = {"SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_ID": "12"}
+    code, _, calls = launch("slurm.sh", RUN, {"srun": [["", 75]]}, **job)
+    step = ["srun", "--kill-on-bad-exit=1", "fake_python", "-m", "experiments.run", *RUN]
+    devices = {"JAX_LOCAL_DEVICE_IDS": "0,1,2,3"}
+    assert (code, calls[0]) == (0, [*step, devices])
+    assert calls[1][:3] == ["scontrol", "requeue", "12"]
+    code, _, calls = launch("slurm.sh", RUN, {"srun": [["", 70]]}, **job)
+    assert (code, len(calls)) == (70, 1)
+
+
+def test_the_flags_are_those_of_experiments_run():
+    """The real command line takes what the scripts give, and refuses a host that is none."""
+    done = subprocess.run(
+        ["bash", LAUNCH / "gpu.sh", "--config=configs/digits.py:tiny", "--workdir=nowhere"],
+        env={**os.environ, "PYTHON": sys.executable, "COORDINATOR": "localhost:1", "HOSTS": "2",
+             "HOST": "2"},
+        cwd=LAUNCH.parents[1], capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "process_id=2 is not one of num_processes=2" in done.stderr
