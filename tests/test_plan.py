@@ -114,14 +114,19 @@ def test_pmap_has_no_plan():
         program.compile_task(toy.make_task(), toy.examples(1, 0), config, jax.devices())
 
 
-def test_out_of_memory_is_read_from_the_compilers_words():
-    error = program.out_of_memory(
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. "
-        "Exceeded hbm capacity by 29.19G."
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. Exceeded hbm by 29.19G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (44.94G) exceeds "
+        "available HBM (15.75G).",
+    ],
+)
+def test_out_of_memory_is_read_from_the_compilers_words(words):
+    error = program.out_of_memory(f"RESOURCE_EXHAUSTED: {words}\n  1. 20.0G of ...")
     assert (error.used, error.limit) == (44.94 * 2**30, 15.75 * 2**30)
-    assert str(error) == "Used 44.94G of 15.75G"
-    assert program.out_of_memory("RESOURCE_EXHAUSTED: words\nmore").used is None
+    assert str(error) == words
+    assert program.out_of_memory("RESOURCE_EXHAUSTED: words\nmore 3G of 2G").used is None
 
 
 def test_the_roofline_is_the_longest_of_three():
