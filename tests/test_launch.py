@@ -1,4 +1,4 @@
-"""The launch scripts, run with stand-ins for `gcloud`, `xpk`, `srun` and so on that record calls."""
+"""The launch scripts, run with stand-ins for `gcloud`, `xpk` and `srun` that record their calls."""
 
 import json
 import os

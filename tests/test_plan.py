@@ -44,6 +44,40 @@ def test_memory_counts_slices_of_operands_and_not_what_stays_on_the_chip():
     assert hlo.traffic(PROGRAM).memory_bytes == expected
 
 
+IN_PLACE = """\
+%fused (a: f32[8,1024], b: f32[1,1024], i: s32[]) -> f32[8,1024] {
+  %a = f32[8,1024]{1,0} parameter(0)
+  %b = f32[1,1024]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %updated = f32[8,1024]{1,0} dynamic-update-slice(%a, %b, %i, %zero)
+}
+
+%keep (k: f32[8,1024]) -> f32[8,1024] {
+  ROOT %k = f32[8,1024]{1,0} parameter(0)
+}
+
+%negate (n: f32[8,1024]) -> f32[8,1024] {
+  %n = f32[8,1024]{1,0} parameter(0)
+  ROOT %negated = f32[8,1024]{1,0} negate(%n)
+}
+
+ENTRY %main (x: f32[8,1024], y: f32[1,1024], j: s32[]) -> f32[8,1024] {
+  %x = f32[8,1024]{1,0} parameter(0)
+  %y = f32[1,1024]{1,0} parameter(1)
+  %j = s32[] parameter(2)
+  %put = f32[8,1024]{1,0} fusion(%x, %y, %j), kind=kLoop, calls=%fused
+  ROOT %r = f32[8,1024]{1,0} conditional(%j, %put, %put), branch_computations={%keep, %negate}
+}
+"""
+
+
+def test_a_row_put_into_an_array_moves_the_row_and_a_branch_counts_as_the_longest():
+    put = 4096 + 4096 + 4  # the row read and written, and its number
+    negate = 2 * 8 * 4096
+    assert hlo.traffic(IN_PLACE).memory_bytes == put + negate
+
+
 def test_a_loop_of_unknown_length_counts_once_and_is_told():
     found = hlo.traffic(PROGRAM.replace("known_trip_count", "unknown"))
     assert found.unknown_loops == 1
@@ -114,14 +148,19 @@ def test_pmap_has_no_plan():
         program.compile_task(toy.make_task(), toy.examples(1, 0), config, jax.devices())
 
 
-def test_out_of_memory_is_read_from_the_compilers_words():
-    error = program.out_of_memory(
-        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. "
-        "Exceeded hbm capacity by 29.19G."
-    )
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Ran out of memory in memory space hbm. Used 44.94G of 15.75G hbm. Exceeded hbm by 29.19G.",
+        "Ran out of memory on HBM, the total memory required for HLO temporaries (44.94G) exceeds "
+        "available HBM (15.75G).",
+    ],
+)
+def test_out_of_memory_is_read_from_the_compilers_words(words):
+    error = program.out_of_memory(f"RESOURCE_EXHAUSTED: {words}\n  1. 20.0G of ...")
     assert (error.used, error.limit) == (44.94 * 2**30, 15.75 * 2**30)
-    assert str(error) == "Used 44.94G of 15.75G"
-    assert program.out_of_memory("RESOURCE_EXHAUSTED: words\nmore").used is None
+    assert str(error) == words
+    assert program.out_of_memory("RESOURCE_EXHAUSTED: words\nmore 3G of 2G").used is None
 
 
 def test_the_roofline_is_the_longest_of_three():

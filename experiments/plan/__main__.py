@@ -11,7 +11,7 @@ GB, Linux). Takes one to five minutes. The config and its `--config.name=value` 
 
 Prints whether the step fits, the memory of each device at its peak, what goes over the links, the
 arithmetic, and an estimate of the time: the longest of arithmetic, main memory and links at their
-published peaks. It is a bound that no run beats, not a measurement.
+published peaks. Nothing runs at its peak: a real step is slower.
 
 A slice is a generation and its sides in chips: v2, v3 (2x2 ... 16x16; each core is a JAX device),
 v4, v5p (2x2x1 ... 4x4x4), v5e, v6e (1x1, 2x2 ... 16x16).

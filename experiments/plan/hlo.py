@@ -274,43 +274,52 @@ def _moved(instruction: Instruction, names: dict, computations: dict) -> int:
     if instruction.opcode.endswith("-start"):  # (result, operand, context) or (operand, result)
         return bytes_of(instruction.shape)
     if opcode == "fusion":
-        return _fused(computations[instruction.attribute("calls")], operands, instruction.shape)
+        fused = computations[instruction.attribute("calls")]
+        return _fused(fused, operands, instruction.shape, computations)
     return sum(map(bytes_of, operands)) + bytes_of(instruction.shape)
 
 
-def _fused(fused: list[Instruction], operands: list[str], result: str) -> int:
+def _fused(fused: list[Instruction], operands: list[str], result: str, computations: dict) -> int:
     """Of a fusion: what it reads of each operand (a slice, maybe) and writes (in place, maybe)."""
     bytes_of = functools.partial(size, main_memory=True)
-    names = {i.name: i for i in fused}
-    users = collections.defaultdict(list)
-    for i in fused:
-        for name in i.operands:
-            users[name].append(i)
     total, in_place = 0, 0
     for i in fused:
-        if i.opcode != "parameter":
+        if i.opcode != "parameter" or not bytes_of(operands[int(i.inside)]):
             continue
         outside = operands[int(i.inside)]
-        if not bytes_of(outside):  # on the chip
-            continue
-        uses = _uses(i.name, users)
-        slices = [u for u, first in uses if first and u.opcode in {"dynamic-slice", "slice"}]
-        updates = [u for u, first in uses if first and u.opcode == "dynamic-update-slice"]
-        if uses and len(slices) == len(uses):
-            total += sum(size(u.shape) for u in slices)
-        elif uses and len(updates) == len(uses) and size(outside) == size(updates[0].shape):
-            written = sum(size(names[u.operands[1]].shape) for u in updates)
-            total += written
+        uses = _uses(i.name, fused, computations)
+        kinds = {kind for kind, _ in uses}
+        if kinds == {"dynamic-slice"}:
+            total += sum(moved for _, moved in uses)
+        elif kinds == {"dynamic-update-slice"}:
+            total += sum(moved for _, moved in uses)
             in_place += size(outside)
         else:
             total += bytes_of(outside)
     return total + max(bytes_of(result) - in_place, 0)
 
 
-def _uses(name: str, users: dict[str, list[Instruction]]) -> list[tuple[Instruction, bool]]:
-    """Who uses a value, directly or under another shape, and whether as the first operand."""
+def _uses(name: str, fused: list[Instruction], computations: dict) -> list[tuple[str, int]]:
+    """What becomes of a value, under other shapes and in fusions within: (opcode, bytes moved).
+
+    Bytes are known where it is sliced or put into, else they are 0, and the opcode tells nothing.
+    """
     found = []
-    for user in users[name]:
-        again = user.opcode == "bitcast"
-        found += _uses(user.name, users) if again else [(user, user.operands[0] == name)]
+    for user in fused:
+        for place in (n for n, operand in enumerate(user.operands) if operand == name):
+            if user.opcode == "bitcast":
+                found += _uses(user.name, fused, computations)
+            elif user.opcode == "fusion":
+                inner = computations[user.attribute("calls")]
+                (parameter,) = (
+                    i.name for i in inner if i.opcode == "parameter" and int(i.inside) == place
+                )
+                found += _uses(parameter, inner, computations)
+            elif place == 0 and user.opcode in {"dynamic-slice", "slice"}:
+                found.append(("dynamic-slice", size(user.shape)))
+            elif place == 0 and user.opcode == "dynamic-update-slice":
+                update = next(i for i in fused if i.name == user.operands[1])
+                found.append(("dynamic-update-slice", size(update.shape)))
+            else:
+                found.append(("", 0))
     return found

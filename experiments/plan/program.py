@@ -83,7 +83,7 @@ def compile_task(
     if config.parallel.mode != "jit":
         raise ValueError(
             f"config.parallel.mode={config.parallel.mode!r} is not compiled ahead of time: plan "
-            "with mode='jit', which takes as much memory"
+            "with mode='jit'"
         )
     program = start.build(task, config, devices)
     batch = {
@@ -153,10 +153,12 @@ def on_a_device(tree: Any) -> int:
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """The compiler's message, with the figures in it: `Used 44.94G of 15.75G hbm`."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMG]) of ([\d.]+)([KMG])", message)
-    if not found:
-        return OutOfMemory(message.splitlines()[0], None, None)
-    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
-    used, limit = (float(found[i]) * unit[found[i + 1]] for i in (1, 3))
-    return OutOfMemory(found[0], used, limit)
+    """The compiler's first sentence, and the first two sizes: of what it needs, of what there is.
+
+    As in `Used 44.94G of 15.75G hbm` or `temporaries (33.54G) exceeds available HBM (15.75G)`.
+    """
+    line = message.splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+    unit = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    sizes = [float(n) * unit[u] for n, u in re.findall(r"\b(\d[\d.]*)([KMGT])\b", line)]
+    used, limit = sizes[:2] if len(sizes) > 1 else (None, None)
+    return OutOfMemory(line, used, limit)
