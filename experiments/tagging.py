@@ -64,7 +64,7 @@ def prepare_clips(batch, key, *, num_classes, mean, std):
 
 def collect(logits, batch):
     """What mAP needs of each clip."""
-    return {"score": jax.nn.sigmoid(logits), "target": batch["target"], "file": batch["row"]}
+    return {"score": jax.nn.sigmoid(logits), "target": batch["target"] > 0, "file": batch["row"]}
 
 
 def draw(spec, prepare, reading, variables, num_examples):

@@ -137,7 +137,7 @@ def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
     label that no file has does not count; if none has any, the result is nan.
 
     Args:
-      collected: `score` `[N, K]`; `target` `[N, K]`, 0 or 1; `file` `[N]`, which clips belong
+      collected: `score` `[N, K]`; `target` bool `[N, K]`; `file` `[N]`, which clips belong
         together.
     """
     from sklearn.metrics import average_precision_score  # slow to import
@@ -146,7 +146,7 @@ def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
     score = np.zeros((len(first), collected["score"].shape[1]))
     np.add.at(score, file, collected["score"])
     score /= np.bincount(file)[:, None]
-    target = collected["target"][first] > 0
+    target = collected["target"][first]
     # A label at a time: handed over as matrices, scores and truth may be transposed unnoticed.
     precisions = [
         average_precision_score(target[:, k], score[:, k]) for k in np.flatnonzero(target.any(0))

@@ -99,7 +99,7 @@ def test_robust_field_has_a_gradient_where_the_answer_is_right():
 # right, wrong, right, wrong: (1 + 2/3) / 2. The second's are wrong, right, wrong, right:
 # (1/2 + 2/4) / 2.
 SCORES = np.array([[0.9, 0.6, 0.5], [0.8, 0.9, 0.5], [0.7, 0.2, 0.5], [0.1, 0.8, 0.5]])
-TARGETS = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+TARGETS = np.array([[1, 0, 0], [0, 0, 0], [1, 1, 0], [0, 1, 0]], bool)
 
 
 def collected(score, target, file=None):
@@ -112,7 +112,7 @@ def test_mean_average_precision_by_hand():
     assert got == pytest.approx(((1 + 2 / 3) / 2 + (1 / 2 + 2 / 4) / 2) / 2)
     transposed = metrics.mean_average_precision(collected(SCORES.T, TARGETS.T))
     assert transposed == pytest.approx((1 + (1 + 2 / 3) / 2 + 1) / 3)  # too high
-    assert np.isnan(metrics.mean_average_precision(collected(SCORES, 0 * TARGETS)))
+    assert np.isnan(metrics.mean_average_precision(collected(SCORES, TARGETS & False)))
 
 
 def test_the_clips_of_a_file_are_averaged_before_they_are_ranked():
