@@ -74,12 +74,18 @@ brings either back from the other; squared error on the video. Nothing to downlo
     python -m experiments.plot --workdir=runs/bounce           # with an mp4
 
 `av_digits`: the digit of an MNIST image and a spoken one together, from TFDS `mnist` and
-`spoken_digit`; the speakers of the test pairs are not heard in training. Modality dropout 0.3:
+`spoken_digit`; the speakers of the test are not heard in training, whose sounds are varied in speed
+and tone so that it hears more than four people. Modality dropout 0.3:
 
     python -m experiments.run --config=configs/multimodal.py:av_digits --workdir=runs/av_digits
     python -m experiments.run --config=configs/multimodal.py:av_digits --workdir=runs/image_only \\
         --mode=eval --config.start.weights=runs/av_digits \\
         --config.audiovisual.eval_hidden="('audio',)"
+    python -m experiments.plot --workdir=runs/av_digits        # guesses of each alone, attention
+
+To choose anything, hold out a training speaker: --config.data.train_split='train[:50000]'
+--config.data.eval_split='train[58000:]' --config.data.source_options.speakers="('george',)"
+--config.data.train_source_options.speakers="('jackson', 'nicolas', 'yweweler')".
 
 Expected of these two: see experiments/results/README.md.
 """

@@ -211,13 +211,14 @@ def draw_mass(model, prepare, variables, batch):
         found = jax.lax.map(lambda e: attention_mass(model, variables, prepare(e, None)), examples)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), found)
 
-    mass, shares = jax.device_get(run(variables, batch))
+    mass, shares = jax.tree.map(np.asarray, run(variables, batch))
     rows = [
-        {"cross_attend": name, "latent": latent, **{n: float(x[latent]) for n, x in parts.items()}}
+        {"cross_attend": name, "latent": latent} | {n: x[latent].item() for n, x in parts.items()}
         for name, parts in mass.items()
         for latent in range(model.encoder.num_latents)
     ]
-    rows.append({"cross_attend": "", "latent": "share of all tokens", **shares})
+    shares = {name: share.item() for name, share in shares.items()}
+    rows.append({"cross_attend": "", "latent": "share of all tokens"} | shares)
     return {"attention_mass": plots.attention_mass(mass, shares), "attention_mass_table": rows}
 
 
