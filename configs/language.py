@@ -29,9 +29,10 @@ cosine ends at zero; gradients clipped to norm 10 and no decay of biases and nor
 a hidden word takes the space before it along, and every byte of it becomes MASK; the loss is the
 mean over a sequence's hidden bytes. Metrics: their accuracy, and bits per byte of them.
 
-`small`: nothing to download; the modules whose names begin with s to z are held out. `filled.csv`
-among the plots shows what was hidden and what the model says. Expected: see
-experiments/results/README.md.
+`small`: nothing to download; the modules whose names begin with s to z are held out. With Python
+3.11 it ends at 4.17 bits per hidden byte, where the frequencies of bytes give 5.27 and those by the
+word's length and the place in it, which need no context, 4.42: see experiments/results/README.md.
+`filled.csv` among the plots shows what was hidden and what the model says.
 
     python -m experiments.run --config=configs/language.py:small --workdir=runs/small
     python -m experiments.plot --workdir=runs/small
