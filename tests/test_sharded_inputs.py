@@ -18,7 +18,7 @@ from perceiver_jax.train import sharding
 
 
 def make_layout(devices=8, **parallel):
-    section = common.base(batch_size=1, steps=1).parallel
+    section = common.parallel()
     section.update(parallel)
     return sharding.make_layout(section, jax.devices()[:devices])
 
