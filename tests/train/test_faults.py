@@ -207,16 +207,6 @@ def test_what_is_told_of_an_error():
     assert explain(Lost("gone"))[1] == 69
 
 
-def test_a_field_that_does_not_exist_is_told_in_two_lines():
-    command = [sys.executable, "-m", "experiments.run", "--config=configs/digits.py", "--workdir=w"]
-    out = subprocess.run(
-        [*command, "--config.step=1"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert out.returncode == 1 and not out.stdout
-    assert out.stderr.startswith("no such field of the config: 'step'\nDid you mean \"steps\"")
-    assert len(out.stderr.splitlines()) == 2
-
-
 @pytest.mark.slow
 def test_a_disk_that_is_full_and_one_that_is_read_only(tmp_path):
     """Real ones, at the command line, as far as this machine lets us mount."""

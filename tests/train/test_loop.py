@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toy
 
-from perceiver_jax.train import checkpoint
+from perceiver_jax.train import checkpoint, loop
 from perceiver_jax.train.log import TIMING, read_metrics
 from perceiver_jax.train.loop import evaluate, train
 from perceiver_jax.train.profile import parse_span
@@ -96,10 +96,14 @@ def test_a_finished_run_is_only_evaluated(finished, tmp_path, capsys):
     assert lines(workdir) == before and (workdir / "result.json").exists()
 
 
-def test_evaluate(finished, tmp_path):
+def test_evaluate(finished, tmp_path, capsys, monkeypatch):
     workdir, result = finished
     (workdir / "result.json").unlink()
+    monkeypatch.setattr(loop, "EVALUATION_SAYS", 0.0)
     found = evaluate(toy.make_task(**NET), toy.make_config(), workdir)
+    said = capsys.readouterr().out
+    assert "toy\n" in said and "evaluating step 8" in said
+    assert "evaluation | 16 examples | " in said and "evaluation | 32 examples | " in said
     assert json.loads((workdir / "result.json").read_text()) == found
     for name in ("loss", "accuracy", "step", "examples_per_second", "commit"):
         assert found[name] == result[name]
