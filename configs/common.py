@@ -26,7 +26,13 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
     # Where a new run starts: the whole state of another workdir; or weights only, of a workdir or
     # released ones, by name, file, folder or address (conv_kernel: see `pretrained.load`).
     config.start = ConfigDict({"run": "", "weights": "", "conv_kernel": ""})
-    config.parallel = ConfigDict(
+    config.parallel = parallel()
+    return config
+
+
+def parallel() -> ConfigDict:
+    """Returns the `parallel` section: how the work is spread over devices; see `sharding`."""
+    return ConfigDict(
         {
             "mode": "jit",  # or "pmap": the same step, which can spread the batch alone
             "model": 1,  # devices along the mesh's axis 'model'; the others are along 'data'
@@ -35,7 +41,6 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
             "latents": "batch",  # or "width": the latent layers' channels over 'model'
         }
     )
-    return config
 
 
 def reading(source: str, *, train: str, evaluate: str, train_split="train", eval_split="test"):

@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Callable, Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
@@ -27,6 +28,7 @@ from experiments.image import prepare_images
 from perceiver_jax import losses, perceiver
 from perceiver_jax.train import sharding
 from perceiver_jax.train.start import build
+from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Task
 from perceiver_jax.train.workdir import git_commit
 
@@ -79,17 +81,17 @@ def clips() -> ConfigDict:
 EXPERIMENTS = {"image": image, "conv": conv_image, "stereo": pairs, "multimodal": clips}
 
 
-def trained(task: Task, config: ConfigDict, steps: int, devices=None, **parallel):
-    """The parameters before and after so many steps, on the host, and the last loss."""
+def trained(task: Task, config: ConfigDict, start: TrainState, devices=None, **parallel):
+    """The parameters after the steps of the config from `start`, on the host, and the last loss."""
     config = config.copy_and_resolve_references()
     config.parallel.update(parallel)
     program = build(task, config, devices)
-    state = program.init()
-    before = jax.device_get(state.params)
+    places = jax.tree.map(lambda x: x.sharding, program.target)
+    state = jax.device_put(jax.tree.map(jnp.copy, start), places)  # a step takes it away
     with sharding.on_devices(task.train_data(0), program.layout) as batches:
-        for _ in range(steps):
+        for _ in range(config.steps):
             state, metrics = program.train_step(state, next(batches))
-    return before, jax.device_get(state.params), float(metrics["loss"])
+    return jax.device_get(state.params), float(metrics["loss"])
 
 
 def largest_difference(one, other) -> float:
@@ -105,14 +107,15 @@ def compare(make_config: Callable[[], ConfigDict], steps: int, ways: Iterable[st
     config.optimizer.schedule = {"name": "constant", "warmup_steps": 0}
     config.model.encoder.dropout_rate = 0.0
     task = make_task(config)
-    before, one, loss = trained(task, config, steps, jax.devices()[:1])
+    start = build(task, config, jax.devices()[:1]).init()
+    one, loss = trained(task, config, start, jax.devices()[:1])
     for way in ways:
-        _, other, other_loss = trained(task, config, steps, **WAYS[way])
+        other, other_loss = trained(task, config, start, **WAYS[way])
         yield {
             "way": way,
             "steps": steps,
             "largest_difference": largest_difference(one, other),
-            "largest_change": largest_difference(before, one),
+            "largest_change": largest_difference(jax.device_get(start.params), one),
             "loss_of_one_device": loss,
             "loss": other_loss,
         }

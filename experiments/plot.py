@@ -18,8 +18,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
+from configs import common
 from experiments import make_task
 from perceiver_jax import plots
 from perceiver_jax.files import media
@@ -40,8 +42,10 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     """
     workdir = pathlib.Path(workdir)
     config = load_config(workdir)
+    config.parallel = common.parallel()  # one device draws, whatever has trained
     task = make_task(config)
-    weights, _ = checkpoint.restore_weights(workdir, build(task, config).target, warn=warn)
+    target = build(task, config, jax.devices()[:1]).target
+    weights, _ = checkpoint.restore_weights(workdir, target, warn=warn)
     variables = {"params": weights["params"], **weights["model_state"]}
     records = read_metrics(workdir / METRICS)
     figures = {"training": plots.training_curves(records)} if records else {}

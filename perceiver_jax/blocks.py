@@ -235,7 +235,6 @@ class CrossAttention(nn.Module):
 
     def answer(self, plan: strategies.Answer, train: bool) -> jax.Array:
         """Everything behind the queries, chunk by chunk where there are several."""
-
         if not sharded.spreads(plan.data, plan.axes()):
             return self.respond(plan, plan.out, plan.params, plan.data, train)
         block, variables = self.unbind()

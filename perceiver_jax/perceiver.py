@@ -47,7 +47,7 @@ class LatentTransformer(nn.Module):
         """`[B, N, D]` -> `[B, N, D]`."""
 
         def apply_layer(layer, z):
-            return layer(sharded.latents(z), train=train)
+            return layer(sharded.by_example(z), train=train)
 
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]

@@ -53,18 +53,6 @@ def platform() -> str:
     return layout.mesh.devices.flat[0].platform if layout else jax.default_backend()
 
 
-def batch_shares() -> int:
-    """Over how many devices the compiler spreads the examples of the arrays that are seen here.
-
-    1 where each device's own arrays are seen: under `jax.pmap` and inside `jax.shard_map`.
-    """
-    layout = _layout.get()
-    if layout is None or layout.mode == "pmap":
-        return 1
-    own = DATA in jax.sharding.get_abstract_mesh().manual_axes
-    return 1 if own else layout.mesh.shape[DATA]
-
-
 def batch_axis() -> str | None:
     """The axis that separates examples, where each device sees its own alone; else None."""
     layout = _layout.get()
@@ -95,26 +83,40 @@ def own_rows(batch: Any) -> Any:
     return jax.tree.map(cut, batch)
 
 
+def examples_at_hand(batch: int) -> int:
+    """How many of a batch's examples a device has: under `jit`, where arrays are whole, a part.
+
+    Under `jax.pmap` and inside `jax.shard_map` it sees its own alone.
+    """
+    layout = _layout.get()
+    if layout is None or layout.mode == "pmap" or batch % layout.mesh.shape[DATA]:
+        return batch
+    if DATA in jax.sharding.get_abstract_mesh().manual_axes:
+        return batch
+    return batch // layout.mesh.shape[DATA]
+
+
 def own_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Array:
     """A random key for what devices along `axes`, by default `batch_axis`, have of their own."""
     axes = axes or batch_axis()
     return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
 
-def latents(z: jax.Array) -> jax.Array:
-    """`[B, N, D]` with its examples spread over as many devices as they divide over.
+def by_example(x: jax.Array) -> jax.Array:
+    """Latents `[B, N, D]` with their examples over as many devices as they divide over.
 
     Where the width of the latent layers is spread over 'model', the examples are over 'data' alone.
+    Said at every layer: a compiler that sees sharded parameters might spread D as it does these.
     """
     layout = _layout.get()
     if layout is None or layout.mode == "pmap":
-        return z
+        return x
     shape = layout.mesh.shape
     axes = (DATA,) if layout.latents == "width" else (DATA, MODEL)
-    while axes and z.shape[0] % math.prod(shape[axis] for axis in axes):
+    while axes and x.shape[0] % math.prod(shape[axis] for axis in axes):
         axes = axes[:-1]
     spec = PartitionSpec(axes or None)
-    return jax.lax.with_sharding_constraint(z, NamedSharding(layout.mesh, spec))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, spec))
 
 
 def spreads(data: dict, axes: dict) -> bool:
@@ -193,8 +195,12 @@ def _over_tokens(function, specs, whole, params, data, axes, batch):
         axis, _ = axes.get(name, axes["scale"])  # a mask that was not there
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 
+    def own(*arrays):
+        with laid_out(layout._replace(mode="pmap", shard_inputs=False)):  # all arrays are its own
+            return function(*arrays)
+
     mapped = jax.shard_map(
-        function,
+        own,
         mesh=layout.mesh,
         in_specs=(
             PartitionSpec(),

@@ -36,8 +36,9 @@ import numpy as np
 from flax import struct
 
 from perceiver_jax import sharded
-from perceiver_jax.attention import MASKED, Partial, finish, merge, scale_rows
-from perceiver_jax.gradients import EPSILON, chunk_bytes
+from perceiver_jax.attention import MASKED, Partial, finish, merge
+from perceiver_jax.chunks import cut, join, stream, token_axis
+from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
 from perceiver_jax.tokens import Tokens
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -98,7 +99,7 @@ def forced(order: Order | str | None = None, *, chunk_bytes: int | None = None) 
 
     Args:
       order: 'dense' is the textbook formula; an `Order`; None chooses.
-      chunk_bytes: in place of `gradients.chunk_bytes()`.
+      chunk_bytes: in place of `gradients.CHUNK_BYTES`.
     """
     token = _forced.set(Forced(order, chunk_bytes))
     try:
@@ -209,74 +210,15 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
     return data
 
 
-def token_axis(name: str, unit: int) -> tuple[int, int]:
-    """The axis of an array along which the tokens are, and how many of its entries are a unit.
-
-    Names that `token_data` does not give are of products by row of a grid.
-    """
-    axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
-    return (axes[name], unit) if name in axes else (2, 1)
-
-
-class Chunks(NamedTuple):
-    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
-
-    start: int
-    count: int
-    size: int
-    unit: int
-
-    def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
-        """The data of chunk i."""
-
-        def take(name, x):
-            axis, unit = token_axis(name, self.unit)
-            start = (self.start + i * self.size) * unit
-            return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
-
-        return {name: take(name, x) for name, x in data.items()}
-
-    def stack(self, data: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The data of all chunks, `[count, ...]`."""
-
-        def take(name, x):
-            axis, unit = token_axis(name, self.unit)
-            stop = self.start + self.count * self.size
-            x = jax.lax.slice_in_dim(x, self.start * unit, stop * unit, axis=axis)
-            shape = *x.shape[:axis], self.count, self.size * unit, *x.shape[axis + 1 :]
-            return jnp.moveaxis(x.reshape(shape), axis, 0)
-
-        return {name: take(name, x) for name, x in data.items()}
-
-    def gradient(self, data: dict[str, jax.Array], stacked: dict[str, jax.Array]) -> dict:
-        """What `stack` stacked, put back into zeros of the data's shapes."""
-
-        def put(name, x):
-            axis, unit = token_axis(name, self.unit)
-            values = jnp.moveaxis(stacked[name], 0, axis)
-            shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
-            before = self.start * unit
-            pads = [(0, 0)] * x.ndim
-            pads[axis] = before, x.shape[axis] - before - shape[axis]
-            return jnp.pad(values.reshape(shape), pads)
-
-        return {name: put(name, x) for name, x in data.items()}
+def tokens_at_once(weights: int) -> int:
+    """How many tokens with so many weights each have a chunk's weights together."""
+    budget = _override().chunk_bytes or CHUNK_BYTES.get(sharded.platform(), 2**27)
+    return budget // (4 * weights)
 
 
 def unit_of(tokens: Tokens) -> int:
     """How many tokens are never separated."""
     return tokens.position.shape[-1] if is_grid(tokens) else 1
-
-
-def chunks(data: dict[str, jax.Array], unit: int, weights: int) -> list[Chunks]:
-    """How tokens are cut where each of them has `weights` weights: equal chunks and a rest."""
-    units = data["scale"].shape[1] // unit
-    budget = _override().chunk_bytes or chunk_bytes()
-    size = min(max(budget // (4 * weights * unit), 1), units)
-    size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
-    rest = units % size
-    result = [Chunks(0, units // size, size, unit)]
-    return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
 
 
 def product(
@@ -509,7 +451,8 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     def reduce(params, data):
         batch = batch_of(params, data)
         parts = []
-        for part in chunks(data, unit, batch * heads * count):
+        at_once = tokens_at_once(sharded.examples_at_hand(batch) * heads * count)
+        for part in cut(data, unit, at_once):
             tiled = tile(params, batch, part.size, dtype)
             maximum, totals, by_row = stream(logits, weighted, part, tiled, data)
             if "inner" in totals:  # the sums along rows, see `tile`
@@ -529,100 +472,6 @@ def batch_of(params: Any, data: dict[str, jax.Array]) -> int:
     """B, the most examples that any array has; those of params come first as well."""
     by_example = {name: x for name, x in data.items() if name != "table"}
     return max(x.shape[0] for x in jax.tree.leaves((params, by_example)))
-
-
-def join(a: tuple, b: tuple) -> tuple:
-    """`merge` of two results of `stream`: of rows that follow each other, where they are by row."""
-    maximum = jnp.maximum(a[0], b[0])
-    scales = [jnp.exp(found[0] - maximum) for found in (a, b)]
-    (x, rows_x), (y, rows_y) = (
-        jax.tree.map(functools.partial(scale_rows, scale=scale), found[1:])
-        for found, scale in zip((a, b), scales, strict=True)
-    )
-    rows = None if rows_x is None else jnp.concatenate([rows_x, rows_y], axis=-1)
-    return maximum, jax.tree.map(jnp.add, x, y), rows
-
-
-def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
-    """Sums over tokens that are linear in exp(logit - maximum), with one chunk in memory at a time.
-
-    The gradient computes a chunk's weights again, from the maximum that the forward pass found.
-
-    Args:
-      logits: (params, chunk) -> `[B, H, N, m]`.
-      weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
-
-    Returns:
-      (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
-    """
-    if part.count == 1:
-        x = part.cut(data, 0)
-        found = logits(params, x)
-        maximum = jax.lax.stop_gradient(jnp.max(found, axis=-1))
-        return maximum, *weighted(params, x, found, maximum)
-
-    mask = {name: data[name] for name in data if name == "mask"}
-    data = {name: data[name] for name in data if name != "mask"}
-
-    def forward(params, data):
-        def body(carry, i):
-            maximum, totals = carry
-            x = part.cut(data | mask, i)
-            found = logits(params, x)
-            highest = jnp.maximum(maximum, jnp.max(found, axis=-1))
-            more, by_row = weighted(params, x, found, highest)
-            old = jnp.exp(maximum - highest)
-            totals = jax.tree.map(lambda a, b: scale_rows(a, old) + b, totals, more)
-            return (highest, totals), (by_row, highest)
-
-        def first():
-            x = part.cut(data | mask, 0)
-            found = logits(params, x)
-            return found[..., 0], weighted(params, x, found, found[..., 0])[0]
-
-        shapes = jax.eval_shape(first)
-        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        start = (jnp.full_like(start[0], MASKED), start[1])
-        (maximum, totals), (by_row, then) = jax.lax.scan(body, start, jnp.arange(part.count))
-        if by_row is not None:  # [n, B, H, N, rows] -> [B, H, N, n rows]
-            by_row = jax.vmap(scale_rows)(by_row, jnp.exp(then - maximum[None]))
-            by_row = jnp.moveaxis(by_row, 0, 3)
-            by_row = by_row.reshape(*by_row.shape[:3], -1)
-        return maximum, totals, by_row
-
-    @jax.custom_vjp
-    def run(params, data):
-        return forward(params, data)
-
-    def run_forward(params, data):
-        result = forward(params, data)
-        return result, (params, data, result[0])
-
-    def run_backward(residuals, cotangents):
-        params, data, maximum = residuals
-        _, totals, by_row = cotangents
-
-        def body(carry, i):
-            x = part.cut(data | mask, i)
-            masks = {name: x[name] for name in mask}
-            rows = None
-            if by_row is not None:
-                rows = jax.lax.dynamic_slice_in_dim(by_row, i * part.size, part.size, axis=-1)
-
-            def again(params, x):
-                x = x | masks
-                return weighted(params, x, logits(params, x), maximum)
-
-            _, pull = jax.vjp(again, params, {name: x[name] for name in data})
-            dparams, dx = pull((totals, rows))
-            return jax.tree.map(jnp.add, carry, dparams), dx
-
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        dparams, dx = jax.lax.scan(body, zeros, jnp.arange(part.count))
-        return dparams, part.gradient(data, dx)
-
-    run.defvjp(run_forward, run_backward)
-    return run(params, data)
 
 
 def read(
@@ -660,8 +509,10 @@ class Answer(NamedTuple):
 
         Nothing is carried over from chunk to chunk, so they are twice as large as when reading.
         """
-        weights = max(batch_of(params, data) * self.count // 2, 1)
-        return [(part.count, part.stack(data)) for part in chunks(data, self.unit, weights)]
+        batch = sharded.examples_at_hand(batch_of(params, data))
+        weights = max(batch * self.count // 2, 1)
+        parts = cut(data, self.unit, tokens_at_once(weights))
+        return [(part.count, part.stack(data)) for part in parts]
 
     def axes(self) -> dict[str, tuple[int, int]]:
         """`token_axis` of the data."""

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -254,8 +255,12 @@ def test_help_tells_how():
     assert "Exit codes" in done.stdout
 
 
-def test_pictures_of_a_run(digits_run):
-    workdir, _, _ = digits_run
+def test_pictures_of_a_run(digits_run, tmp_path):
+    """Even of one that was spread over more devices than there are."""
+    workdir = shutil.copytree(digits_run[0], tmp_path / "copy")
+    config = json.loads((workdir / "config.json").read_text())
+    config["parallel"] |= {"model": 16, "shard_inputs": True}
+    (workdir / "config.json").write_text(json.dumps(config))
     done = command("experiments.plot", f"--workdir={workdir}", "--examples=10")
     names = {"training.png", "predictions.png", "attention_cross_attend.png"}
     assert {pathlib.Path(line).name for line in done.stdout.splitlines()} == names

@@ -1,28 +1,26 @@
 """Tokens and queries spread over devices: the same numbers and gradients, in less memory."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from test_strategies import make_tokens, random, split_arrays
 
+from configs import common
 from perceiver_jax import sharded, strategies
-from perceiver_jax.blocks import CrossAttention
+from perceiver_jax.blocks import CrossAttention, SelfAttention
+from perceiver_jax.perceiver import LatentTransformer
 from perceiver_jax.position import Fourier
 from perceiver_jax.tokens import Tokens
 from perceiver_jax.train import sharding
 
 
-def make_layout(devices, *, model=None, latents="batch"):
-    parallel = {
-        "mode": "jit",
-        "model": model or devices,
-        "shard_params_above": 0,
-        "shard_inputs": True,
-        "latents": latents,
-    }
-    return sharding.make_layout(ConfigDict(parallel), jax.devices()[:devices])
+def make_layout(devices=8, **parallel):
+    section = common.parallel()
+    section.update(parallel)
+    return sharding.make_layout(section, jax.devices()[:devices])
 
 
 def assert_agrees(queries, inputs, **fields):
@@ -44,7 +42,7 @@ def assert_agrees(queries, inputs, **fields):
 
     def both(arrays):
         one = with_gradient(arrays)
-        with sharded.laid_out(make_layout(4, model=2)):
+        with sharded.laid_out(make_layout(4, model=2, shard_inputs=True)):
             return one, with_gradient(arrays)
 
     with strategies.forced(chunk_bytes=4 * 2 * 2 * 3 * 4):  # 4 tokens of 2 examples, 2 heads, 3
@@ -84,6 +82,28 @@ def test_answering_is_that_of_one_device(kind):
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["read", "asked"])
+def test_chunks_are_of_what_one_device_has(asked):
+    """Of 8 examples on 4 devices, 2: so chunks are 4 times as long as on one."""
+    block = CrossAttention()
+    pair = [jnp.zeros((8, 3, 5)), jnp.zeros((8, 64, 5))]
+    few, many = (Tokens(content=x) for x in pair)
+    arguments = (many, few) if asked else (few, many)
+    variables = block.init(jax.random.key(0), *arguments, train=False)
+    lengths = []
+    for devices in (1, 4):
+        layout = make_layout(devices)
+
+        def apply(variables, layout=layout):
+            with sharded.laid_out(layout):
+                return block.apply(variables, *arguments, train=False)
+
+        with strategies.forced(chunk_bytes=4 * 3 * 8 * 4):
+            text = str(jax.make_jaxpr(apply)(variables))
+        lengths.append(max(int(n) for n in re.findall(r" length=(\d+)", text)))
+    assert lengths[0] == 4 * lengths[1], lengths
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["read", "asked"])
 def test_memory_falls_with_the_number_of_devices(asked):
     """Of a grid that is read, or asked for; nothing as large as it travels."""
     side = 128
@@ -104,7 +124,7 @@ def test_memory_falls_with_the_number_of_devices(asked):
     )
 
     def program(devices):
-        layout = make_layout(devices)
+        layout = make_layout(devices, model=devices, shard_inputs=True)
         place = sharding.batch_shardings({"image": many}, layout)["image"]
 
         def loss(variables, few, many):
@@ -120,3 +140,30 @@ def test_memory_falls_with_the_number_of_devices(asked):
     sizes = [x.memory_analysis().temp_size_in_bytes for x in (two, eight)]
     assert sizes[1] < 0.4 * sizes[0], sizes
     assert "all-gather" not in eight.as_text()
+
+
+@pytest.mark.parametrize("way", ["width", "parameters"])
+def test_latents_stay_where_their_examples_are(way):
+    """Of latent layers, channels or parameters spread: sums travel, or a layer's kernels; no z."""
+    parallel = {
+        "width": {"model": 4, "latents": "width"},
+        "parameters": {"shard_params_above": 100},
+    }[way]
+    layout = make_layout(**parallel)
+    layers = SelfAttention(num_heads=4, parent=None)
+    stack = LatentTransformer(layers, num_layers=2, name="blocks")
+    z = jnp.zeros((8, 5, 16))
+    shapes = {"blocks": jax.eval_shape(lambda: stack.init(jax.random.key(0), z, train=False))}
+    places = jax.tree.map(lambda x: x.sharding, sharding.place(shapes, layout))
+
+    def loss(variables, z):
+        with sharded.laid_out(layout):
+            return jnp.sum(jnp.square(stack.apply(variables["blocks"], z, train=False)))
+
+    rows = sharding.batch_shardings({"z": z}, layout)["z"]
+    gradient = jax.jit(jax.grad(loss), in_shardings=(places, rows), out_shardings=places)
+    text = gradient.lower(shapes, z).compile().as_text()
+    gathered = set(re.findall(r"= f32\[([\d,]+)\]\S* all-gather", text))
+    assert gathered == (set() if way == "width" else {"16,16"})
+    assert "all-to-all" not in text and "collective-permute" not in text
+    assert "all-reduce" in text

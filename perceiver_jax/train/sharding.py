@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import mesh_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -278,6 +278,17 @@ def _compile(step: Callable, layout: Layout, state: Any, outputs: Any, **donated
         return jax.jit(laid_out_step, in_shardings=(state, None), out_shardings=outputs, **donated)
     # The state is one array on all devices for `pmap` too; the batch has the axis that it maps.
     devices = list(np.ravel(layout.mesh.devices))
-    return jax.pmap(
+    mapped = jax.pmap(
         laid_out_step, DATA, in_axes=(None, 0), out_axes=None, devices=devices, **donated
     )
+    if jax.process_count() == 1:
+        return mapped
+
+    def joined(state, batch):  # of many processes, `pmap` gives each what it holds itself
+        with jax.transfer_guard("allow"):
+            own = mapped(state, batch)
+            return multihost_utils.host_local_array_to_global_array(
+                own, layout.mesh, PartitionSpec()
+            )
+
+    return joined

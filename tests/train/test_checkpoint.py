@@ -100,6 +100,18 @@ def test_restores_on_another_number_of_devices(saved):
     toy.assert_equal(state, states[3])
 
 
+def test_restores_each_array_where_the_target_has_it(saved):
+    directory, states = saved
+    target = sharding.place(states[3], toy.make_layout(shard_params_above=200))
+    (state, _), _ = restore(directory, target)
+    toy.assert_equal(state, states[3])
+    for x, place in zip(*map(jax.tree.leaves, (state, target)), strict=True):
+        assert x.sharding.is_equivalent_to(place.sharding, x.ndim)
+    for tree in (state.params, state.opt_state[1].mu):
+        kernel = tree["layers"]["dense"]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size // 8
+
+
 def data_files(path, item="weights"):
     """The files of an item with array data in them, the largest first."""
     files = [p for p in (path / item).rglob("*") if p.is_file() and p.parent.name == "d"]

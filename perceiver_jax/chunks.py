@@ -1,0 +1,171 @@
+"""Many tokens, a chunk at a time: how they are cut, and sums over them in constant memory.
+
+`strategies` says what is computed of a chunk.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from perceiver_jax.attention import MASKED, scale_rows
+
+
+def token_axis(name: str, unit: int) -> tuple[int, int]:
+    """The axis of an array along which the tokens are, and how many of its entries are a unit.
+
+    Names that `token_data` does not give are of products by row of a grid.
+    """
+    axes = {"mask": 1, "content": 1, "scale": 1, "queries": 1, "table": 0}
+    return (axes[name], unit) if name in axes else (2, 1)
+
+
+class Chunks(NamedTuple):
+    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
+
+    start: int
+    count: int
+    size: int
+    unit: int
+
+    def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
+        """The data of chunk i."""
+
+        def take(name, x):
+            axis, unit = token_axis(name, self.unit)
+            start = (self.start + i * self.size) * unit
+            return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
+
+        return {name: take(name, x) for name, x in data.items()}
+
+    def stack(self, data: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The data of all chunks, `[count, ...]`."""
+
+        def take(name, x):
+            axis, unit = token_axis(name, self.unit)
+            stop = self.start + self.count * self.size
+            x = jax.lax.slice_in_dim(x, self.start * unit, stop * unit, axis=axis)
+            shape = *x.shape[:axis], self.count, self.size * unit, *x.shape[axis + 1 :]
+            return jnp.moveaxis(x.reshape(shape), axis, 0)
+
+        return {name: take(name, x) for name, x in data.items()}
+
+    def gradient(self, data: dict[str, jax.Array], stacked: dict[str, jax.Array]) -> dict:
+        """What `stack` stacked, put back into zeros of the data's shapes."""
+
+        def put(name, x):
+            axis, unit = token_axis(name, self.unit)
+            values = jnp.moveaxis(stacked[name], 0, axis)
+            shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
+            before = self.start * unit
+            pads = [(0, 0)] * x.ndim
+            pads[axis] = before, x.shape[axis] - before - shape[axis]
+            return jnp.pad(values.reshape(shape), pads)
+
+        return {name: put(name, x) for name, x in data.items()}
+
+
+def cut(data: dict[str, jax.Array], unit: int, tokens: int) -> list[Chunks]:
+    """Cuts tokens into equal chunks of at most so many `tokens`, if not of one unit, and a rest."""
+    units = data["scale"].shape[1] // unit
+    size = min(max(tokens // unit, 1), units)
+    size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
+    rest = units % size
+    result = [Chunks(0, units // size, size, unit)]
+    return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
+
+
+def join(a: tuple, b: tuple) -> tuple:
+    """`merge` of two results of `stream`: of rows that follow each other, where they are by row."""
+    maximum = jnp.maximum(a[0], b[0])
+    scales = [jnp.exp(found[0] - maximum) for found in (a, b)]
+    (x, rows_x), (y, rows_y) = (
+        jax.tree.map(functools.partial(scale_rows, scale=scale), found[1:])
+        for found, scale in zip((a, b), scales, strict=True)
+    )
+    rows = None if rows_x is None else jnp.concatenate([rows_x, rows_y], axis=-1)
+    return maximum, jax.tree.map(jnp.add, x, y), rows
+
+
+def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
+    """Sums over tokens that are linear in exp(logit - maximum), with one chunk in memory at a time.
+
+    The gradient computes a chunk's weights again, from the maximum that the forward pass found.
+
+    Args:
+      logits: (params, chunk) -> `[B, H, N, m]`.
+      weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
+
+    Returns:
+      (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
+    """
+    if part.count == 1:
+        x = part.cut(data, 0)
+        found = logits(params, x)
+        maximum = jax.lax.stop_gradient(jnp.max(found, axis=-1))
+        return maximum, *weighted(params, x, found, maximum)
+
+    mask = {name: data[name] for name in data if name == "mask"}
+    data = {name: data[name] for name in data if name != "mask"}
+
+    def forward(params, data):
+        def body(carry, i):
+            maximum, totals = carry
+            x = part.cut(data | mask, i)
+            found = logits(params, x)
+            highest = jnp.maximum(maximum, jnp.max(found, axis=-1))
+            more, by_row = weighted(params, x, found, highest)
+            old = jnp.exp(maximum - highest)
+            totals = jax.tree.map(lambda a, b: scale_rows(a, old) + b, totals, more)
+            return (highest, totals), (by_row, highest)
+
+        def first():
+            x = part.cut(data | mask, 0)
+            found = logits(params, x)
+            return found[..., 0], weighted(params, x, found, found[..., 0])[0]
+
+        shapes = jax.eval_shape(first)
+        start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        start = (jnp.full_like(start[0], MASKED), start[1])
+        (maximum, totals), (by_row, then) = jax.lax.scan(body, start, jnp.arange(part.count))
+        if by_row is not None:  # [n, B, H, N, rows] -> [B, H, N, n rows]
+            by_row = jax.vmap(scale_rows)(by_row, jnp.exp(then - maximum[None]))
+            by_row = jnp.moveaxis(by_row, 0, 3)
+            by_row = by_row.reshape(*by_row.shape[:3], -1)
+        return maximum, totals, by_row
+
+    @jax.custom_vjp
+    def run(params, data):
+        return forward(params, data)
+
+    def run_forward(params, data):
+        result = forward(params, data)
+        return result, (params, data, result[0])
+
+    def run_backward(residuals, cotangents):
+        params, data, maximum = residuals
+        _, totals, by_row = cotangents
+
+        def body(carry, i):
+            x = part.cut(data | mask, i)
+            masks = {name: x[name] for name in mask}
+            rows = None
+            if by_row is not None:
+                rows = jax.lax.dynamic_slice_in_dim(by_row, i * part.size, part.size, axis=-1)
+
+            def again(params, x):
+                x = x | masks
+                return weighted(params, x, logits(params, x), maximum)
+
+            _, pull = jax.vjp(again, params, {name: x[name] for name in data})
+            dparams, dx = pull((totals, rows))
+            return jax.tree.map(jnp.add, carry, dparams), dx
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        dparams, dx = jax.lax.scan(body, zeros, jnp.arange(part.count))
+        return dparams, part.gradient(data, dx)
+
+    run.defvjp(run_forward, run_backward)
+    return run(params, data)
