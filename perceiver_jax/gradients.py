@@ -27,11 +27,6 @@ EPSILON = 1e-5  # of the layer norm, as in the released code
 CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 
-def chunk_bytes() -> int:
-    """Bytes of float32 attention weights that a device has at a time."""
-    return CHUNK_BYTES.get(sharded.platform(), 2**27)
-
-
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
     """A product with float32 sums."""
     return jnp.einsum(equation, *arrays, preferred_element_type=jnp.float32)
@@ -115,9 +110,10 @@ def _parts(query, key) -> tuple[int, int]:
 
     Heads first: what they read and their gradients are apart.
     """
+    budget = CHUNK_BYTES.get(sharded.platform(), 2**27)
     batch, heads, count = query.shape[:3]
     weights = sharded.examples_at_hand(batch) * heads * count * key.shape[2]
-    least = 4 * weights / chunk_bytes()
+    least = 4 * weights / budget
     if least <= 4:  # a loop would cost more than it saves
         return 1, 1
     groups = _divisor(heads, least)

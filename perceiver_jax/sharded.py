@@ -84,12 +84,15 @@ def own_rows(batch: Any) -> Any:
 
 
 def examples_at_hand(batch: int) -> int:
-    """How many of a batch's examples a device has: under `jit`, where arrays are whole, a part."""
+    """How many of a batch's examples a device has: under `jit`, where arrays are whole, a part.
+
+    Under `jax.pmap` and inside `jax.shard_map` it sees its own alone.
+    """
     layout = _layout.get()
     if layout is None or layout.mode == "pmap":
         return batch
     devices = layout.mesh.shape[DATA]
-    own = DATA in jax.sharding.get_abstract_mesh().manual_axes  # inside `jax.shard_map`
+    own = DATA in jax.sharding.get_abstract_mesh().manual_axes
     return batch if own or batch % devices else batch // devices
 
 

@@ -38,7 +38,7 @@ from flax import struct
 from perceiver_jax import sharded
 from perceiver_jax.attention import MASKED, Partial, finish, merge
 from perceiver_jax.chunks import cut, join, stream, token_axis
-from perceiver_jax.gradients import EPSILON, chunk_bytes
+from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
 from perceiver_jax.tokens import Tokens
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -99,7 +99,7 @@ def forced(order: Order | str | None = None, *, chunk_bytes: int | None = None) 
 
     Args:
       order: 'dense' is the textbook formula; an `Order`; None chooses.
-      chunk_bytes: in place of `gradients.chunk_bytes()`.
+      chunk_bytes: in place of `gradients.CHUNK_BYTES`.
     """
     token = _forced.set(Forced(order, chunk_bytes))
     try:
@@ -231,7 +231,7 @@ def tokens_at_once(weights: int) -> int:
 
 def budget() -> int:
     """Bytes of weights that may exist at a time."""
-    return _override().chunk_bytes or chunk_bytes()
+    return _override().chunk_bytes or CHUNK_BYTES.get(sharded.platform(), 2**27)
 
 
 def unit_of(tokens: Tokens) -> int:

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import digits
 from perceiver_jax import flops, gradients, sharded
 from perceiver_jax.attention import attend
 from perceiver_jax.blocks import SelfAttention
 from perceiver_jax.perceiver import LatentTransformer
-from perceiver_jax.train import sharding
 
 
 def normal(seed, *shape, dtype=np.float32):
@@ -96,30 +94,31 @@ def test_attend_itself_in_groups_of_heads_and_blocks_of_queries(monkeypatch, bud
     assert_same(gradients.attend_itself, attend, query, key, value, atol=5e-5)
 
 
-def test_a_chunk_is_a_devices_share_and_for_the_platform_that_is_traced_for():
-    """Else the more devices there are, the more and smaller chunks would each of them have."""
+def test_attention_is_cut_for_the_devices_that_are_traced_for():
+    """By each one's examples: else more devices would have more and smaller blocks."""
+    query, key, _ = jax.eval_shape(lambda: [jnp.zeros((64, 8, 512, 128))] * 3)
     devices = np.array([types.SimpleNamespace(platform="tpu")] * 4, object)
     mesh = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
-    assert gradients.chunk_bytes() == gradients.CHUNK_BYTES["cpu"]
-    assert sharded.examples_at_hand(8) == 8
-    for mode, shares in (("jit", 4), ("pmap", 1)):
+    for mode, parts in (("jit", (8, 1)), ("pmap", (8, 4))):  # 16 or 64 examples of 8 MiB
         with sharded.laid_out(sharded.Layout(mesh, mode, 1, 0, False, "batch")):
-            assert gradients.chunk_bytes() == gradients.CHUNK_BYTES["tpu"]
-            assert sharded.examples_at_hand(8) == 8 // shares
-            assert sharded.examples_at_hand(1) == 1  # of which all devices have all
-    layout = sharding.make_layout(digits.get_config("").parallel)
-    with sharded.laid_out(layout):
-        assert sharded.examples_at_hand(2 * jax.device_count()) == 2
-        spec = jax.sharding.PartitionSpec("data")
-        seen = []
-        own = jax.shard_map(
-            lambda x: seen.append(sharded.examples_at_hand(16)) or x,
-            mesh=layout.mesh,
-            in_specs=spec,
-            out_specs=spec,
-        )
-        jax.eval_shape(own, jnp.zeros(jax.device_count()))
-        assert seen == [16]
+            assert gradients._parts(query, key) == parts
+
+
+def test_examples_at_hand_are_those_of_a_device_also_where_it_sees_no_others():
+    mesh = jax.sharding.Mesh(np.reshape(jax.devices(), (-1, 1)), ("data", "model"))
+    seen = []
+
+    def look(x):
+        seen.append(sharded.examples_at_hand(x.shape[0]))
+        return x
+
+    spec = jax.sharding.PartitionSpec("data")
+    own = jax.shard_map(look, mesh=mesh, in_specs=spec, out_specs=spec)
+    batch = jnp.zeros(8 * mesh.size)
+    with sharded.laid_out(sharded.Layout(mesh, "jit", 1, 0, False, "batch")):
+        jax.eval_shape(look, batch)
+        jax.eval_shape(own, batch)
+    assert seen == [8, 8]
 
 
 def test_attend_itself_in_bfloat16_is_as_good_as_attend():
