@@ -110,7 +110,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
     mask = {name: data[name] for name in data if name == "mask"}
     data = {name: data[name] for name in data if name != "mask"}
 
-    def forward(params, data):
+    def forward(params, data, mask):
         def body(carry, i):
             maximum, totals = carry
             x = part.cut(data | mask, i)
@@ -137,15 +137,15 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
         return maximum, totals, by_row
 
     @jax.custom_vjp
-    def run(params, data):
-        return forward(params, data)
+    def run(params, data, mask):
+        return forward(params, data, mask)
 
-    def run_forward(params, data):
-        result = forward(params, data)
-        return result, (params, data, result[0])
+    def run_forward(params, data, mask):
+        result = forward(params, data, mask)
+        return result, (params, data, mask, result[0])
 
     def run_backward(residuals, cotangents):
-        params, data, maximum = residuals
+        params, data, mask, maximum = residuals
         _, totals, by_row = cotangents
 
         def body(carry, i):
@@ -165,7 +165,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
 
         zeros = jax.tree.map(jnp.zeros_like, params)
         dparams, dx = jax.lax.scan(body, zeros, jnp.arange(part.count))
-        return dparams, part.gradient(data, dx)
+        return dparams, part.gradient(data, dx), None
 
     run.defvjp(run_forward, run_backward)
-    return run(params, data)
+    return run(params, data, mask)
