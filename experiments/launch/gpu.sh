@@ -29,6 +29,7 @@ trap 'stopped=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true' TER
 for ((try = 0; try <= ${RESTARTS:-100}; try++)); do
     "${PYTHON:-.venv/bin/python}" -m experiments.run "${many[@]}" "$@" &
     child=$!
+    [ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null || true # it came in between
     code=0
     wait "$child" || code=$?
     while kill -0 "$child" 2>/dev/null; do # a signal ends `wait`, not the child
