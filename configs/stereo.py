@@ -38,9 +38,9 @@ error says what must be in it and where it is obtained.
 One eye against two, with the same model: `--config.model.input.eyes=left` reads one view (a
 narrower projection), `=left_twice` the left one in both places (the same parameters).
 `depth_digits` in dots has nothing for one eye; `--config.data.source_options.pattern=mix` shows the
-digit's outline to one eye too (nothing is learned of it in 400 steps, with either), and
+digit's outline to one eye too (400 steps do not learn it), and
 `--config.data.source_options.images=mnist` takes other digits. After 700 steps of `textured_small`
-two eyes have EPE 0.346, one has 0.808.
+two eyes have EPE 0.346, the left one alone has 0.808.
 `--config.model.input.module=stereo.SeparateEyes` gives each eye tokens of its own. The optimizer of
 the large ones is that of the optical flow (Perceiver IO, app. H), batch and steps are ours and
 untuned.
