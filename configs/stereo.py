@@ -11,10 +11,12 @@ stereo; two views instead of one widen its first projection and change nothing e
 | `middlebury`     | evaluates on the 15 training scenes of the third evaluation, quarter size    |
 | `cityscapes`     | TFDS cityscapes/stereo_disparity (its files are fetched by hand)             |
 | `textured`       | trains on generated scenes of textured shapes; nobody has run it to the end  |
-| `textured_small` | the same in 24 x 24, minutes on a CPU                                        |
-| `rds`            | random-dot stereograms of 24 x 24, minutes on a CPU: EPE 0.197 (seed 0),     |
-|                  | where the best constant has 1.049 and 7x7 block matching 0.249               |
-| `depth_digits`   | real digits cut out in depth in random dots, minutes on a CPU: their class   |
+| `textured_small` | the same in 24 x 24, minutes on a CPU: EPE 0.210 after 2,266 steps (seed 0), |
+|                  | where the best constant has 0.810 and StereoSGBM 0.319                       |
+| `rds`            | random-dot stereograms of 24 x 24, minutes on a CPU: EPE 0.174 (seed 0),     |
+|                  | where the best constant has 1.049, block matching 0.249, StereoSGBM 0.230    |
+| `depth_digits`   | real digits cut out in depth in random dots, minutes on a CPU: 88.6 % (three |
+|                  | seeds) with two eyes, 9.8 % with one                                         |
 | `smallnorb`      | TFDS smallnorb: toys of five kinds, by two cameras                           |
 | `smallnorb_mono` | the same with the left camera alone                                          |
 
@@ -36,7 +38,9 @@ error says what must be in it and where it is obtained.
 One eye against two, with the same model: `--config.model.input.eyes=left` reads one view (a
 narrower projection), `=left_twice` the left one in both places (the same parameters).
 `depth_digits` in dots has nothing for one eye; `--config.data.source_options.pattern=mix` shows the
-digit's outline to one eye too, and `--config.data.source_options.images=mnist` takes other digits.
+digit's outline to one eye too (400 steps do not learn it), and
+`--config.data.source_options.images=mnist` takes other digits. After 700 steps of `textured_small`
+two eyes have EPE 0.346, the left one alone has 0.808.
 `--config.model.input.module=stereo.SeparateEyes` gives each eye tokens of its own. The optimizer of
 the large ones is that of the optical flow (Perceiver IO, app. H), batch and steps are ours and
 untuned.

@@ -89,7 +89,7 @@ def block_matching(
 
 
 def semi_global_matching(frames: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """OpenCV's StereoSGBM (Hirschmüller 2008) in all 8 directions, blocks of 3, in steps of 1/16.
+    """OpenCV's StereoSGBM (Hirschmueller 2008) in all 8 directions, blocks of 3, in steps of 1/16.
 
     Its checks of an answer are off, so that it gives as many as it can. Blocks of 3 are its best in
     stereograms of 24 x 24. Arguments and result as of `block_matching`.
