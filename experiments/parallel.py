@@ -32,9 +32,6 @@ from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Task
 from perceiver_jax.train.workdir import git_commit
 
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the two tables.")
-STEPS = flags.DEFINE_integer("steps", 20, "Steps of training.")
-
 # Of 8 devices; the fields of `config.parallel` that are not as usual.
 WAYS = {
     "jit": {},
@@ -212,7 +209,7 @@ def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    folder = pathlib.Path(OUTPUT.value)
+    folder = pathlib.Path(flags.FLAGS.output)
     write(
         folder / "parallel_memory.csv",
         (
@@ -226,11 +223,13 @@ def main(argv):
         (
             {"task": name} | row
             for name, make_config in EXPERIMENTS.items()
-            for row in compare(make_config, STEPS.value, WAYS)
+            for row in compare(make_config, flags.FLAGS.steps, WAYS)
         ),
     )
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["output"])
+    # Here, because other commands have flags of the same names.
+    flags.DEFINE_string("output", None, "Folder of the two tables.", required=True)
+    flags.DEFINE_integer("steps", 20, "Steps of training.")
     app.run(main)

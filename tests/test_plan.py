@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from jax.sharding import PartitionSpec as P
 from train import toy
 
@@ -328,8 +329,11 @@ def test_the_command_line(monkeypatch, tmp_path, capsys):
         "--topology=v5e:2x4", "--batch=512", f"--output={csv}", "--nosearch",
     ]  # fmt: skip
     monkeypatch.setattr(sys, "argv", arguments)
+    values = flags.FlagValues()
+    command.define_flags(values)
+    monkeypatch.setattr(flags, "FLAGS", values)
     with pytest.raises(SystemExit) as stopped:
-        command.main(command.flags.FLAGS(arguments))
+        command.main(values(arguments))
     assert stopped.value.code == command.DOES_NOT_FIT
     assert seen == [(512, 1_281_167 * 110 // 512, "bfloat16", 8)]
     assert (

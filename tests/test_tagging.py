@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clip_files import write_tagged_clips
 
-from configs import multimodal
+from configs import common, multimodal
 from experiments import tagging
 from experiments.reading import Reading
 from perceiver_jax.metrics import mean_average_precision
@@ -64,10 +64,11 @@ def evaluate(task, variables, sizes=(1, 2)):
     state = TrainState(jnp.int32(0), variables["params"], {}, {}, jax.random.key(0))
     results = []
     for devices in sizes:
-        mesh = sharding.make_mesh(jax.devices()[:devices])
-        step = sharding.compile_eval_step(make_eval_step(task), mesh)
-        placed = jax.device_put(state, sharding.replicated(mesh))
-        program = Program(mesh, None, None, None, None, step)
+        layout = sharding.make_layout(common.parallel(), jax.devices()[:devices])
+        target = sharding.place(jax.eval_shape(lambda: state), layout)
+        step = sharding.compile_eval_step(make_eval_step(task), layout, target)
+        placed = jax.device_put(state, sharding.replicated(layout.mesh))
+        program = Program(layout, None, None, target, None, step)
         results.append(loop.evaluate_state(task, program, placed))
     return results
 

@@ -247,7 +247,7 @@ def tfds_builder(name: str, data_dir: str = "") -> Any:
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"no dataset {name!r}: none of {['digits', 'clips', 'texts', *GENERATED]}, of "
-            "data.pair_sets.SETS, or of TFDS (c4 and wikipedia need apache-beam, until prepared)"
+            "data.pair_sets.SETS, of TFDS (c4, wikipedia: only with apache-beam, or prepared)"
         ) from None
 
 

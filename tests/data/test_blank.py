@@ -46,7 +46,7 @@ CASES = {
     "av_digits": (
         spoken_digits,
         "train",
-        {"num_samples": 64, "test_speakers": ("lucas",)},
+        {"num_samples": 64, "speakers": ("lucas",)},
         "decode | keep('image', 'audio', 'label')",
     ),
     "c4/en": (
