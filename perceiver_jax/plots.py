@@ -77,7 +77,9 @@ def prediction_grid(
     chances /= chances.sum(axis=1, keepdims=True)
     columns = min(8, len(images))
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.4 * columns, 1.65 * rows), layout="constrained")
+    width = 1.4
+    height = width * images.shape[1] / images.shape[2] + 0.25  # with the title
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     for i, (image, chance, label) in enumerate(zip(images, chances, labels, strict=True)):
         axes = figure.add_subplot(rows, columns, i + 1)
         show_image(axes, image)
@@ -102,7 +104,8 @@ def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -
     focus = maps.max(axis=(2, 3)).mean(axis=0)  # [N]
     chosen = np.sort(np.argsort(-focus, kind="stable")[:max_latents])
     columns = len(chosen) + 2
-    figure = Figure(figsize=(1.3 * columns, 1.25 * len(images) + 0.3), layout="constrained")
+    height = 1.25 * images.shape[1] / images.shape[2]
+    figure = Figure(figsize=(1.3 * columns, height * len(images) + 0.3), layout="constrained")
     for row, (image, weights) in enumerate(zip(images, maps, strict=True)):
         panels = [("image", None), *((f"latent {n}", weights[n]) for n in chosen)]
         panels.append(("mean of all", weights.mean(axis=0)))
