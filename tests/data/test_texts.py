@@ -126,5 +126,5 @@ def test_documents_of_a_tfds_set_are_joined(tmp_path):
         documents(field="body", join=1)[0]
     with pytest.raises(ValueError, match="join=0 is below 1"):
         documents(join=0)
-    with pytest.raises(ValueError, match="wikipedia need apache-beam, until prepared"):
+    with pytest.raises(ValueError, match="wikipedia: only with apache-beam, or prepared"):
         sources.load("wikipedia/20230601.en", "train", data_dir=str(tmp_path))
