@@ -132,7 +132,7 @@ def released_size(tile):
 def synthetic(tiny):
     """A small model: what a token holds is as wide as the motions, and little else."""
     size = (12, 12) if tiny else (24, 24)
-    config = common.base(batch_size=32, steps=4000)
+    config = common.base(batch_size=32, steps=8000)
     config.experiment = "dense"
     config.eval_every = 1000
     config.data = common.pairs(
