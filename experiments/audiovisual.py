@@ -6,10 +6,9 @@ One trained model is evaluated with both, or with the modalities of `eval_hidden
 import functools
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.autoencode import draw_mass, hide
+from experiments.autoencode import classify_alone, draw_mass, hide
 from experiments.image import prepare_images
 from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver, plots
@@ -54,16 +53,6 @@ def draw(spec, prepare, reading, variables, num_examples):
     """What the model makes of the first evaluation examples, and of each modality alone; and how
     the latents' attention is shared out."""
     batch = reading.first_examples(min(num_examples, 8))
-    names = sorted(spec["input"]["modalities"])
-    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
-    models = {title: hide(spec, others) for title, others in hidden.items()}
-
-    @jax.jit
-    def run(variables, batch):
-        batch = prepare(batch, None)
-        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
-        return jax.tree.map(jax.nn.softmax, logits)
-
-    probabilities = jax.tree.map(np.asarray, run(variables, batch))
+    probabilities = classify_alone(spec, prepare, jax.nn.softmax, variables, batch)
     figure = plots.label_probabilities(batch["image"], probabilities, batch["label"])
-    return {"probabilities": figure} | draw_mass(models["all"], prepare, variables, batch)
+    return {"probabilities": figure} | draw_mass(hide(spec, ()), prepare, variables, batch)

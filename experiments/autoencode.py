@@ -150,6 +150,21 @@ def hide(spec, names) -> perceiver.Perceiver:
     return perceiver.build(spec | {"input": spec["input"] | {"mask_rates": rates}})
 
 
+def classify_alone(spec, prepare, activation, variables, batch) -> dict[str, np.ndarray]:
+    """`activation` of the logits from all modalities, and from each of them alone."""
+    names = sorted(spec["input"]["modalities"])
+    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
+    models = {title: hide(spec, others) for title, others in hidden.items()}
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
+        return jax.tree.map(activation, logits)
+
+    return jax.tree.map(np.asarray, run(variables, batch))
+
+
 def views(spec, hidden) -> dict[str, tuple[str, ...]]:
     """What is hidden: as evaluated, by the name "", and one of what is left of it besides."""
     seen = [name for name in sorted(spec["input"]["modalities"]) if name not in hidden]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.autoencode import hide, require_classes
+from experiments.autoencode import classify_alone, hide, require_classes
 from experiments.reading import read
 from perceiver_jax import flops, losses, metrics, perceiver
 from perceiver_jax.data import device
@@ -71,17 +71,8 @@ def draw(spec, prepare, reading, variables, num_examples):
     """The first evaluation clips: their labels, and the five likeliest by what the model sees."""
     batch = reading.first_examples(num_examples)
     classes = np.array(reading.eval_source.classes)
-    names = sorted(spec["input"]["modalities"])
-    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
-    models = {title: hide(spec, others) for title, others in hidden.items()}
-
-    @jax.jit
-    def run(variables, batch):
-        batch = prepare(batch, None)
-        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
-        return jax.tree.map(jax.nn.sigmoid, logits)
-
-    scores = {n: np.asarray(x)[:, : len(classes)] for n, x in run(variables, batch).items()}
+    scores = classify_alone(spec, prepare, jax.nn.sigmoid, variables, batch)
+    scores = {title: score[:, : len(classes)] for title, score in scores.items()}
     rows = []
     for i, (row, labels) in enumerate(zip(batch["row"], batch["labels"], strict=True)):
         line = {"file": reading.eval_source.paths[row], "labels": "; ".join(classes[labels > 0])}

@@ -27,6 +27,16 @@ EPSILON = 1e-5  # of the layer norm, as in the released code
 CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 
+def chunk_bytes() -> int:
+    """Bytes of weights that may exist at a time, on the devices that are traced for."""
+    return CHUNK_BYTES.get(sharded.platform(), 2**27)
+
+
+def divisor(number: int, least: float) -> int:
+    """The smallest divisor of `number` that is no less than `least`; if none is, `number`."""
+    return next(n for n in range(1, number + 1) if number % n == 0 and (n >= least or n == number))
+
+
 def _dot(equation: str, *arrays: jax.Array) -> jax.Array:
     """A product with float32 sums."""
     return jnp.einsum(equation, *arrays, preferred_element_type=jnp.float32)
@@ -110,19 +120,13 @@ def _parts(query, key) -> tuple[int, int]:
 
     Heads first: what they read and their gradients are apart.
     """
-    budget = CHUNK_BYTES.get(sharded.platform(), 2**27)
     batch, heads, count = query.shape[:3]
     weights = sharded.examples_at_hand(batch) * heads * count * key.shape[2]
-    least = 4 * weights / budget
+    least = 4 * weights / chunk_bytes()
     if least <= 4:  # a loop would cost more than it saves
         return 1, 1
-    groups = _divisor(heads, least)
-    return groups, _divisor(count, least / groups)
-
-
-def _divisor(number, least):
-    """The smallest divisor of `number` that is no less than `least`; if none is, `number`."""
-    return next(n for n in range(1, number + 1) if number % n == 0 and (n >= least or n == number))
+    groups = divisor(heads, least)
+    return groups, divisor(count, least / groups)
 
 
 def _cut(x, parts, axis):

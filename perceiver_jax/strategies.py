@@ -38,7 +38,7 @@ from flax import struct
 from perceiver_jax import sharded
 from perceiver_jax.attention import MASKED, Partial, finish, merge
 from perceiver_jax.chunks import cut, join, stream, token_axis
-from perceiver_jax.gradients import CHUNK_BYTES, EPSILON
+from perceiver_jax.gradients import EPSILON, chunk_bytes, divisor
 from perceiver_jax.tokens import Tokens
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -231,7 +231,7 @@ def tokens_at_once(weights: int) -> int:
 
 def budget() -> int:
     """Bytes of weights that may exist at a time."""
-    return _override().chunk_bytes or CHUNK_BYTES.get(sharded.platform(), 2**27)
+    return _override().chunk_bytes or chunk_bytes()
 
 
 def unit_of(tokens: Tokens) -> int:
@@ -465,8 +465,7 @@ def query_groups(tokens: Tokens, batch: int, query: Sequence[int]) -> int:
     """Into how many equal groups queries `[b, H, N, K]` are cut, for a unit's weights to fit."""
     _, heads, count, _ = query
     weights = sharded.examples_at_hand(batch) * heads * count * unit_of(tokens)
-    least = 4 * weights / budget()
-    return next(n for n in range(1, count + 1) if count % n == 0 and n >= min(least, count))
+    return divisor(count, 4 * weights / budget())
 
 
 def read_set_at_once(
