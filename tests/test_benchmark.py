@@ -29,6 +29,9 @@ def full_size(name):
         ("imagenet_fourier_b1", 224 * 224, 406.1),
         ("imagenet_fourier_b4", 224 * 224, 4 * 406.1),
         ("perceiver_2021", 224 * 224, 706.3),
+        ("imagenet_learned", 224 * 224, None),
+        ("imagenet_conv", 56 * 56, None),
+        ("language", 2048, None),
         ("flow_368x496", 368 * 496, None),
         ("kinetics_clip", 16 * 56 * 56 + 1920 + 1, None),
         ("kinetics_step", 16 * 56 * 56 + 1920 + 1, 260),
@@ -139,7 +142,7 @@ def test_plan_leaves_out_what_there_is_not_for_a_case():
     }
     assert jobs == {
         ("flow_368x496", "forward"): ["ours", "torch"],
-        ("kinetics_clip", "autoencode"): ["ours", "rerun"],
+        ("kinetics_clip", "autoencode"): ["ours", "rerun", "torch"],
     }
     assert {CASES[job.case].suite for job, _ in benchmark.plan(["all"], [])} == set(SUITES)
 
@@ -245,7 +248,15 @@ def test_without_pytorch_the_error_says_what_to_install(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "phase"), [("imagenet_fourier_b1", "gradient"), ("flow_368x496", "forward")]
+    ("name", "phase"),
+    [
+        ("imagenet_fourier_b1", "gradient"),
+        ("imagenet_learned", "forward"),
+        ("imagenet_conv", "forward"),
+        ("language", "gradient"),
+        ("flow_368x496", "forward"),
+        ("kinetics_clip", "autoencode"),
+    ],
 )
 def test_the_port_runs_at_the_same_sizes(name, phase):
     pytest.importorskip("torch")

@@ -8,11 +8,12 @@ Suites (`cases.py` has their sizes; a new case is a line there):
 
     cross_attention  the encoder's cross-attention alone, 224 x 224 pixels, batch 2
     imagenet         the Fourier classifier, batch 1 and 4
-    latents          the same on 16 x 16 pixels: its 48 latent layers and little else
+    released         the released models with learned positions, with convolution, and of text
+    latents          the Fourier classifier on 16 x 16 pixels: its 48 latent layers, little else
     perceiver        a training step of the 2021 Perceiver, 8 cross-attends
     flow             optical flow, 368 x 496
     kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
-                     chunks; --against=rerun encodes it again for each chunk
+                     chunks; --against=rerun encodes it again for each chunk, and torch does
     kinetics_train   a training step of the same sizes, with the outputs that one asks for
     megapixels       the Fourier classifier on images of 1 and 16 megapixels
     audio            a classifier of a million samples of sound, each of them a token

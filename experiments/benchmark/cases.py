@@ -25,8 +25,15 @@ from perceiver_jax.modalities.label import Classification
 from perceiver_jax.tokens import Tokens, token_sets
 
 BOTH = ("forward", "gradient")
-# Sizes that are constants of the port to PyTorch: they stay in its cases when those are tiny.
-PORT = {"imagenet_fourier": {"num_bands": 64}, "flow": {"num_bands": 64, "channels": 64}}
+# Sizes that are constants of the port to PyTorch: they stay when a case is tiny.
+PORT = {
+    "imagenet_learned": {"channels": 256, "position_channels": 256},
+    "imagenet_fourier": {"num_bands": 64},
+    "imagenet_conv": {"channels": 64, "num_bands": 64},
+    "language": {"qk_channels": 256},
+    "flow": {"num_bands": 64, "channels": 64},
+    "kinetics": {"audio_bands": 192, "video_bands": 32},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Subject:
       textbook: forward FLOPs of the whole batch by the textbook formula, see `flops.textbook`.
       num_latents: that read the inputs.
       num_reads: how often they do.
-      released: the same model as the port to PyTorch knows it, if it does.
+      released: which of the released models it is, if one: the port to PyTorch has those.
       config: of the whole experiment, whose optimizer the phase `train` uses.
       prepare, loss: of the phase `train`, see `Task`.
       chunks: parts in which the phase `autoencode` answers.
@@ -172,7 +179,7 @@ def released(name: str, chunks: int = 1, **other_sizes):
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
         values = sizes.get_config(f"{name}:tiny" if tiny else name).to_dict()
-        known = pretrained.released(**values | PORT.get(name, {}) | other_sizes)
+        known = pretrained.released(**values | PORT[name] | other_sizes)
         model = perceiver.build(known.spec | {"dtype": dtype})
         batch = {
             n: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
@@ -186,7 +193,7 @@ def released(name: str, chunks: int = 1, **other_sizes):
             batch,
             textbook(model, batch),
             values["num_latents"],
-            released=known if name in PORT else None,
+            released=known,
             chunks=min(chunks, 4) if tiny else chunks,
         )
 
@@ -266,11 +273,18 @@ CASES: Mapping[str, Case] = {
     "imagenet_fourier_16x16": Case(
         "latents", BOTH, released("imagenet_fourier", image_size=16), against=(*TORCH, *REMAT)
     ),
+    **{
+        name: Case("released", BOTH, released(name), against=TORCH)
+        for name in ("imagenet_learned", "imagenet_conv", "language")
+    },
     "perceiver_2021": Case("perceiver", ("train",), config("perceiver"), against=("dense", *REMAT)),
     "flow_368x496": Case("flow", ("forward",), released("flow"), against=TORCH),
     # 128 chunks, as the released notebook has it.
     "kinetics_clip": Case(
-        "kinetics", ("autoencode",), released("kinetics", chunks=128), against=("dense", "rerun")
+        "kinetics",
+        ("autoencode",),
+        released("kinetics", chunks=128),
+        against=("rerun", *TORCH),
     ),
     "kinetics_step": Case("kinetics_train", ("train",), clip),
     "pixels_1m": Case("megapixels", BOTH, config("fourier", size=1024)),

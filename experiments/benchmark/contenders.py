@@ -147,7 +147,7 @@ def initialize(function: Callable, *arguments) -> Any:
 
 
 def random_batch(subject: Subject) -> dict[str, jax.Array]:
-    """Normal noise; integers are 0, `target` is the first class."""
+    """Normal noise; integers are 0, masks full, `target` is the first class."""
     rng = np.random.default_rng(0)
     batch = {}
     for name, x in subject.batch.items():
@@ -156,7 +156,7 @@ def random_batch(subject: Subject) -> dict[str, jax.Array]:
         elif jnp.issubdtype(x.dtype, jnp.floating):
             batch[name] = jnp.asarray(rng.standard_normal(x.shape, np.float32))
         else:
-            batch[name] = jnp.zeros(x.shape, x.dtype)
+            batch[name] = jnp.full(x.shape, x.dtype == bool, x.dtype)
     return batch
 
 
@@ -211,10 +211,10 @@ def train(subject, batch, costs) -> Callable[[], Any]:
     return run
 
 
-def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[], Any]:
-    """All outputs of a clip in chunks of pixels and of sound, the label in each as well.
+def chunk_indices(subject: Subject) -> list[dict[str, Any]]:
+    """The pixels and the patches of sound that each chunk of a clip's outputs holds, by modality.
 
-    A run returns the answers to every chunk. With `again` the clip is encoded for each of them.
+    Chunks are of equal length, so that one program is compiled: the last may repeat some.
     """
     outputs = subject.model.output
     assert isinstance(outputs, Outputs)
@@ -222,14 +222,21 @@ def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[],
         "video": int(np.prod(outputs.modalities["video"].shape)),
         "audio": outputs.modalities["audio"].num_patches,
     }
-
-    def indices(chunk):  # of equal length, so that one program is compiled: the last may repeat
-        chosen = {"label": None}
+    parts = []
+    for chunk in range(subject.chunks):
+        parts.append({"label": None})
         for name, count in counts.items():
             size = -(-count // subject.chunks)
             start = min(chunk * size, count - size)
-            chosen[name] = jnp.arange(start, start + size)
-        return chosen
+            parts[-1][name] = np.arange(start, start + size)
+    return parts
+
+
+def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[], Any]:
+    """All outputs of a clip in chunks of pixels and of sound, the label in each as well.
+
+    A run returns the answers to every chunk. With `again` the clip is encoded for each of them.
+    """
 
     def encode(variables, batch):
         return subject.model.apply(variables, batch, train=False, method="encode")
@@ -242,7 +249,7 @@ def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[],
     def everything(variables, batch, indices):
         return subject.model.apply(variables, batch, train=False, indices=indices)
 
-    parts = [indices(chunk) for chunk in range(subject.chunks)]
+    parts = chunk_indices(subject)
     if again:
         whole = costs.compile(everything, variables, batch, parts[0], calls=subject.chunks)
 

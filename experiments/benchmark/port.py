@@ -9,7 +9,13 @@ import time
 from collections.abc import Callable
 
 from experiments.benchmark.cases import Subject
-from experiments.benchmark.contenders import dense_bytes, make_subject, require_memory, sizes_of
+from experiments.benchmark.contenders import (
+    chunk_indices,
+    dense_bytes,
+    make_subject,
+    require_memory,
+    sizes_of,
+)
 from experiments.benchmark.worker import Job, Program
 from perceiver_jax.pretrained import huggingface
 
@@ -68,19 +74,46 @@ def build(job: Job, *, compiled: bool) -> Program:
 
 def forward(torch, model, subject: Subject) -> Callable:
     """A function of nothing that gives the port's answer to a batch of noise."""
-    ((name, shape),) = ((n, x.shape) for n, x in subject.batch.items() if n != "target")
-    inputs = torch.randn(shape, device=model.device)
-    if name == "image":
-        inputs = inputs.permute(0, 3, 1, 2).contiguous()
-        return lambda: model(inputs).logits
+    shapes = {name: x.shape for name, x in subject.batch.items() if name != "target"}
+
+    def noise(name):
+        return torch.randn(shapes[name], device=model.device)
+
+    if "image" in shapes:
+        image = noise("image").permute(0, 3, 1, 2).contiguous()
+        return lambda: model(image).logits
+    if "text" in shapes:
+        text = torch.zeros(shapes["text"], dtype=torch.long, device=model.device)
+        mask = torch.ones_like(text)
+        return lambda: model(text, attention_mask=mask).logits
+    if "video" in shapes:
+        clip = {
+            "image": noise("video").permute(0, 1, 4, 2, 3).contiguous(),
+            "audio": noise("audio")[..., None],
+            "label": torch.zeros(shapes["label"][0], model.config.num_labels, device=model.device),
+        }
+        port_names = {"video": "image", "audio": "audio"}
+        chunks = [
+            {new: torch.from_numpy(part[name]).to(model.device) for name, new in port_names.items()}
+            for part in chunk_indices(subject)
+        ]
+        return lambda: [answer_chunk(model, clip, chunk) for chunk in chunks]
+
+    frames = noise("frames")
 
     def flow():  # the port wants the 3 x 3 patches of each frame
-        batch, frames, height, width, channels = shape
-        pixels = inputs.permute(0, 1, 4, 2, 3).reshape(-1, channels, height, width)
+        batch, count, height, width, channels = frames.shape
+        pixels = frames.permute(0, 1, 4, 2, 3).reshape(-1, channels, height, width)
         patches = torch.nn.functional.unfold(pixels, 3, padding=1)
-        return model(patches.reshape(batch, frames, -1, height, width)).logits
+        return model(patches.reshape(batch, count, -1, height, width)).logits
 
     return flow
+
+
+def answer_chunk(model, clip: dict, chunk: dict) -> dict:
+    """Some of a clip's outputs, fetched; the port encodes the clip for each chunk of them."""
+    answers = model(clip, subsampled_output_points=chunk | {"label": None}).logits
+    return {name: x.float().cpu() for name, x in answers.items()}
 
 
 def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
@@ -112,7 +145,7 @@ def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
         loss.backward()
         wait()
 
-    return run_forward if job.phase == "forward" else run_gradient
+    return run_gradient if job.phase == "gradient" else run_forward
 
 
 def matmul(job: Job) -> Program:
