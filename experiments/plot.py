@@ -1,6 +1,6 @@
 """Draws what a run has learned, from its workdir alone.
 
-    python -m experiments.plot --workdir=runs/digits
+    python -m experiments.plot --workdir=runs/digits      # or gs://bucket/run
 
 Writes to <workdir>/plots, as far as the experiment has them:
 
@@ -17,12 +17,15 @@ Writes to <workdir>/plots, as far as the experiment has them:
 """
 
 import csv
+import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 
 from configs import common
 from experiments import make_task
@@ -37,13 +40,13 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
 EXAMPLES = flags.DEFINE_integer("examples", 24, "How many predictions to draw.", lower_bound=1)
 
 
-def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path]:
+def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Path]:
     """Writes the pictures of a run and returns their paths.
 
     Raises:
       FileNotFoundError: `workdir` is not a run's, or holds no checkpoint.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     config = load_config(workdir)
     config.parallel = common.parallel()  # one device draws, whatever has trained
     task = make_task(config)
@@ -56,24 +59,33 @@ def draw(workdir: str | pathlib.Path, *, num_examples: int) -> list[pathlib.Path
     return write(workdir / "plots", figures)
 
 
-def write(folder: pathlib.Path, figures: Mapping[str, Any]) -> list[pathlib.Path]:
-    """Writes figures as PNG and tables, lists of dicts, as CSV; returns the paths."""
-    folder.mkdir(exist_ok=True)
+def write(folder: epath.Path, figures: Mapping[str, Any]) -> list[epath.Path]:
+    """Writes figures as PNG, clips as mp4 and tables, lists of dicts, as CSV; returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, figure in figures.items():
-        if isinstance(figure, plots.Clip):
-            paths.append(folder / f"{name}.mp4")
-            media.write_mp4(paths[-1], **figure._asdict())
-        elif isinstance(figure, list):
-            paths.append(folder / f"{name}.csv")
-            with paths[-1].open("w", newline="") as file:
-                table = csv.DictWriter(file, figure[0])
-                table.writeheader()
-                table.writerows(figure)
-        else:
-            paths.append(folder / f"{name}.png")
-            figure.savefig(paths[-1], dpi=150)
+    with tempfile.TemporaryDirectory() as directory:  # libraries write to local disks only
+        for name, figure in figures.items():
+            file = write_local(pathlib.Path(directory) / name, figure)
+            paths.append(folder / file.name)
+            paths[-1].write_bytes(file.read_bytes())
     return paths
+
+
+def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
+    """Writes one of them to `path` with the ending that it takes, and returns that."""
+    if isinstance(figure, plots.Clip):
+        path = path.with_suffix(".mp4")
+        media.write_mp4(path, **figure._asdict())
+    elif isinstance(figure, list):
+        path = path.with_suffix(".csv")
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, figure[0])
+            table.writeheader()
+            table.writerows(figure)
+    else:
+        path = path.with_suffix(".png")
+        figure.savefig(path, dpi=150)
+    return path
 
 
 def main(argv):

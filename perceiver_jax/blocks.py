@@ -16,7 +16,8 @@ from jax.ad_checkpoint import checkpoint_name
 from perceiver_jax import sharded, strategies
 from perceiver_jax.attention import attention_weights, finish, merge, partial
 from perceiver_jax.gradients import attend_itself, layer_norm, product
-from perceiver_jax.strategies import AttentionWeights, Linear, Norm
+from perceiver_jax.ordering import dense_forced, is_head_folded
+from perceiver_jax.products import AttentionWeights, Head, Linear, Norm, Tail, fold, fold_head
 from perceiver_jax.tokens import Tokens, token_sets
 
 
@@ -33,10 +34,11 @@ class LinearWeights(nn.Module):
     """The parameters of a projection to `features` channels."""
 
     features: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, channels: int) -> Linear:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (channels, self.features))
+        kernel = self.param("kernel", self.kernel_init, (channels, self.features))
         return Linear(kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
 
 
@@ -96,7 +98,7 @@ class Attention(nn.Module):
         if self.wants_weights():
             self.sow("intermediates", "weights", attention_weights(query, keys, mask))
         drop = train and self.dropout_rate > 0
-        if itself and not drop and not strategies.dense_forced():
+        if itself and not drop and not dense_forced():
             read = attend_itself(query, keys[0], values[0])
             return self.output(read, weights.out, query_mask)
         results = []
@@ -134,6 +136,11 @@ def linear(x: jax.Array, weights: Linear, dtype: jax.typing.DTypeLike) -> jax.Ar
     return result + weights.bias.astype(dtype)[None, None]
 
 
+def apply_head(head: Head, x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`[B, T, C]` -> `[B, T, F]`, one layer after the other; `x` itself where there is none."""
+    return functools.reduce(lambda x, weights: linear(x, weights, dtype), head, x)
+
+
 class MLP(nn.Module):
     """Dense(widening x C), tanh GELU, Dense(C), dropout."""
 
@@ -141,14 +148,24 @@ class MLP(nn.Module):
     dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
 
+    def setup(self):
+        self.dropout = nn.Dropout(self.dropout_rate)
+
     @nn.compact
-    def __call__(self, x, *, train: bool):
-        channels = x.shape[-1]
-        hidden = LinearWeights(self.widening * channels, name="hidden")(channels)
-        out = LinearWeights(channels, name="out")(self.widening * channels)
-        x = nn.gelu(linear(x, hidden, self.dtype), approximate=True)
-        x = linear(x, out, self.dtype)
-        return nn.Dropout(self.dropout_rate)(x, deterministic=not train)
+    def weights(self, channels: int) -> tuple[Linear, Linear]:
+        """The parameters of the two layers."""
+        width = self.widening * channels
+        hidden = LinearWeights(width, name="hidden")(channels)
+        return hidden, LinearWeights(channels, name="out")(width)
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """What the second layer reads."""
+        return nn.gelu(linear(x, self.weights(x.shape[-1])[0], self.dtype), approximate=True)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, T, C]` -> `[B, T, C]`."""
+        x = linear(self.hidden(x), self.weights(x.shape[-1])[1], self.dtype)
+        return self.dropout(x, deterministic=not train)
 
 
 class CrossAttention(nn.Module):
@@ -178,8 +195,13 @@ class CrossAttention(nn.Module):
         self.mlp = MLP(self.widening, self.dropout_rate, self.dtype)
 
     @nn.compact
-    def __call__(self, queries: Tokens, inputs: Any, *, train: bool) -> jax.Array:
-        """Reads `inputs`, `Tokens` or a tree of them. Returns `[B, N, queries.width]`."""
+    def __call__(self, queries: Tokens, inputs: Any, *, train: bool, head: Head = ()) -> jax.Array:
+        """Reads `inputs`, `Tokens` or a tree of them.
+
+        Returns:
+          `[B, N, queries.width]`, or what `head` makes of it. Nothing as wide as the queries then
+          exists for more than a chunk of them.
+        """
         inputs = token_sets(inputs)
         if len({tokens.width for tokens in inputs}) > 1:
             widths = [tokens.width for tokens in inputs]
@@ -196,7 +218,7 @@ class CrossAttention(nn.Module):
         norm_queries = NormWeights(name="norm_queries")(queries.width)
         norm_inputs = NormWeights(name="norm_inputs")(inputs[0].width)
         dropped = train and self.attention_dropout_rate > 0
-        if dropped or attention.wants_weights() or strategies.dense_forced():
+        if dropped or attention.wants_weights() or dense_forced():
             q = queries.dense(self.dtype)
             x = attention(
                 layer_norm(q, *norm_queries),
@@ -205,7 +227,7 @@ class CrossAttention(nn.Module):
                 query_mask=queries.mask,
                 train=train,
             )
-            return self.feed_forward(x, q, train)
+            return self.feed_forward(x, q, train, head)
 
         weights = attention.weights(queries.width, inputs[0].width)
         scale = 1 / math.sqrt(weights.query.kernel.shape[-1] // self.num_heads)
@@ -213,48 +235,57 @@ class CrossAttention(nn.Module):
             normed = layer_norm(inputs[0].content, *norm_inputs)
             plan = strategies.answer(
                 queries,
-                strategies.fold(norm_queries, weights.query, self.num_heads),
+                fold(norm_queries, weights.query, self.num_heads),
                 attention.heads(normed, weights.key) * jnp.asarray(scale, self.dtype),
                 attention.heads(normed, weights.value),
                 weights.out,
                 self.dtype,
                 with_queries=self.query_residual,
             )
-            return self.answer(plan, train)
+            return self.answer(plan, head, train)
 
         q = queries.dense(self.dtype)
         query = attention.heads(layer_norm(q, *norm_queries), weights.query)
         result = strategies.read(
             query * jnp.asarray(scale, self.dtype),
             inputs,
-            strategies.fold(norm_inputs, weights.key, self.num_heads),
-            strategies.fold(norm_inputs, weights.value, self.num_heads),
+            fold(norm_inputs, weights.key, self.num_heads),
+            fold(norm_inputs, weights.value, self.num_heads),
             self.dtype,
         )
-        return self.feed_forward(attention.output(result, weights.out, queries.mask), q, train)
+        x = attention.output(result, weights.out, queries.mask)
+        return self.feed_forward(x, q, train, head)
 
-    def answer(self, plan: strategies.Answer, train: bool) -> jax.Array:
+    def answer(self, plan: strategies.Answer, head: Head, train: bool) -> jax.Array:
         """Everything behind the queries, chunk by chunk where there are several."""
+        batch = strategies.batch_of(plan.params, plan.data)
+        width = plan.out.kernel.shape[-1]
+        hidden, out = self.mlp.weights(width)
+        rows = sharded.examples_at_hand(batch) * plan.data["content"].shape[1]
+        widths = [width, *(weights.kernel.shape[-1] for weights in head)]
+        drops = train and self.dropout_rate > 0  # between the two
+        if head and not drops and is_head_folded(rows, hidden.kernel.shape[-1], widths):
+            head = fold_head(out, head)
         if not sharded.spreads(plan.data, plan.axes()):
-            return self.respond(plan, plan.out, plan.params, plan.data, train)
+            return self.respond(plan, (plan.out, head), plan.params, plan.data, train)
         block, variables = self.unbind()
         keys = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
 
         def respond(whole, params, data):
-            variables, out, keys = whole
+            variables, behind, keys = whole
             keys = {n: sharded.own_key(k, (sharded.DATA, sharded.MODEL)) for n, k in keys.items()}
-            arguments = plan, out, params, data, train
+            arguments = plan, behind, params, data, train
             return block.apply(variables, *arguments, rngs=keys, method="respond")
 
-        whole = variables, plan.out, keys
-        batch = strategies.batch_of(plan.params, plan.data)
+        whole = variables, (plan.out, head), keys
         return sharded.answer(respond, whole, plan.params, plan.data, plan.axes(), batch)
 
-    def respond(self, plan: strategies.Answer, out, params, data, train: bool) -> jax.Array:
-        """`answer` of the queries in `data`."""
+    def respond(self, plan: strategies.Answer, behind, params, data, train: bool) -> jax.Array:
+        """`answer` of the queries in `data`; `behind` the attention are its output and the head."""
+        out, head = behind
 
         def respond(block, chunk):
-            return block.feed_forward(*plan.apply(params, out, chunk), train)
+            return block.feed_forward(*plan.apply(params, out, chunk), train, head)
 
         results = []
         for count, chunks in plan.chunks(params, data):
@@ -268,17 +299,23 @@ class CrossAttention(nn.Module):
                 split_rngs={"params": False, "dropout": True},
                 length=count,
             )
-            _, answers = scan(self, None, chunks)  # [n, B, m, C]
+            _, answers = scan(self, None, chunks)  # [n, B, m, F]
             answers = answers.swapaxes(0, 1)
             results.append(answers.reshape(answers.shape[0], -1, answers.shape[-1]))
         return jnp.concatenate(results, axis=1) if len(results) > 1 else results[0]
 
-    def feed_forward(self, x: jax.Array, q: jax.Array | None, train: bool) -> jax.Array:
-        """Behind the attention: dropout, the residual, the MLP."""
+    def feed_forward(
+        self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | Tail = ()
+    ) -> jax.Array:
+        """Behind the attention: dropout, the residual, the MLP, the head."""
         x = self.dropout(x, deterministic=not train)
         if self.query_residual:
             x = x + q
-        return x + self.mlp(layer_norm(x, *self.norm_mlp(x.shape[-1])), train=train)
+        normed = layer_norm(x, *self.norm_mlp(x.shape[-1]))
+        if isinstance(head, Tail):
+            hidden = linear(self.mlp.hidden(normed), head.hidden, self.dtype)
+            return linear(x, head.answer, self.dtype) + hidden
+        return apply_head(head, x + self.mlp(normed, train=train), self.dtype)
 
 
 def is_plain(tokens: Tokens) -> bool:

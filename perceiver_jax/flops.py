@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import jax
 
 from perceiver_jax.perceiver import Decoder, Encoder, Perceiver
-from perceiver_jax.tokens import is_tokens, token_sets
+from perceiver_jax.tokens import token_sets
 
 
 def linear(rows: int, inputs: int, outputs: int) -> float:
@@ -67,24 +67,22 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
         tokens = model.input(batch, train=False)
         chosen = {"indices": batch["indices"]} if "indices" in batch else {}
         queries = model.output.queries(tokens, **chosen)
-        latents = jax.numpy.zeros((1, model.encoder.num_latents, model.encoder.latent_channels))
-        if isinstance(model.decoder, Decoder):
-            decoded = jax.tree.map(
-                lambda q: jax.numpy.zeros((1, q.num_tokens, q.width)), queries, is_leaf=is_tokens
-            )
-        else:
-            decoded = model.decoder(queries, latents, train=False)
-        model.output(decoded, **chosen)
-        return tokens, queries
+        width = model.encoder.latent_channels if queries is None else _size(queries)[1]
+        return tokens, queries, model.output.head(width)
 
     def run(batch):
         return model.init_with_output(jax.random.key(0), batch, method=ends)[0]
 
-    tokens, queries = jax.eval_shape(run, batch)
+    tokens, queries, heads = jax.eval_shape(run, batch)
     num_tokens, width = _size(tokens)
     total = executed(run, batch) + encoder(model.encoder, num_tokens, width)
     if isinstance(model.decoder, Decoder):
         total += decoder(model.decoder, model.encoder, *_size(queries))
+    if not isinstance(queries, dict):
+        queries, heads = {"": queries}, {"": heads}
+    for name, asked in queries.items():
+        rows = 1 if asked is None else asked.num_tokens
+        total += sum(linear(rows, *weights.kernel.shape) for weights in heads[name])
     return total
 
 
@@ -96,7 +94,7 @@ def _size(tokens) -> tuple[int, int]:
 
 def executed(function: Callable, *args) -> float:
     """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
-    anew = functools.partial(function)  # not an earlier trace's, see `strategies.forced`
+    anew = functools.partial(function)  # not an earlier trace's, see `ordering.forced`
     return _count(jax.make_jaxpr(anew)(*args).jaxpr)
 
 

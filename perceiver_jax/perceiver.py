@@ -2,7 +2,8 @@
 
     tokens = input(batch)                      adapters know the modality
     latents = encoder(tokens)                  a cross-attention reads, self-attentions think
-    prediction = output(decoder(queries, latents))
+    answers = decoder(queries, latents, head)  output says what to ask, and the last linear layer
+    prediction = output(answers)
 
 References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al. 2022) section 3.
 """
@@ -17,8 +18,9 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from perceiver_jax import sharded
-from perceiver_jax.blocks import CrossAttention, SelfAttention
-from perceiver_jax.tokens import Tokens, is_tokens
+from perceiver_jax.blocks import CrossAttention, SelfAttention, apply_head
+from perceiver_jax.products import Head
+from perceiver_jax.tokens import Tokens, token_sets
 
 # What the backward pass of a latent layer may keep instead of computing again. "dots": the results
 # of matrix products and what attention read.
@@ -183,8 +185,18 @@ class Decoder(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, queries: Any, latents: jax.Array, *, train: bool) -> Any:
-        """Returns `[B, M, queries.width]`, or a tree of such arrays for a tree of queries."""
+    def __call__(self, queries: Any, latents: jax.Array, *, head: Any, train: bool) -> Any:
+        """Answers queries.
+
+        Args:
+          queries: `Tokens`, or a dict of them by name.
+          latents: `[B, N, D]`.
+          head: linear layers from the queries' width to F, which every answer goes through; for a
+            dict of queries a dict of them.
+
+        Returns:
+          `[B, M, F]`, or a dict of such arrays.
+        """
         read = CrossAttention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
@@ -195,7 +207,12 @@ class Decoder(nn.Module):
             name="cross_attend",
         )
         latents = Tokens(content=latents)
-        return jax.tree.map(lambda q: read(q, latents, train=train), queries, is_leaf=is_tokens)
+        if isinstance(queries, Tokens):
+            return read(queries, latents, train=train, head=head)
+        return {
+            name: read(asked, latents, train=train, head=head[name])
+            for name, asked in queries.items()
+        }
 
 
 class MeanPool(nn.Module):
@@ -203,9 +220,10 @@ class MeanPool(nn.Module):
 
     dtype: jax.typing.DTypeLike = jnp.float32
 
-    def __call__(self, queries: Tokens | None, latents: jax.Array, *, train: bool) -> jax.Array:
-        """Returns `[B, 1, D]`."""
-        return jnp.mean(latents, axis=1, keepdims=True, dtype=jnp.float32).astype(self.dtype)
+    def __call__(self, queries: None, latents: jax.Array, *, head: Head, train: bool) -> jax.Array:
+        """Returns `[B, 1, F]`."""
+        mean = jnp.mean(latents, axis=1, keepdims=True, dtype=jnp.float32)
+        return apply_head(head, mean.astype(self.dtype), self.dtype)
 
 
 class Perceiver(nn.Module):
@@ -242,8 +260,10 @@ class Perceiver(nn.Module):
             the parts of what all give.
         """
         chosen = {} if indices is None else {"indices": indices}
-        decoded = self.decoder(self.output.queries(tokens, **chosen), latents, train=train)
-        return self.output(decoded, **chosen)
+        queries = self.output.queries(tokens, **chosen)
+        width = latents.shape[-1] if queries is None else token_sets(queries)[0].width
+        head = self.output.head(width)
+        return self.output(self.decoder(queries, latents, head=head, train=train), **chosen)
 
 
 def build(spec: Mapping[str, Any]) -> Perceiver:

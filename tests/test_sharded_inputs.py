@@ -9,7 +9,7 @@ import pytest
 from test_strategies import make_tokens, random, split_arrays
 
 from configs import common
-from perceiver_jax import sharded, strategies
+from perceiver_jax import ordering, sharded
 from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.perceiver import LatentTransformer
 from perceiver_jax.position import Fourier
@@ -44,7 +44,7 @@ def assert_agrees(queries, inputs, **fields):
         one = with_gradient(arrays)
         budget = 4 * 2 * 2 * 3 * 2  # 2 tokens at once, of 2 examples, 2 heads, 3 queries
         layout = make_layout(4, model=2, shard_inputs=True)
-        with sharded.laid_out(layout), strategies.forced(chunk_bytes=budget):
+        with sharded.laid_out(layout), ordering.forced(chunk_bytes=budget):
             return one, with_gradient(arrays)
 
     one, ours = jax.jit(both)(arrays)
@@ -98,7 +98,7 @@ def test_chunks_are_of_what_one_device_has(asked):
             with sharded.laid_out(layout):
                 return block.apply(variables, *arguments, train=False)
 
-        with strategies.forced(chunk_bytes=4 * 3 * 8 * 4):
+        with ordering.forced(chunk_bytes=4 * 3 * 8 * 4):
             text = str(jax.make_jaxpr(apply)(variables))
         lengths.append(max(int(n) for n in re.findall(r" length=(\d+)", text)))
     assert lengths[0] == 4 * lengths[1], lengths
@@ -134,7 +134,7 @@ def test_memory_falls_with_the_number_of_devices(asked):
 
         shards = (None, None, place)
         gradient = jax.jit(jax.grad(loss, (0, 1, 2)), in_shardings=shards, out_shardings=shards)
-        with strategies.forced(chunk_bytes=2**14):
+        with ordering.forced(chunk_bytes=2**14):
             return gradient.lower(variables, few, many).compile()
 
     two, eight = program(2), program(8)

@@ -1,6 +1,7 @@
 """Every cheaper order of computation against the textbook formula: values and gradients."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_jax import blocks, chunks, flops, strategies
+from perceiver_jax import blocks, chunks, flops, ordering, products, strategies
 from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.gradients import EPSILON
+from perceiver_jax.ordering import Order
 from perceiver_jax.position import Fourier, Table
-from perceiver_jax.strategies import Order
 from perceiver_jax.tokens import Tokens
 
 ORDERS = [Order(a, b) for a in ("form", "move") for b in ("form", "move")]
@@ -57,24 +58,26 @@ def split_arrays(tree):
     return [leaves[i] for i in floats], rebuild
 
 
-def assert_agrees(block, queries, inputs, order=None, *, chunk_bytes=None, scale=1.0, seed=0):
+def assert_agrees(
+    block, queries, inputs, order=None, *, chunk_bytes=None, scale=1.0, seed=0, head=()
+):
     """Values, and gradients of every parameter and input, are those of the dense formula."""
-    with strategies.forced("dense"):
+    with ordering.forced("dense"):
         variables = block.init(jax.random.key(0), queries, inputs, train=False)
     rng = np.random.default_rng(seed)  # nothing zero: biases and scales must be used
     variables = jax.tree.map(lambda x: scale * x + random(rng, *x.shape, scale=0.1), variables)
-    arrays, rebuild = split_arrays((variables, queries, inputs))
+    arrays, rebuild = split_arrays((variables, queries, inputs, head))
 
     def run(arrays):
-        variables, queries, inputs = rebuild(arrays)
-        return block.apply(variables, queries, inputs, train=False)
+        variables, queries, inputs, head = rebuild(arrays)
+        return block.apply(variables, queries, inputs, train=False, head=head)
 
     weights = random(rng, *jax.eval_shape(run, arrays).shape)
 
     def both(arrays):
         results = []
         for way in ("dense", order):
-            with strategies.forced(way, chunk_bytes=chunk_bytes):
+            with ordering.forced(way, chunk_bytes=chunk_bytes):
                 results.append((run(arrays), jax.grad(lambda a: jnp.sum(run(a) * weights))(arrays)))
         return results
 
@@ -139,7 +142,78 @@ def test_answering_is_the_textbook_formula(data):
     )
     order = draw(st.sampled_from([None, *ORDERS]))
     size = draw(st.sampled_from([1, 5, 100]))
-    assert_agrees(block, queries, latents, order, chunk_bytes=chunk_bytes_of(block, 3, 2, size))
+    widths = [queries.width, *draw(st.sampled_from([[], [2], [6, 2], [2, 6], [40]]))]
+    head = make_head(rng, widths)
+    budget = chunk_bytes_of(block, 3, 2, size)
+    assert_agrees(block, queries, latents, order, chunk_bytes=budget, head=head)
+
+
+def make_head(rng, widths):
+    return tuple(
+        products.Linear(random(rng, *pair, scale=pair[0] ** -0.5), random(rng, pair[1]))
+        for pair in itertools.pairwise(widths)
+    )
+
+
+@pytest.mark.parametrize(
+    ("widths", "of_few", "of_many"),
+    [
+        ((16, 2), True, True),
+        ((16, 12), False, True),
+        ((16, 24, 2), True, True),
+        ((16, 2, 24), False, False),
+    ],
+)
+def test_a_head_is_folded_where_that_multiplies_less(widths, of_few, of_many):
+    """By what the program then does, on either side of the number of answers where it turns."""
+    block = CrossAttention(widening=2)
+    head = make_head(np.random.default_rng(0), widths)
+    latents = Tokens(content=jnp.zeros((1, 4, 8)))
+
+    def costs(rows):
+        """(chosen, folded always, never folded), and what was chosen."""
+        queries = Tokens(content=jnp.zeros((1, rows, 16)))
+        found = []
+        for choice in (ordering.is_head_folded, lambda *_: True, lambda *_: False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(blocks, "is_head_folded", choice)
+                run = functools.partial(block.init_with_output, jax.random.key(0), train=False)
+                found.append(flops.executed(functools.partial(run, head=head), queries, latents))
+        return found, ordering.is_head_folded(rows, 32, widths)
+
+    choices = {}
+    for rows in (5, 8, 12, 16, 24, 32, 48, 64, 4096):
+        (chosen, always, never), choices[rows] = costs(rows)
+        assert chosen == min(always, never)
+    assert (choices[5], choices[4096]) == (of_few, of_many)
+
+
+def test_nothing_as_wide_as_the_queries_is_kept_for_all_of_them():
+    """With a head the memory for a query more, with gradients, is not that of its channels."""
+    block, width = CrossAttention(query_residual=False), 256
+    head = make_head(np.random.default_rng(0), (width, 2))
+    latents = Tokens(content=jnp.zeros((1, 16, 32)))
+
+    def temporaries(rows, head):
+        queries = Tokens(position=Fourier((rows, 64), 63))  # 254 channels
+        queries = queries.replace(padding=jnp.zeros(2))
+        variables = jax.eval_shape(
+            functools.partial(block.init, train=False), jax.random.key(0), queries, latents
+        )
+
+        def loss(variables):
+            answers = block.apply(variables, queries, latents, train=False, head=head)
+            return jnp.mean(jnp.square(answers))
+
+        return jax.jit(jax.grad(loss)).lower(variables).compile().memory_analysis()
+
+    def by_query(head):
+        with ordering.forced(chunk_bytes=4 * 16 * 256):
+            few, many = (temporaries(rows, head).temp_size_in_bytes for rows in (128, 256))
+        return (many - few) / (128 * 64)
+
+    assert by_query(head) < 4 * 16
+    assert by_query(()) > 4 * width
 
 
 @pytest.mark.parametrize("kind", ["2 axes", "table"])
@@ -147,13 +221,12 @@ def test_extreme_logits(kind):
     """Of some hundreds, against float64: no worse than the dense formula in float32."""
     rng = np.random.default_rng(0)
     tokens = make_tokens(rng, kind)
-    norm = strategies.Norm(jnp.ones(tokens.width), jnp.zeros(tokens.width))
+    norm = products.Norm(jnp.ones(tokens.width), jnp.zeros(tokens.width))
     kernels = [random(rng, tokens.width, size) for size in (4, 6)]
     biases = [random(rng, size) for size in (4, 6)]
     query = 100 * random(rng, 1, 1, 3, 4)
     key, value = (
-        strategies.fold(norm, strategies.Linear(*pair), 1)
-        for pair in zip(kernels, biases, strict=True)
+        products.fold(norm, products.Linear(*pair), 1) for pair in zip(kernels, biases, strict=True)
     )
 
     def formula(dtype):
@@ -170,7 +243,7 @@ def test_extreme_logits(kind):
     truth, largest = formula(np.float64)
     assert largest > 300
     allowed = 1e-6 * largest + 2 * np.abs(formula(np.float32)[0] - truth).max()
-    with strategies.forced(Order("move", "move"), chunk_bytes=4 * 3 * 2 * 4):
+    with ordering.forced(Order("move", "move"), chunk_bytes=4 * 3 * 2 * 4):
         ours = strategies.read(query, [tokens], key, value, jnp.float32)
     np.testing.assert_allclose(ours[:, 0], truth, atol=allowed)
 
@@ -201,8 +274,8 @@ def test_statistics_by_parts_are_those_of_the_whole():
             tokens = tokens.replace(content=tokens.content + 300)
         dense = np.asarray(tokens.dense(jnp.float32), np.float64)
         expected = 1 / np.sqrt(dense.var(axis=-1) + EPSILON)
-        data = strategies.token_data(tokens, jnp.float32)
-        found = strategies.inverse_deviation(tokens, data, strategies.padding_row(tokens))
+        data = products.token_data(tokens, jnp.float32)
+        found = products.inverse_deviation(tokens, data, products.padding_row(tokens))
         np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
@@ -212,11 +285,11 @@ def test_bfloat16_is_as_near_the_truth_as_the_dense_formula():
     queries = Tokens(content=random(rng, 1, 8, 32))
     exact = CrossAttention()
     variables = exact.init(jax.random.key(0), queries, inputs, train=False)
-    with strategies.forced("dense"):
+    with ordering.forced("dense"):
         truth = exact.apply(variables, queries, inputs, train=False)
 
     def error(order):
-        with strategies.forced(order, chunk_bytes=4 * 2 * 8 * 100):
+        with ordering.forced(order, chunk_bytes=4 * 2 * 8 * 100):
             half = CrossAttention(dtype=jnp.bfloat16)
             result = half.apply(variables, queries, inputs, train=False)
         return np.sqrt(np.mean(np.square(result.astype(jnp.float32) - truth)))
@@ -271,7 +344,7 @@ def test_no_array_as_wide_as_the_tokens_is_made(order):
     def loss(variables):
         return jnp.sum(block.apply(variables, queries, inputs, train=False))
 
-    with strategies.forced(order, chunk_bytes=4 * 8 * 32 * 4):
+    with ordering.forced(order, chunk_bytes=4 * 8 * 32 * 4):
         wide = wide_arrays(
             jax.grad(loss), jax.eval_shape(init), size=inputs.num_tokens * inputs.width
         )
@@ -284,7 +357,7 @@ def test_queries_take_turns_where_a_row_is_too_long():
     queries, block = Tokens(content=random(rng, 1, 12, 16)), CrossAttention(2, qk_channels=8)
     chunk_bytes = 4 * 2 * 2 * 32 * 5  # of 5 queries of both heads and examples on a row
     assert_agrees(block, queries, inputs, Order("move", "move"), chunk_bytes=chunk_bytes)
-    with strategies.forced(Order("move", "move"), chunk_bytes=chunk_bytes):
+    with ordering.forced(Order("move", "move"), chunk_bytes=chunk_bytes):
         variables = jax.eval_shape(
             lambda: block.init(jax.random.key(0), queries, inputs, train=False)
         )
@@ -298,7 +371,7 @@ def test_memory_does_not_grow_with_the_number_of_tokens():
         tokens = Tokens(content=jnp.zeros((1, side * side, 3)), position=Fourier((side, side), 8))
         queries = Tokens(content=jnp.zeros((1, 32, 16)))
         block = CrossAttention()
-        with strategies.forced(order, chunk_bytes=2**16):
+        with ordering.forced(order, chunk_bytes=2**16):
             variables = jax.eval_shape(
                 lambda: block.init(jax.random.key(0), queries, tokens, train=False)
             )
@@ -329,14 +402,14 @@ def test_the_chosen_order_multiplies_least(kind, shape, heads):
     )
     width = tokens.width
     query = jnp.zeros((1, heads, queries, qk))
-    key = strategies.Folded(jnp.zeros((width, heads, qk)), jnp.zeros((heads, qk)))
-    value = strategies.Folded(jnp.zeros((width, heads, v)), jnp.zeros((heads, v)))
+    key = products.Folded(jnp.zeros((width, heads, qk)), jnp.zeros((heads, qk)))
+    value = products.Folded(jnp.zeros((width, heads, v)), jnp.zeros((heads, v)))
 
     def run():
         return strategies.read(query, [tokens], key, value, jnp.float32)
 
     def work(order):
-        with strategies.forced(order, chunk_bytes=2**30):
+        with ordering.forced(order, chunk_bytes=2**30):
             return flops.executed(run)
 
     # The normalizer is one channel more where values are moved: not counted as a choice.
@@ -366,13 +439,13 @@ def test_dense_is_the_definition_of_every_attention(monkeypatch):
         raise AssertionError("not the definition")
 
     monkeypatch.setattr(blocks, "attend_itself", refuse)
-    with strategies.forced("dense"):
+    with ordering.forced("dense"):
         layer.apply(variables, x, train=False)
     with pytest.raises(AssertionError, match="not the definition"):
         layer.apply(variables, x, train=False)
 
 
 def test_forced_ends_with_its_block():
-    with strategies.forced("dense"):
-        assert strategies.dense_forced()
-    assert not strategies.dense_forced()
+    with ordering.forced("dense"):
+        assert ordering.dense_forced()
+    assert not ordering.dense_forced()

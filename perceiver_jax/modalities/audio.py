@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Fourier
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 
@@ -147,9 +149,10 @@ class Samples(nn.Module):
         return Tokens(position=grid.replace(endpoint=False)).take(indices)
 
     @nn.compact
-    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, n, D]` -> float32 `[B, n samples_per_patch]`, patch after patch."""
-        samples = nn.Dense(
-            self.samples_per_patch, kernel_init=plain_init, dtype=self.dtype, name="samples"
-        )(decoded)
-        return samples.astype(jnp.float32).reshape(decoded.shape[0], -1)
+    def head(self, width: int) -> Head:
+        """From the answers' width to the samples of a patch."""
+        return (LinearWeights(self.samples_per_patch, plain_init, name="samples")(width),)
+
+    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, n, samples_per_patch]` -> float32 `[B, n samples_per_patch]`, patch after patch."""
+        return answers.astype(jnp.float32).reshape(answers.shape[0], -1)

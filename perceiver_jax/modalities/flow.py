@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Fourier
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 
@@ -87,11 +89,13 @@ class Flow(nn.Module):
         return tokens if indices is None else tokens.take(indices)
 
     @nn.compact
-    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, H W, C]` -> pixels right, down: float32 `[B, H, W, 2]`; at indices `[B, n, 2]`."""
-        zeros = nn.initializers.zeros
-        flow = nn.Dense(2, kernel_init=zeros, dtype=self.dtype, name="flow")(decoded)
-        flow = flow.astype(jnp.float32) * self.scale
+    def head(self, width: int) -> Head:
+        """From the answers' width to right and down."""
+        return (LinearWeights(2, nn.initializers.zeros, name="flow")(width),)
+
+    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, H W, 2]` -> pixels right, down: float32 `[B, H, W, 2]`; at indices `[B, n, 2]`."""
+        flow = answers.astype(jnp.float32) * self.scale
         if indices is not None:
             return flow
         if flow.shape[1] != math.prod(self.shape):

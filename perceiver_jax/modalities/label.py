@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Table
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 
@@ -42,15 +44,19 @@ class Classification(nn.Module):
     def setup(self):
         init = nn.initializers.truncated_normal(self.query_init_scale)
         self.query = self.param("query", init, (1, self.query_channels))
-        self.logits = nn.Dense(self.num_classes, kernel_init=plain_init, dtype=self.dtype)
+        self.logits = LinearWeights(self.num_classes, plain_init)
 
     def queries(self, tokens: Tokens) -> Tokens:
         """One query, whatever the input."""
         return Tokens(position=Table(self.query))
 
-    def __call__(self, decoded: jax.Array) -> jax.Array:
-        """`[B, 1, channels]` -> float32 logits `[B, num_classes]`."""
-        return self.logits(decoded[:, 0]).astype(jnp.float32)
+    def head(self, width: int) -> Head:
+        """From the answer's width to the classes."""
+        return (self.logits(width),)
+
+    def __call__(self, answers: jax.Array) -> jax.Array:
+        """`[B, 1, num_classes]` -> float32 logits `[B, num_classes]`."""
+        return answers[:, 0].astype(jnp.float32)
 
 
 class PooledClassification(nn.Module):
@@ -64,8 +70,10 @@ class PooledClassification(nn.Module):
         return None
 
     @nn.compact
-    def __call__(self, decoded: jax.Array) -> jax.Array:
-        """`[B, 1, D]` -> float32 logits `[B, num_classes]`."""
-        zeros = nn.initializers.zeros
-        logits = nn.Dense(self.num_classes, kernel_init=zeros, dtype=self.dtype, name="logits")
-        return logits(decoded[:, 0]).astype(jnp.float32)
+    def head(self, width: int) -> Head:
+        """From the mean latent to the classes."""
+        return (LinearWeights(self.num_classes, nn.initializers.zeros, name="logits")(width),)
+
+    def __call__(self, answers: jax.Array) -> jax.Array:
+        """`[B, 1, num_classes]` -> float32 logits `[B, num_classes]`."""
+        return answers[:, 0].astype(jnp.float32)

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 
@@ -94,7 +96,7 @@ class Outputs(nn.Module):
         self.paddings = {
             n: self.param(f"padding_{n}", init, (width - w,)) for n, w in widths.items()
         }
-        self.project = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype)
+        self.project = LinearWeights(self.channels, plain_init)
 
     def queries(self, tokens, indices: Mapping | None = None) -> dict[str, Tokens]:
         """Queries of one width by name.
@@ -110,10 +112,15 @@ class Outputs(nn.Module):
             result[name] = queries.replace(padding=self.paddings[name])
         return result
 
-    def __call__(self, decoded: Mapping[str, jax.Array], indices: Mapping | None = None) -> dict:
-        """`[B, n, width]` by name -> predictions by name."""
+    def head(self, width: int) -> dict[str, Head]:
+        """By name, the projection and the modality's own head."""
+        project = self.project(width)
+        return {n: (project, *self.modalities[n].head(self.channels)) for n in self.modalities}
+
+    def __call__(self, answers: Mapping[str, jax.Array], indices: Mapping | None = None) -> dict:
+        """`[B, n, F]` by name -> predictions by name."""
         return {
-            name: self.modalities[name](self.project(decoded[name]), **chosen)
+            name: self.modalities[name](answers[name], **chosen)
             for name, chosen in self._wanted(indices).items()
         }
 

@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.flow import stacked_patches
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Fourier
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 # Which views are read. The last two are controls that cannot know a disparity.
@@ -126,11 +128,13 @@ class Disparity(nn.Module):
         return queries if indices is None else queries.take(indices)
 
     @nn.compact
-    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, H W, C]` -> pixels, signed: float32 `[B, H, W, 1]`; at indices `[B, n, 1]`."""
-        zeros = nn.initializers.zeros
-        head = nn.Dense(1, kernel_init=zeros, dtype=self.dtype, name="disparity")
-        disparity = head(decoded).astype(jnp.float32) * self.scale
+    def head(self, width: int) -> Head:
+        """From the answers' width to the disparity."""
+        return (LinearWeights(1, nn.initializers.zeros, name="disparity")(width),)
+
+    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, H W, 1]` -> pixels, signed: float32 `[B, H, W, 1]`; at indices `[B, n, 1]`."""
+        disparity = answers.astype(jnp.float32) * self.scale
         if indices is not None:
             return disparity
         if disparity.shape[1] != math.prod(self.shape):

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax.position import Table
+from perceiver_jax.products import Head, Linear
 from perceiver_jax.tokens import Tokens
 
 PAD, BOS, EOS, MASK, CLS, SEP = range(6)
@@ -61,10 +62,6 @@ class Embedding(nn.Module):
     def __call__(self, ids: jax.Array) -> jax.Array:
         """`[...]` -> `[..., channels]`."""
         return self.table.astype(self.dtype)[ids]
-
-    def score(self, x: jax.Array) -> jax.Array:
-        """`[..., channels]` -> its products with every vector, `[..., num_ids]`."""
-        return x.astype(self.dtype) @ self.table.astype(self.dtype).T
 
 
 class Bytes(nn.Module):
@@ -118,7 +115,10 @@ class TiedLogits(nn.Module):
         queries = Tokens(position=Table(self.query[: tokens.num_tokens]), mask=tokens.mask)
         return queries if indices is None else queries.take(indices)
 
-    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, M, query_channels]` -> float32 logits `[B, M, num_ids]`."""
-        logits = self.embedding.score(decoded).astype(jnp.float32)
-        return logits + self.bias[None, None]
+    def head(self, width: int) -> Head:
+        """From the embedding's width to the ids: a product with the vector of each."""
+        return (Linear(self.embedding.table.T, self.bias),)
+
+    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, M, num_ids]` -> float32 logits `[B, M, num_ids]`."""
+        return answers.astype(jnp.float32)

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from perceiver_jax.blocks import LinearWeights
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Fourier
+from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 
@@ -74,8 +76,11 @@ class Pixels(nn.Module):
         return Tokens(position=grid.replace(endpoint=False)).take(indices)
 
     @nn.compact
-    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, n, D]` -> float32 `[B, T, H, W, channels]`; at indices `[B, n, channels]`."""
-        dense = nn.Dense(self.channels, kernel_init=plain_init, dtype=self.dtype, name="pixels")
-        pixels = dense(decoded).astype(jnp.float32)
+    def head(self, width: int) -> Head:
+        """From the answers' width to the channels of a pixel."""
+        return (LinearWeights(self.channels, plain_init, name="pixels")(width),)
+
+    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, n, channels]` -> float32 `[B, T, H, W, channels]`; at indices as it is."""
+        pixels = answers.astype(jnp.float32)
         return pixels if indices is not None else pixels.reshape(-1, *self.shape, self.channels)

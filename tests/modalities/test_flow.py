@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import flops, pretrained, strategies
+from perceiver_jax import flops, ordering, pretrained
 from perceiver_jax.modalities import flow
 
 SMALL = pretrained.released(
@@ -70,13 +70,11 @@ def test_flow_is_in_pixels_and_starts_at_zero(small):
     apply, batch, variables = small
     result = apply(variables, batch, train=False)
     assert result.shape == (2, 4, 6, 2) and np.any(result)
-    double = flow.Flow(shape=(4, 6), scale=0.4)
-    head = {"params": variables["params"]["output"]}
-    answers = jnp.ones((1, 24, SMALL.shapes["params"]["output"]["flow"]["kernel"].shape[0]))
-    once = flow.Flow(shape=(4, 6)).apply(head, answers)
-    np.testing.assert_allclose(double.apply(head, answers), 2 * once, rtol=1e-5)
-    assert flow.Flow(shape=(4, 6)).scale == pytest.approx(0.2)
-    start = flow.Flow(shape=(4, 6)).init(jax.random.key(0), answers)
+    once, double = flow.Flow(shape=(4, 6)), flow.Flow(shape=(4, 6), scale=0.4)
+    answers = jnp.ones((1, 24, 2))
+    np.testing.assert_allclose(double.apply({}, answers), 2 * once.apply({}, answers), rtol=1e-5)
+    assert once.scale == pytest.approx(0.2)
+    start = once.init(jax.random.key(0), 7, method="head")
     assert not np.any(start["params"]["flow"]["kernel"])
 
 
@@ -101,5 +99,5 @@ def test_textbook_flops():
     model, variables = SMALL.build(), SMALL.shapes
     run = lambda v, b: model.apply(v, b, train=False)  # noqa: E731
     batch = dict(SMALL.batch)
-    with strategies.forced("dense"):
+    with ordering.forced("dense"):
         assert flops.textbook(model, batch) == flops.executed(run, variables, batch)

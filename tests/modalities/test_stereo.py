@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import flops, perceiver, strategies
+from perceiver_jax import flops, ordering, perceiver
 from perceiver_jax.modalities import stereo
 
 SHAPE = (4, 6)
@@ -108,12 +108,10 @@ def test_disparity_is_in_pixels_and_starts_at_zero(stacked):
     apply, variables = stacked
     result = apply(variables, frames(), train=False)
     assert result.shape == (2, *SHAPE, 1) and np.any(result)
-    answers = jnp.ones((1, 24, 18))
-    head = {"params": variables["params"]["output"]}
-    once = stereo.Disparity(shape=SHAPE).apply(head, answers)
-    double = stereo.Disparity(shape=SHAPE, scale=0.4).apply(head, answers)
-    np.testing.assert_allclose(double, 2 * once, rtol=1e-5)
-    start = stereo.Disparity(shape=SHAPE).init(jax.random.key(0), answers)
+    answers = jnp.ones((1, 24, 1))
+    once, double = stereo.Disparity(shape=SHAPE), stereo.Disparity(shape=SHAPE, scale=0.4)
+    np.testing.assert_allclose(double.apply({}, answers), 2 * once.apply({}, answers), rtol=1e-5)
+    start = once.init(jax.random.key(0), 7, method="head")
     assert not np.any(start["params"]["disparity"]["kernel"])
 
 
@@ -158,5 +156,5 @@ def test_textbook_flops(kind):
     model, batch = build(kind), frames(1)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
     run = lambda v, b: model.apply(v, b, train=False)  # noqa: E731
-    with strategies.forced("dense"):
+    with ordering.forced("dense"):
         assert flops.textbook(model, batch) == flops.executed(run, variables, batch)

@@ -14,7 +14,9 @@ import run_flags
 import toy
 from etils import epath
 from etils.epath import gpath
+from matplotlib.figure import Figure
 
+from experiments import plot
 from perceiver_jax.train import checkpoint, sharding, workdir
 from perceiver_jax.train.log import Log, read_metrics
 from perceiver_jax.train.loop import train
@@ -126,7 +128,7 @@ class Bucket(type(epath.backend.os_backend)):
         self.folder = folder
 
     def open(self, path, mode):
-        assert mode in ("r", "w"), f"an object cannot be opened with {mode!r}"
+        assert mode in ("r", "w", "rb", "wb"), f"an object cannot be opened with {mode!r}"
         return super().open(self.local(path), mode)
 
     def local(self, path):
@@ -173,6 +175,14 @@ def test_a_workdir_in_a_bucket(bucket, tmp_path):
     with workdir.held(bucket, warn=warnings.append):
         assert "in use by process 7 on elsewhere since yesterday" in warnings[0]
     assert os.fspath(checkpoint.absolute(bucket)) == "gs://bucket/run"
+    # Its pictures.
+    paths = plot.write(bucket / "plots", {"curve": Figure(), "table": [{"x": 1}]})
+    assert [os.fspath(path) for path in paths] == [
+        "gs://bucket/run/plots/curve.png",
+        "gs://bucket/run/plots/table.csv",
+    ]
+    assert (tmp_path / "bucket/run/plots/curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (bucket / "plots/table.csv").read_text().split() == ["x", "1"]
 
 
 def test_unfinished_checkpoints_in_a_bucket_are_none(bucket, tmp_path):
