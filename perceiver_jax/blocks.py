@@ -17,7 +17,16 @@ from perceiver_jax import sharded, strategies
 from perceiver_jax.attention import attention_weights, finish, merge, partial
 from perceiver_jax.gradients import attend_itself, layer_norm, product
 from perceiver_jax.ordering import dense_forced, is_head_folded
-from perceiver_jax.products import AttentionWeights, Head, Linear, Norm, Tail, fold, fold_head
+from perceiver_jax.products import (
+    AttentionWeights,
+    Head,
+    Linear,
+    Norm,
+    Tail,
+    dot,
+    fold,
+    fold_head,
+)
 from perceiver_jax.tokens import Tokens, token_sets
 
 
@@ -312,9 +321,11 @@ class CrossAttention(nn.Module):
         if self.query_residual:
             x = x + q
         normed = layer_norm(x, *self.norm_mlp(x.shape[-1]))
-        if isinstance(head, Tail):
-            hidden = linear(self.mlp.hidden(normed), head.hidden, self.dtype)
-            return linear(x, head.answer, self.dtype) + hidden
+        if isinstance(head, Tail):  # rounded once, after the sum
+            pairs = (x, head.answer), (self.mlp.hidden(normed), head.hidden)
+            products = [dot("btc,cf->btf", a, w.kernel.astype(self.dtype)) for a, w in pairs]
+            bias = head.answer.bias + head.hidden.bias
+            return (sum(products) + bias[None, None]).astype(self.dtype)
         return apply_head(head, x + self.mlp(normed, train=train), self.dtype)
 
 

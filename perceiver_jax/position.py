@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-LONG = 2**14  # points of an axis whose features are no constant of the program
+LONG = 2**14  # points of an axis alone whose features are neither a constant nor kept at once
 
 
 @struct.dataclass
@@ -100,8 +100,9 @@ class Fourier:
 
     def table(self) -> jax.Array:
         """The dense position features, float32 `[M, width]`."""
-        if self.indices is None and len(self.shape) == 1 and self.shape[0] > LONG:
-            return self._long_table()
+        if self.long:
+            outer, inner = self.turns(math.isqrt(self.num_tokens))
+            return turned(jnp.asarray(outer), jnp.asarray(inner))[: self.num_tokens]
         if self.indices is None:
             rows = jnp.meshgrid(*map(jnp.arange, self.shape), indexing="ij")
             rows = [r.reshape(-1) for r in rows]
@@ -111,28 +112,45 @@ class Fourier:
         order = np.concatenate([self._channels(i) for i in range(len(self.shape))])
         return jnp.concatenate(points, axis=1)[:, np.argsort(order)]
 
-    def _long_table(self) -> jax.Array:
-        """`table` of one long axis, made on the device: no constant of its size in the program.
+    @property
+    def long(self) -> bool:
+        """Whether it is a single axis of so many points that they are told in runs, see `turns`."""
+        return self.indices is None and len(self.shape) == 1 and self.shape[0] > LONG
 
-        Point o n + x is an angle of o n and one of x, which add as sin(a + b) = sin a cos b + cos a
-        sin b; each is computed in float64 and rounded once.
+    def turns(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of one axis, what `turned` makes the features of: float32 `[O, 1 + 2 K]`, `[n, 1 + 2 K]`.
+
+        With n = `length`, point o n + x is at an angle of o n plus one of x. Each is computed in
+        float64 and rounded once.
         """
         (size,), (rate,) = self.shape, self.max_resolution or self.shape
         step = 2 / (size - 1 if self.endpoint else size)
-        n = math.isqrt(size)
-        outer = -1 + step * n * np.arange(-(-size // n))[:, None, None]
-        inner = step * np.arange(n)[None, :, None]
-        angles = [np.pi * np.linspace(1.0, rate / 2, self.num_bands) * p for p in (outer, inner)]
-        (a, b), (c, d) = (
-            [jnp.asarray(f(x), jnp.float32) for x in angles] for f in (np.sin, np.cos)
+        outer = -1 + step * length * np.arange(-(-size // length))[:, None]
+        inner = step * np.arange(length)[:, None]
+        bands = np.pi * np.linspace(1.0, rate / 2, self.num_bands)
+        return tuple(
+            np.concatenate([p, np.sin(p * bands), np.cos(p * bands)], axis=1).astype(np.float32)
+            for p in (outer, inner)
         )
-        point = jnp.asarray(outer, jnp.float32) + jnp.asarray(inner, jnp.float32)
-        features = jnp.concatenate([point, a * d + c * b, c * d - a * b], axis=-1)
-        return features.reshape(-1, self.width)[:size]
 
     def take(self, indices: jax.Array) -> "Fourier":
         """The positions of the tokens at `indices` `[n]`, in that order."""
         return self.replace(indices=indices if self.indices is None else self.indices[indices])
+
+
+def turned(outer: jax.Array, inner: jax.Array) -> jax.Array:
+    """Features `[O n, 1 + 2 K]` of the sums of all points: sin(a + b) = sin a cos b + cos a sin b.
+
+    Args:
+      outer: [p, sin, cos] of O points, `[O, 1 + 2 K]`.
+      inner: of n points.
+    """
+    bands = inner.shape[-1] // 2
+    (p, a, c), (q, b, d) = (
+        jnp.split(x, [1, 1 + bands], axis=-1) for x in (outer[:, None], inner[None])
+    )
+    features = jnp.concatenate([p + q, a * d + c * b, c * d - a * b], axis=-1)
+    return features.reshape(-1, features.shape[-1])
 
 
 @struct.dataclass
@@ -151,6 +169,11 @@ class Table:
 
     @property
     def separable(self) -> bool:
+        """See `Fourier`."""
+        return False
+
+    @property
+    def long(self) -> bool:
         """See `Fourier`."""
         return False
 

@@ -5,6 +5,7 @@
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from perceiver_jax.gradients import EPSILON
+from perceiver_jax.gradients import EPSILON, divisor
+from perceiver_jax.position import turned
 from perceiver_jax.tokens import Tokens
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -163,8 +165,11 @@ def is_grid(tokens: Tokens) -> bool:
 
 
 def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
-    """What chunks are cut from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`, and of a grid
-    the `moments` of its rows' features `[1, 2, O]`."""
+    """What chunks are cut from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`.
+
+    In the table's place a grid has the `moments` of its rows' features `[1, 2, O]`, and a long axis
+    the `turns` of its runs `[1, p, O]`.
+    """
     content = tokens.content
     if content is None:
         content = jnp.zeros((1, tokens.num_tokens, 0))
@@ -173,14 +178,34 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
         data["mask"] = tokens.mask
     if is_grid(tokens):
         data["moments"] = jnp.asarray(constant_moments(tokens.position.factors()[0])[None])
+    elif run_of(tokens):
+        data["turns"] = jnp.asarray(tokens.position.turns(run_of(tokens))[0].T[None])
     elif tokens.position is not None:
         data["table"] = tokens.position.table().astype(dtype)
     return data
 
 
+def run_of(tokens: Tokens) -> int:
+    """Of how many tokens of a long axis the positions are made together, a divisor; 0 if not so."""
+    if tokens.position is None or not tokens.position.long:
+        return 0
+    root = math.isqrt(tokens.num_tokens)
+    run = divisor(tokens.num_tokens, root)
+    return run if run <= 8 * root else 0
+
+
+def with_table(tokens: Tokens, x: dict[str, jax.Array], dtype: Any) -> dict[str, jax.Array]:
+    """A chunk with the positions of its tokens, which for a long axis exist for a chunk only."""
+    if "turns" not in x:
+        return x
+    _, inner = tokens.position.turns(run_of(tokens))
+    table = turned(x["turns"][0].T, jnp.asarray(inner))
+    return x | {"table": jax.lax.stop_gradient(table).astype(dtype)}
+
+
 def unit_of(tokens: Tokens) -> int:
-    """How many tokens are never separated: a grid's row."""
-    return tokens.position.shape[-1] if is_grid(tokens) else 1
+    """How many tokens are never separated: a grid's row, a long axis's run."""
+    return tokens.position.shape[-1] if is_grid(tokens) else run_of(tokens) or 1
 
 
 def product(

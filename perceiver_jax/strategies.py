@@ -48,6 +48,7 @@ from perceiver_jax.products import (
     tile,
     token_data,
     unit_of,
+    with_table,
 )
 from perceiver_jax.tokens import Tokens
 
@@ -98,6 +99,7 @@ def read_set_at_once(
     data = data | {name: x for name, x in rows if x is not None}
 
     def with_scale(params, x):
+        x = with_table(tokens, x, dtype)
         return x | {"scale": inverse_deviation(tokens, x, params[2])}
 
     def logits(params, x):
@@ -220,6 +222,7 @@ def answer(
 
     def apply(params, out, x):
         first_params, offset, values, padding = params
+        x = with_table(queries, x, dtype)
         x = x | {"scale": inverse_deviation(queries, x, padding)}
         logits = first.apply(first_params, x, x.get("rows1")) + offset[:, :, None]
         logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))

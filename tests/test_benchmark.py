@@ -206,6 +206,8 @@ def test_a_suite_with_several_sizes_is_drawn(tmp_path):
     assert picture.name == "benchmark_sweep.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert benchmark.write(tmp_path, rows[:2]) == [table]
+    models = [row | {"suite": "released"} for row in rows]  # of which each has a size of its own
+    assert [path.suffix for path in benchmark.write(tmp_path, models)] == [".csv"]
 
 
 def test_a_short_run_is_repeated_within_its_turn():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_jax import blocks, chunks, flops, ordering, products, strategies
+from perceiver_jax import blocks, chunks, flops, ordering, position, products, strategies
 from perceiver_jax.blocks import CrossAttention, SelfAttention
 from perceiver_jax.gradients import EPSILON
 from perceiver_jax.ordering import Order
@@ -20,6 +20,14 @@ from perceiver_jax.tokens import Tokens
 ORDERS = [Order(a, b) for a in ("form", "move") for b in ("form", "move")]
 GRIDS = {"1 axis": (12,), "2 axes": (3, 4), "3 axes": (2, 3, 2)}
 KINDS = [*GRIDS, "some of a grid", "table", "content", "places"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_long_axis():
+    """The one of 12 points is long enough to be told in runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(position, "LONG", 11)
+        yield
 
 
 def random(rng, *shape, scale=1.0):
@@ -275,6 +283,7 @@ def test_statistics_by_parts_are_those_of_the_whole():
         dense = np.asarray(tokens.dense(jnp.float32), np.float64)
         expected = 1 / np.sqrt(dense.var(axis=-1) + EPSILON)
         data = products.token_data(tokens, jnp.float32)
+        data = products.with_table(tokens, data, jnp.float32)
         found = products.inverse_deviation(tokens, data, products.padding_row(tokens))
         np.testing.assert_allclose(found, expected, rtol=2e-6)
 
@@ -295,6 +304,41 @@ def test_bfloat16_is_as_near_the_truth_as_the_dense_formula():
         return np.sqrt(np.mean(np.square(result.astype(jnp.float32) - truth)))
 
     assert error(Order("move", "move")) <= 1.05 * error("dense")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_folded_head_in_bfloat16_is_as_near_the_truth(seed):
+    rng = np.random.default_rng(seed)
+    queries = Tokens(content=random(rng, 2, 400, 32), position=Fourier((20, 20), 16))
+    latents = Tokens(content=random(rng, 2, 8, 64))
+    head = make_head(rng, (queries.width, 48, 2))
+    assert ordering.is_head_folded(800, queries.width, (queries.width, 48, 2))
+    exact = CrossAttention()
+    variables = exact.init(jax.random.key(0), queries, latents, train=False)
+    with ordering.forced("dense"):
+        truth = exact.apply(variables, queries, latents, train=False, head=head)
+
+    def error(order):
+        with ordering.forced(order):
+            half = CrossAttention(dtype=jnp.bfloat16)
+            result = half.apply(variables, queries, latents, train=False, head=head)
+        return np.sqrt(np.mean(np.square(result.astype(jnp.float32) - truth)))
+
+    assert error(None) <= 1.05 * error("dense")
+
+
+def test_dropout_is_between_the_last_layer_and_the_head():
+    rng = np.random.default_rng(0)
+    queries, latents = make_tokens(rng, "2 axes"), Tokens(content=random(rng, 2, 3, 5))
+    block, head = CrossAttention(dropout_rate=0.5), make_head(rng, (queries.width, 2))
+    variables = block.init(jax.random.key(0), queries, latents, train=False)
+
+    def run(head):
+        rngs = {"dropout": jax.random.key(1)}
+        return block.apply(variables, queries, latents, train=True, rngs=rngs, head=head)
+
+    expected = blocks.apply_head(head, run(()), jnp.float32)
+    np.testing.assert_allclose(run(head), expected, atol=1e-5)
 
 
 def test_weights_and_dropped_weights_use_the_formula():
@@ -331,10 +375,11 @@ def wide_arrays(function, *args, size):
 
 
 @pytest.mark.parametrize("order", ["dense", None])
-def test_no_array_as_wide_as_the_tokens_is_made(order):
-    """Neither forwards nor backwards."""
+@pytest.mark.parametrize("shape", [(32, 32), (32 * 32,)])
+def test_no_array_as_wide_as_the_tokens_is_made(order, shape):
+    """Neither forwards nor backwards, nor one of all positions of a long axis."""
     rng = np.random.default_rng(0)
-    inputs = Tokens(content=random(rng, 1, 32 * 32, 3), position=Fourier((32, 32), 16))
+    inputs = Tokens(content=random(rng, 1, 32 * 32, 3), position=Fourier(shape, 16))
     queries = Tokens(content=random(rng, 1, 8, 16))
     block = CrossAttention()
 
@@ -346,7 +391,7 @@ def test_no_array_as_wide_as_the_tokens_is_made(order):
 
     with ordering.forced(order, chunk_bytes=4 * 8 * 32 * 4):
         wide = wide_arrays(
-            jax.grad(loss), jax.eval_shape(init), size=inputs.num_tokens * inputs.width
+            jax.grad(loss), jax.eval_shape(init), size=inputs.num_tokens * inputs.position.width
         )
     assert bool(wide) == (order == "dense"), wide
 

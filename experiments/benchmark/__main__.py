@@ -29,8 +29,8 @@ runs once untimed, and then sleeps while others are timed. The timed turns alter
 turn is one run, or as many as take 0.2 s. What would not fit into memory is not tried; it, and what
 fails, is a row that says so.
 
-For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and with more
-than two numbers of inputs also benchmark_SUITE.png; what another run left there is replaced:
+For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and for
+`sweep` also benchmark_sweep.png; what another run left there is replaced:
 
     status             ok, or why there are no figures
     median_seconds, lowest_seconds, highest_seconds, all_seconds
@@ -63,7 +63,7 @@ from typing import Any, NamedTuple
 from absl import app, flags
 
 from experiments.benchmark import contenders, port
-from experiments.benchmark.cases import CASES, REMAT, SUITES
+from experiments.benchmark.cases import CASES, CURVES, REMAT, SUITES
 from experiments.benchmark.worker import Job, Program, Worker
 from perceiver_jax import plots
 from perceiver_jax.train.log import duration, with_prefix
@@ -221,7 +221,8 @@ def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathl
         table.writerows({name: shown(value) for name, value in row.items()} for row in mine)
         paths.append(folder / f"benchmark_{suite}.csv")
         write_atomically(paths[-1], text.getvalue())
-        if len({row.get("inputs") for row in mine if "median_seconds" in row}) > 2:
+        sizes = {row.get("inputs") for row in mine if "median_seconds" in row}
+        if suite in CURVES and len(sizes) > 2:
             paths.append(folder / f"benchmark_{suite}.png")
             plots.cost_curves(mine).savefig(paths[-1], dpi=150)
     return paths

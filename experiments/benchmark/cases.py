@@ -293,3 +293,4 @@ CASES: Mapping[str, Case] = {
     **{f"sweep_{h}x{w}": Case("sweep", BOTH, read(h, w)) for h, w in SWEEP},
 }
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))
+CURVES = ("sweep",)  # one model on more and more inputs: drawn as well
