@@ -118,8 +118,8 @@ def _scale(query):
 def _parts(query, key) -> tuple[int, int]:
     """Into how many groups of heads, and of queries, attention is cut so that one's weights fit.
 
-    Heads first: what they read and their gradients are apart. A block of one group's queries may be
-    twice as large, because each block goes through all keys again.
+    Heads first: what they read and their gradients are apart. On a CPU a block of queries may be
+    twice as large, because each goes through all keys again; a TPU's must stay where it is made.
     """
     batch, heads, count = query.shape[:3]
     weights = sharded.examples_at_hand(batch) * heads * count * key.shape[2]
@@ -127,7 +127,7 @@ def _parts(query, key) -> tuple[int, int]:
     if least <= 4:  # a loop would cost more than it saves
         return 1, 1
     groups = divisor(heads, least)
-    return groups, divisor(count, least / groups / 2)
+    return groups, divisor(count, least / groups / (2 if sharded.platform() == "cpu" else 1))
 
 
 def _cut(x, parts, axis):

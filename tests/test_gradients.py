@@ -99,9 +99,10 @@ def test_attention_is_cut_for_the_devices_that_are_traced_for():
     query, key, _ = jax.eval_shape(lambda: [jnp.zeros((64, 8, 512, 128))] * 3)
     devices = np.array([types.SimpleNamespace(platform="tpu")] * 4, object)
     mesh = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
-    for mode, parts in (("jit", (8, 1)), ("pmap", (8, 2))):  # 16 or 64 examples of 8 MiB
+    for mode, parts in (("jit", (8, 1)), ("pmap", (8, 4))):  # 16 or 64 examples of 8 MiB
         with sharded.laid_out(sharded.Layout(mesh, mode, 1, 0, False, "batch")):
             assert gradients._parts(query, key) == parts
+    assert gradients._parts(query, key) == (8, 8)  # on this CPU all 64, in blocks of 8 MiB
 
 
 def test_examples_at_hand_are_those_of_a_device_also_where_it_sees_no_others():
