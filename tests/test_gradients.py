@@ -171,6 +171,23 @@ def test_fused_attention_is_asked_where_it_can(monkeypatch):
     assert asked == [((2, 3, 7, 128), jnp.bfloat16, "cudnn")]
 
 
+def test_the_vendors_attention_is_lowered_for_both_passes(monkeypatch):
+    """With no GPU at hand: the program for one calls its kernels, on the heads as they come."""
+    kernels = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(kernels, "check_cudnn_version", lambda *_, **__: 91000)
+    monkeypatch.setattr(kernels, "check_compute_capability", lambda *_, **__: True)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+    def loss(*arrays):
+        return jnp.sum(jnp.square(gradients.attend_itself(*arrays)))
+
+    arrays = heads(n=64, k=128, v=128, dtype=jnp.bfloat16)
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    for kernel in ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward("):
+        assert text.count(kernel) == 1
+
+
 WIDTHS = [(8, 16), (12, 12), (160, 160)]
 
 

@@ -2,6 +2,8 @@
 
     python -m experiments.benchmark --suite=cross_attention,imagenet --against=dense,torch \\
         --output=experiments/results
+    python -m experiments.benchmark --suite=imagenet,released,flow,perceiver --dtype=bfloat16 \\
+        --batch_size=16 --against=dense,torch_compile     # on a GPU
     python -m experiments.benchmark --suite=all --tiny    # to see that all of it runs
 
 Suites (`cases.py` has their sizes; a new case is a line there):
