@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments.autoencode import classify_alone, draw_mass, hide
 from experiments.image import prepare_images
 from experiments.reading import read
-from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax import losses, metrics, perceiver, plots
 from perceiver_jax.train.task import Task
 
 
@@ -28,24 +28,14 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=0.0,  # a mixed image would not be that of its sound
     )
-    example = reading.first_examples(1)
-    size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
-    return Task(
-        model=model,
-        example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
-        prepare=prepare,
+    return reading.task(
+        model,
+        prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1)},
-        flops_per_example=size,
         predict=functools.partial(hide(spec, hidden).apply, train=False),
         plots=functools.partial(draw, spec, prepare, reading),
-        description=(
-            *reading.description,
-            f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",
-            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
-        ),
+        about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
     )
 
 

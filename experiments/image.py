@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.reading import read
-from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax import losses, metrics, perceiver, plots
 from perceiver_jax.data import device
 from perceiver_jax.train.task import Task
 
@@ -24,23 +24,12 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=data.mix_alpha,
     )
-    example = reading.first_examples(1)
-    prepared = jax.eval_shape(lambda batch: prepare(batch, None), example)
-    size = flops.textbook(model, prepared)
-    return Task(
-        model=model,
-        example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
-        prepare=prepare,
+    return reading.task(
+        model,
+        prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
-        flops_per_example=size,
         plots=functools.partial(draw, model, prepare, reading),
-        description=(
-            *reading.description,
-            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
-        ),
     )
 
 

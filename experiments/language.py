@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.reading import read
-from perceiver_jax import flops, losses, metrics, perceiver
+from perceiver_jax import losses, metrics, perceiver
 from perceiver_jax.inference.text import likeliest
 from perceiver_jax.modalities import text as text_modality
 from perceiver_jax.train.task import Task
@@ -18,22 +18,12 @@ def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers."""
     reading = read(config)
     model = perceiver.build(config.model.to_dict())
-    example = reading.first_examples(1)
-    size = flops.textbook(model, jax.eval_shape(lambda batch: prepare_text(batch, None), example))
-    return Task(
-        model=model,
-        example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
-        prepare=prepare_text,
+    return reading.task(
+        model,
+        prepare_text,
         loss=losses.hidden_cross_entropy,
         metrics={"accuracy": metrics.hidden_accuracy, "bits_per_byte": metrics.bits_per_byte},
-        flops_per_example=size,
         plots=functools.partial(draw, model, reading),
-        description=(
-            *reading.description,
-            f"{size / 1e9:.3g} GFLOP per example (forward, textbook)",
-        ),
     )
 
 

@@ -5,11 +5,13 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 from ml_collections import ConfigDict
 
+from perceiver_jax import flops
 from perceiver_jax.data import pipeline, sources, transforms
 from perceiver_jax.train import sharding
-from perceiver_jax.train.task import Batch
+from perceiver_jax.train.task import Batch, Task
 
 
 class Reading(NamedTuple):
@@ -24,6 +26,31 @@ class Reading(NamedTuple):
         """The first examples of the evaluation, at most a batch; the readers are closed again."""
         with contextlib.closing(self.eval_data()) as batches:
             return {name: x[:count] for name, x in next(batches).items()}
+
+    def task(self, model, prepare, *, about: tuple[str, ...] = (), per="example", **fields) -> Task:
+        """A `Task` on these data, whose size is that of an evaluation's example.
+
+        Args:
+          model, prepare, fields: of the `Task`.
+          about: lines of its description, after those on the data.
+          per: what an example is called in the line on the size.
+        """
+        example = self.first_examples(1)
+        size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+        return Task(
+            model=model,
+            example=example,
+            train_data=self.train_data,
+            eval_data=self.eval_data,
+            prepare=prepare,
+            flops_per_example=size,
+            description=(
+                *self.description,
+                *about,
+                f"{size / 1e9:.3g} GFLOP per {per} (forward, textbook)",
+            ),
+            **fields,
+        )
 
 
 def read(config: ConfigDict) -> Reading:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.autoencode import classify_alone, hide, require_classes
 from experiments.reading import read
-from perceiver_jax import flops, losses, metrics, perceiver
+from perceiver_jax import losses, metrics, perceiver
 from perceiver_jax.data import device
 from perceiver_jax.train.task import Task
 
@@ -28,26 +28,17 @@ def make_task(config: ConfigDict) -> Task:
     prepare = functools.partial(
         prepare_clips, num_classes=num_classes, mean=data.mean, std=data.std
     )
-    example = reading.first_examples(1)
-    size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
-    return Task(
-        model=model,
-        example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
-        prepare=prepare,
+    return reading.task(
+        model,
+        prepare,
         loss=losses.sigmoid_cross_entropy,
         metrics={},
         collect=collect,
         whole_metrics={"mean_average_precision": metrics.mean_average_precision},
-        flops_per_example=size,
         predict=functools.partial(hide(spec, hidden).apply, train=False),
         plots=functools.partial(draw, spec, prepare, reading),
-        description=(
-            *reading.description,
-            f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",
-            f"{size / 1e9:.3g} GFLOP per clip (forward, textbook)",
-        ),
+        about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
+        per="clip",
     )
 
 

@@ -67,8 +67,7 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
         tokens = model.input(batch, train=False)
         chosen = {"indices": batch["indices"]} if "indices" in batch else {}
         queries = model.output.queries(tokens, **chosen)
-        width = model.encoder.latent_channels if queries is None else _size(queries)[1]
-        return tokens, queries, model.output.head(width)
+        return tokens, queries, model.head(queries)
 
     def run(batch):
         return model.init_with_output(jax.random.key(0), batch, method=ends)[0]

@@ -261,9 +261,13 @@ class Perceiver(nn.Module):
         """
         chosen = {} if indices is None else {"indices": indices}
         queries = self.output.queries(tokens, **chosen)
-        width = latents.shape[-1] if queries is None else token_sets(queries)[0].width
-        head = self.output.head(width)
-        return self.output(self.decoder(queries, latents, head=head, train=train), **chosen)
+        answers = self.decoder(queries, latents, head=self.head(queries), train=train)
+        return self.output(answers, **chosen)
+
+    def head(self, queries: Any) -> Any:
+        """The linear layers that answers to `queries` go through; without any, the mean latent."""
+        width = self.encoder.latent_channels
+        return self.output.head(width if queries is None else token_sets(queries)[0].width)
 
 
 def build(spec: Mapping[str, Any]) -> Perceiver:
