@@ -177,9 +177,13 @@ def test_gpu_hosts(launch):
     assert code != 0 and "set HOST" in stderr and not calls
 
 
-def test_a_stopped_gpu_run_is_not_started_again(launch):
+@pytest.mark.parametrize("pause", [0, 0.3])
+def test_a_stopped_gpu_run_is_not_started_again(launch, pause):
+    """Nor is its exit code lost where it ends before the launcher looks for it."""
     (launch.folder / "bin" / "fake_python").write_text(WAITS)
-    process = launch.start("gpu.sh", RUN)
+    slow = launch.folder / "slow"
+    slow.write_text(f'kill() {{ builtin kill "$@"; code=$?; sleep {pause}; return $code; }}\n')
+    process = launch.start("gpu.sh", RUN, BASH_ENV=str(slow))
     calls = launch.folder / "calls"
     deadline = time.monotonic() + 30
     while not calls.read_text() and time.monotonic() < deadline:

@@ -30,12 +30,12 @@ for ((try = 0; try <= ${RESTARTS:-100}; try++)); do
     "${PYTHON:-.venv/bin/python}" -m experiments.run "${many[@]}" "$@" &
     child=$!
     [ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null || true # it came in between
-    code=0
-    wait "$child" || code=$?
+    wait "$child" || true
     while kill -0 "$child" 2>/dev/null; do # a signal ends `wait`, not the child
-        code=0
-        wait "$child" || code=$?
+        wait "$child" || true
     done
+    code=0
+    wait "$child" || code=$? # its own code, where the signal's was told before
     case $code in
     69 | 75 | 134) [ -z "$stopped" ] || exit "$code" ;;
     *) exit "$code" ;;
