@@ -12,6 +12,8 @@ import jax.numpy as jnp
 
 from perceiver_jax.attention import MASKED, scale_rows
 
+LEAST = 128  # columns of a row that are read together: what stays by row is worth its cost
+
 
 def token_axis(name: str, unit: int) -> tuple[int, int]:
     """The axis of an array along which the tokens are, and how many of its entries are a unit.
@@ -23,25 +25,30 @@ def token_axis(name: str, unit: int) -> tuple[int, int]:
 
 
 class Chunks(NamedTuple):
-    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid."""
+    """`count` chunks of `size` units; a unit is a token, or a row of `unit` tokens of a grid.
+
+    Of a single row a chunk may have no more than some `columns`.
+    """
 
     start: int
     count: int
     size: int
     unit: int
+    columns: slice
 
     def cut(self, data: dict[str, jax.Array], i: Any) -> dict[str, jax.Array]:
         """The data of chunk i."""
 
         def take(name, x):
             axis, unit = token_axis(name, self.unit)
-            start = (self.start + i * self.size) * unit
-            return jax.lax.dynamic_slice_in_dim(x, start, self.size * unit, axis)
+            before, length = self._tokens(unit)
+            start = (self.start + i * self.size) * unit + before
+            return jax.lax.dynamic_slice_in_dim(x, start, length, axis)
 
         return {name: take(name, x) for name, x in data.items()}
 
     def stack(self, data: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """The data of all chunks, `[count, ...]`."""
+        """The data of all chunks of whole units, `[count, ...]`."""
 
         def take(name, x):
             axis, unit = token_axis(name, self.unit)
@@ -57,44 +64,77 @@ class Chunks(NamedTuple):
 
         def put(name, x):
             axis, unit = token_axis(name, self.unit)
-            values = jnp.moveaxis(stacked[name], 0, axis)
-            shape = *x.shape[:axis], self.count * self.size * unit, *x.shape[axis + 1 :]
+            values = jnp.moveaxis(stacked[name], 0, axis)  # [.., count, length, ..]
+            before, length = self._tokens(unit)
+            pads = [(0, 0)] * values.ndim
+            pads[axis + 1] = before, self.size * unit - length - before
+            count = self.count * self.size * unit
+            values = jnp.pad(values, pads).reshape(*x.shape[:axis], count, *x.shape[axis + 1 :])
             before = self.start * unit
             pads = [(0, 0)] * x.ndim
-            pads[axis] = before, x.shape[axis] - before - shape[axis]
-            return jnp.pad(values.reshape(shape), pads)
+            pads[axis] = before, x.shape[axis] - before - count
+            return jnp.pad(values, pads)
 
         return {name: put(name, x) for name, x in data.items()}
 
+    def _tokens(self, unit: int) -> tuple[int, int]:
+        """Where in its units a chunk begins, and its entries of an array, `unit` to one of them."""
+        if unit < self.unit:  # by row
+            return 0, self.size
+        start, stop, _ = self.columns.indices(unit)
+        return start, (self.size - 1) * unit + stop - start
 
-def cut(data: dict[str, jax.Array], unit: int, tokens: int) -> list[Chunks]:
+
+def cut(
+    data: dict[str, jax.Array], unit: int, tokens: int, columns: slice = slice(None)
+) -> list[Chunks]:
     """Cuts tokens into equal chunks of at most so many `tokens`, if not of one unit, and a rest."""
     units = data["content"].shape[1] // unit
     size = min(max(tokens // unit, 1), units)
     size = next((n for n in range(size, size // 2, -1) if units % n == 0), size)
     rest = units % size
-    result = [Chunks(0, units // size, size, unit)]
-    return result + ([Chunks(units - rest, 1, rest, unit)] if rest else [])
+    result = [Chunks(0, units // size, size, unit, columns)]
+    return result + ([Chunks(units - rest, 1, rest, unit, columns)] if rest else [])
 
 
-def join(a: tuple, b: tuple) -> tuple:
-    """`merge` of two results of `stream`: of rows that follow each other, where they are by row."""
+def cut_row(unit: int, tokens: int) -> list[slice]:
+    """Cuts the columns of a row into even parts of at most so many `tokens`, if not of `LEAST`."""
+    parts = -(-unit // max(tokens, LEAST))
+    size = -(-unit // parts)
+    return [slice(start, min(start + size, unit)) for start in range(0, unit, size)]
+
+
+def join(a: tuple, b: tuple, *, following: str) -> tuple:
+    """`merge` of (maximum, sums) of two sets of tokens; sums of that name are not of the same.
+
+    Args:
+      following: 'rows' where a's rows are before b's, 'inner' where its columns are.
+    """
     maximum = jnp.maximum(a[0], b[0])
-    scales = [jnp.exp(found[0] - maximum) for found in (a, b)]
-    (x, rows_x), (y, rows_y) = (
-        jax.tree.map(functools.partial(scale_rows, scale=scale), found[1:])
-        for found, scale in zip((a, b), scales, strict=True)
+    x, y = (
+        jax.tree.map(functools.partial(scale_rows, scale=jnp.exp(found[0] - maximum)), found[1])
+        for found in (a, b)
     )
-    rows = None if rows_x is None else jnp.concatenate([rows_x, rows_y], axis=-1)
-    return maximum, jax.tree.map(jnp.add, x, y), rows
+    joined = {name: x[name] + y[name] for name in x if name != following}
+    if following in x:
+        joined[following] = jnp.concatenate([x[following], y[following]], axis=-1)
+    return maximum, joined
 
 
-def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data: dict):
+def stream(
+    prepare: Callable,
+    logits: Callable,
+    weighted: Callable,
+    part: Chunks,
+    params: Any,
+    data: dict[str, jax.Array],
+) -> tuple:
     """Sums over tokens that are linear in exp(logit - maximum), with one chunk in memory at a time.
 
     The gradient computes a chunk's weights again, from the maximum that the forward pass found.
 
     Args:
+      prepare: (params, chunk) -> the chunk with what both of the next need of it.
       logits: (params, chunk) -> `[B, H, N, m]`.
       weighted: (params, chunk, logits, maximum) -> (what adds up over chunks, what stays by row).
 
@@ -102,7 +142,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
       (maximum `[B, H, N]`, through which no gradient flows; the sums; by row, `[B, H, N, rows]`).
     """
     if part.count == 1:
-        x = part.cut(data, 0)
+        x = prepare(params, part.cut(data, 0))
         found = logits(params, x)
         maximum = jax.lax.stop_gradient(jnp.max(found, axis=-1))
         return maximum, *weighted(params, x, found, maximum)
@@ -113,7 +153,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
     def forward(params, data, mask):
         def body(carry, i):
             maximum, totals = carry
-            x = part.cut(data | mask, i)
+            x = prepare(params, part.cut(data | mask, i))
             found = logits(params, x)
             highest = jnp.maximum(maximum, jnp.max(found, axis=-1))
             more, by_row = weighted(params, x, found, highest)
@@ -122,7 +162,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
             return (highest, totals), (by_row, highest)
 
         def first():
-            x = part.cut(data | mask, 0)
+            x = prepare(params, part.cut(data | mask, 0))
             found = logits(params, x)
             return found[..., 0], weighted(params, x, found, found[..., 0])[0]
 
@@ -156,7 +196,7 @@ def stream(logits: Callable, weighted: Callable, part: Chunks, params: Any, data
                 rows = jax.lax.dynamic_slice_in_dim(by_row, i * part.size, part.size, axis=-1)
 
             def again(params, x):
-                x = x | masks
+                x = prepare(params, x | masks)
                 return weighted(params, x, logits(params, x), maximum)
 
             _, pull = jax.vjp(again, params, {name: x[name] for name in data})

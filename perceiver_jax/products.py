@@ -14,9 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from perceiver_jax.chunks import Chunks
 from perceiver_jax.gradients import EPSILON, divisor
 from perceiver_jax.position import turned
 from perceiver_jax.tokens import Tokens
+
+ALL = slice(None)  # columns of a row
+FEW = 8  # channels that are added one by one, in one pass over memory
 
 # Sums and products of few rows, at full precision wherever they run.
 exact = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
@@ -82,7 +86,7 @@ def fold_head(out: Linear, head: Head) -> Tail:
 
 
 def inverse_deviation(
-    tokens: Tokens, x: dict[str, jax.Array], padding: jax.Array | None
+    tokens: Tokens, x: dict[str, jax.Array], padding: jax.Array | None, columns: slice = ALL
 ) -> jax.Array:
     """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, m]`.
 
@@ -94,6 +98,7 @@ def inverse_deviation(
       x: `token_data` of those that are asked for, a chunk or all.
       padding: of all, see `padding_row`. Like all that has a gradient it is not closed over, here
         and in other functions of chunks, which `stream` and `sharded` differentiate by themselves.
+      columns: of each row, those that are asked for.
     """
     arrays = [x["content"]]
     arrays += [x["table"][None]] if "table" in x else []
@@ -103,7 +108,7 @@ def inverse_deviation(
     if is_grid(tokens):
         outer, inner = tokens.position.factors()
         rows = x["moments"][0][:, :, None]  # [2, rows, 1]
-        places = constant_moments(inner)[:, None]  # [2, 1, X]
+        places = constant_moments(inner[columns])[:, None]  # [2, 1, columns]
         shape = 2, rows.shape[1], places.shape[2]
         for features, found in ((outer, rows), (inner, places)):
             parts.append((features.shape[-1], *jnp.broadcast_to(found, shape).reshape(2, 1, -1)))
@@ -120,6 +125,10 @@ def padding_row(tokens: Tokens) -> jax.Array | None:
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and sum of squared deviations over the last axis."""
+    if x.shape[-1] <= FEW:
+        channels = [x[..., i] for i in range(x.shape[-1])]
+        mean = sum(channels) / len(channels)
+        return mean, sum(jnp.square(channel - mean) for channel in channels)
     mean = jnp.mean(x, axis=-1)
     return mean, jnp.sum(jnp.square(x - mean[..., None]), axis=-1)
 
@@ -194,12 +203,14 @@ def run_of(tokens: Tokens) -> int:
     return run if run <= 8 * root else 0
 
 
-def with_table(tokens: Tokens, x: dict[str, jax.Array], dtype: Any) -> dict[str, jax.Array]:
+def with_table(
+    tokens: Tokens, x: dict[str, jax.Array], dtype: Any, columns: slice = ALL
+) -> dict[str, jax.Array]:
     """A chunk with the positions of its tokens, which for a long axis exist for a chunk only."""
     if "turns" not in x:
         return x
     _, inner = tokens.position.turns(run_of(tokens))
-    table = turned(x["turns"][0].T, jnp.asarray(inner))
+    table = turned(x["turns"][0].T, jnp.asarray(inner[columns]))
     return x | {"table": jax.lax.stop_gradient(table).astype(dtype)}
 
 
@@ -246,21 +257,23 @@ def product(
     return result
 
 
-def tile(params: Any, batch: int, rows: int, dtype) -> Any:
-    """Params whose products along a row are repeated, once, for all examples and rows of a chunk.
+def tile(params: Any, batch: int, part: Chunks, dtype) -> Any:
+    """Params with the products along a row that a chunk of `part` needs.
 
-    A CPU adds arrays of one shape several times as fast as a row to each row, and likewise the
-    gradient's sums over examples and rows are taken once, at the end.
+    In float32 they are repeated, once, for all examples and rows of a chunk. A CPU adds arrays of
+    one shape several times as fast as a row to each row, and likewise the gradient's sums over
+    examples and rows are taken once, at the end.
     """
-    if dtype != jnp.float32:  # see `product`
-        return params
 
-    def repeat(a):
+    def fit(a):
         if not isinstance(a, Columns) or a.inner is None:
             return a
-        return a.replace(inner=jnp.tile(spread(a.inner, batch), (1, 1, rows)))
+        inner = a.inner[..., part.columns]
+        if dtype == jnp.float32:  # see `product`
+            inner = jnp.tile(spread(inner, batch), (1, 1, part.size))
+        return a.replace(inner=inner)
 
-    return jax.tree.map(repeat, params, is_leaf=lambda a: isinstance(a, Columns))
+    return jax.tree.map(fit, params, is_leaf=lambda a: isinstance(a, Columns))
 
 
 def spread(x: jax.Array, batch: int) -> jax.Array:
@@ -361,7 +374,7 @@ def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Ca
 
     def apply(params, x, rows, weights):
         shape, size = weights.shape[:3], weights.shape[3]
-        batch, length = shape[0], tokens.position.shape[-1] if grid else 1
+        batch, length = shape[0], size // x["moments"].shape[-1] if grid else 1
         weights = weights.reshape(batch, -1, size)  # [B, R, m]
         scale = x["scale"]
         scaled = weights * scale[:, None]

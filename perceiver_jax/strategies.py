@@ -33,9 +33,9 @@ import jax.numpy as jnp
 
 from perceiver_jax import sharded
 from perceiver_jax.attention import MASKED, Partial, finish, merge
-from perceiver_jax.chunks import cut, join, stream, token_axis
+from perceiver_jax.chunks import cut, cut_row, join, stream, token_axis
 from perceiver_jax.gradients import divisor
-from perceiver_jax.ordering import Order, budget, choose, choose_answer, tokens_at_once
+from perceiver_jax.ordering import choose, choose_answer, tokens_at_once
 from perceiver_jax.products import (
     Folded,
     Linear,
@@ -57,83 +57,84 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens.
 
     Offsets are left out: those of the keys change nothing, those of the values are added at last.
-    Where the weights of one unit are too many, some queries read after others.
+    Where the weights of a row are too many, some examples are read after others; where those of a
+    row of one example are, some of its columns.
     """
     data = token_data(tokens, dtype)
-    batch = batch_of(query, data)
-    order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
-    read = functools.partial(
-        read_set_at_once, tokens=tokens, data=data, key=key, value=value, order=order, dtype=dtype
-    )
-    groups = query_groups(tokens, batch, query.shape) if order == Order("move", "move") else 1
-    if groups == 1:
-        return read(query)
-    # Not a loop of the program, whose gradient would keep the tokens once for each group.
-    results = [read(piece) for piece in jnp.split(query, groups, axis=2)]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=2), *results)
-
-
-def query_groups(tokens: Tokens, batch: int, query: Sequence[int]) -> int:
-    """Into how many equal groups queries `[b, H, N, K]` are cut, for a unit's weights to fit."""
-    _, heads, count, _ = query
-    weights = sharded.examples_at_hand(batch) * heads * count * unit_of(tokens)
-    return divisor(count, 4 * weights / budget())
-
-
-def read_set_at_once(
-    query: jax.Array,
-    *,
-    tokens: Tokens,
-    data: dict[str, jax.Array],
-    key: Folded,
-    value: Folded,
-    order: Order,
-    dtype: Any,
-) -> Partial:
-    """`read_set` of all `query` together; `data` is the tokens' `token_data`."""
     heads, count = query.shape[1:3]
     unit, batch = unit_of(tokens), batch_of(query, data)
+    order = choose(tokens, batch, query.shape, value.kernel.shape[-1])
     first = scores(query, tokens, key.kernel, order.first, dtype, tokens_first=False)
     second, finish_value = sums(tokens, value.kernel, order.second, dtype)
     rows = ("rows1", first.rows), ("rows2", second.rows)
     data = data | {name: x for name, x in rows if x is not None}
 
-    def with_scale(params, x):
-        x = with_table(tokens, x, dtype)
-        return x | {"scale": inverse_deviation(tokens, x, params[2])}
+    def prepare(columns, params, x):
+        x = with_table(tokens, x, dtype, columns)
+        return x | {"scale": inverse_deviation(tokens, x, params[2], columns)}
 
     def logits(params, x):
-        x = with_scale(params, x)
         result = first.apply(params[0], x, x.get("rows1"))
         if "mask" in x:
             result = jnp.where(x["mask"][:, None, None], result, MASKED)
         return result
 
     def weighted(params, x, logits, maximum):
-        x = with_scale(params, x)
         weights = jnp.exp(logits - maximum[..., None])
         if "mask" in x:
             weights = jnp.where(x["mask"][:, None, None], weights, 0.0)
         return second.apply(params[1], x, x.get("rows2"), weights)
 
-    def reduce(params, data):
-        batch = batch_of(params, data)
+    def read_columns(columns, params, data, at_once):
+        batch, width = batch_of(params, data), columns.stop - columns.start
         parts = []
-        at_once = tokens_at_once(sharded.examples_at_hand(batch) * heads * count)
-        for part in cut(data, unit, at_once):
-            tiled = tile(params, batch, part.size, dtype)
-            maximum, totals, by_row = stream(logits, weighted, part, tiled, data)
-            if "inner" in totals:  # the sums along rows, see `tile`
-                inner = totals["inner"].reshape(*by_row.shape[:3], -1, unit)
-                totals |= {"inner": jnp.sum(inner, axis=3)}
-            parts.append((maximum, totals, by_row))
-        return functools.reduce(join, parts)
+        for part in cut(data, unit, at_once, columns):
+            ready, tiled = functools.partial(prepare, columns), tile(params, batch, part, dtype)
+            maximum, totals, by_row = stream(ready, logits, weighted, part, tiled, data)
+            if by_row is not None:
+                inner = totals["inner"].reshape(*by_row.shape[:3], -1, width)
+                totals |= {"inner": jnp.sum(inner, axis=3), "rows": by_row}  # see `tile`
+            parts.append((maximum, totals))
+        return functools.reduce(functools.partial(join, following="rows"), parts)
+
+    def reduce_group(params, data):
+        examples = sharded.examples_at_hand(batch_of(params, data))
+        at_once = tokens_at_once(examples * heads * count)
+        parts = [read_columns(part, params, data, at_once) for part in cut_row(unit, at_once)]
+        return functools.reduce(functools.partial(join, following="inner"), parts)
+
+    def reduce(params, data):
+        examples = sharded.examples_at_hand(batch_of(params, data))
+        groups = divisor(examples, examples * heads * count * unit / tokens_at_once(1))
+        maximum, totals = by_examples(reduce_group, groups, params, data)
+        return maximum, totals, totals.pop("rows", None)
 
     params = first.params, second.params, padding_row(tokens)
     maximum, totals, by_row = sharded.read(
         reduce, params, data, {n: token_axis(n, unit) for n in data}, batch
     )
     return Partial(maximum, totals["normalizer"], finish_value(totals, by_row))
+
+
+def by_examples(function: Callable, groups: int, params: Any, data: dict[str, jax.Array]) -> Any:
+    """`function(params, data)`, arrays `[B, ...]`, for one group of examples after another.
+
+    They are dealt out in turn, so that examples spread over devices in runs are cut within each.
+    """
+    if groups == 1:
+        return function(params, data)
+    table = {name: data[name] for name in data if name == "table"}
+    arrays, tree = jax.tree.flatten((params, {n: data[n] for n in data if n not in table}))
+    batch = batch_of(params, data)
+    cut = [x.reshape(-1, groups, *x.shape[1:]).swapaxes(0, 1) for x in arrays if len(x) == batch]
+
+    def of_group(cut):
+        cut = iter(cut)
+        params, data = tree.unflatten(next(cut) if len(x) == batch else x for x in arrays)
+        return function(params, data | table)
+
+    results = jax.lax.map(of_group, cut)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(batch, *x.shape[2:]), results)
 
 
 def batch_of(params: Any, data: dict[str, jax.Array]) -> int:

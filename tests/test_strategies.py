@@ -24,9 +24,10 @@ KINDS = [*GRIDS, "some of a grid", "table", "content", "places"]
 
 @pytest.fixture(autouse=True, scope="module")
 def a_long_axis():
-    """The one of 12 points is long enough to be told in runs."""
+    """The one of 12 points is long enough to be told in runs, and columns are few."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(position, "LONG", 11)
+        patch.setattr(chunks, "LEAST", 2)
         yield
 
 
@@ -117,7 +118,7 @@ def test_reading_is_the_textbook_formula(data):
     queries = Tokens(content=random(rng, draw(st.sampled_from([1, 2])), 3, 5))
     block = CrossAttention(num_heads=heads, qk_channels=4, v_channels=6)
     order = draw(st.sampled_from([None, *ORDERS]))
-    size = draw(st.sampled_from([1, 5, 100]))  # tokens in a chunk; a grid has whole rows
+    size = draw(st.sampled_from([1, 3, 5, 100]))  # tokens of both examples in a chunk
     scale = draw(st.sampled_from([1.0, 1.5]))  # logits are its fourth power
     assert_agrees(
         block,
@@ -357,13 +358,14 @@ def test_weights_and_dropped_weights_use_the_formula():
     assert not np.allclose(run(0), run(1))
 
 
-def wide_arrays(function, *args, size):
-    """Shapes of all intermediate arrays of at least `size` numbers."""
+def wide_arrays(function, *args, size, made_by=None):
+    """Shapes of all intermediate arrays of at least `size` numbers, or those of one primitive."""
     found = set()
 
     def walk(jaxpr):
         for equation in jaxpr.eqns:
-            found.update(v.aval.shape for v in equation.outvars if v.aval.size >= size)
+            if made_by in (None, equation.primitive.name):
+                found.update(v.aval.shape for v in equation.outvars if v.aval.size >= size)
             for value in jax.tree.leaves(
                 list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
             ):
@@ -396,19 +398,29 @@ def test_no_array_as_wide_as_the_tokens_is_made(order, shape):
     assert bool(wide) == (order == "dense"), wide
 
 
-def test_queries_take_turns_where_a_row_is_too_long():
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("tokens", "examples", "columns"), [(64, 2, {32}), (32, 1, {32}), (12, 1, {11, 10})]
+)
+def test_examples_and_columns_take_turns_where_a_row_is_too_long(tokens, examples, columns, dtype):
+    """Of 4 examples, 12 queries of 2 heads and rows of 32, so many weights exist at a time."""
     rng = np.random.default_rng(0)
-    inputs = Tokens(content=random(rng, 2, 3 * 32, 3), position=Fourier((3, 32), 2))
-    queries, block = Tokens(content=random(rng, 1, 12, 16)), CrossAttention(2, qk_channels=8)
-    chunk_bytes = 4 * 2 * 2 * 32 * 5  # of 5 queries of both heads and examples on a row
-    assert_agrees(block, queries, inputs, Order("move", "move"), chunk_bytes=chunk_bytes)
-    with ordering.forced(Order("move", "move"), chunk_bytes=chunk_bytes):
+    inputs = Tokens(content=random(rng, 4, 3 * 32, 3), position=Fourier((3, 32), 2))
+    queries = Tokens(content=random(rng, 1, 12, 16))
+    block, order = CrossAttention(2, qk_channels=8, dtype=dtype), Order("move", "move")
+    chunk_bytes = 4 * 2 * 12 * tokens
+    if dtype == jnp.float32:
+        assert_agrees(block, queries, inputs, order, chunk_bytes=chunk_bytes)
+
+    def loss(variables):
+        return jnp.sum(block.apply(variables, queries, inputs, train=False))
+
+    with ordering.forced(order, chunk_bytes=chunk_bytes):
         variables = jax.eval_shape(
             lambda: block.init(jax.random.key(0), queries, inputs, train=False)
         )
-        read = functools.partial(block.apply, train=False)
-        wide = wide_arrays(read, variables, queries, inputs, size=2 * 2 * 32 * 5)
-    assert not [shape for shape in wide if shape[-1:] == (32,)], wide
+        weights = wide_arrays(jax.grad(loss), variables, size=2 * 12 * 10, made_by="exp")
+    assert weights == {(examples, 2, 12, n) for n in columns}
 
 
 def test_memory_does_not_grow_with_the_number_of_tokens():
