@@ -57,8 +57,8 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
     """Attention of `query` `[b, H, N, K]`, scaled, over one set of tokens.
 
     Offsets are left out: those of the keys change nothing, those of the values are added at last.
-    Where the weights of a row are too many, some examples are read after others; where those of a
-    row of one example are, some of its columns.
+    Where the weights of a row are too many, some examples are read after others, and some columns
+    of it: in float32 examples first, else columns.
     """
     data = token_data(tokens, dtype)
     heads, count = query.shape[1:3]
@@ -105,7 +105,10 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
 
     def reduce(params, data):
         examples = sharded.examples_at_hand(batch_of(params, data))
-        groups = divisor(examples, examples * heads * count * unit / tokens_at_once(1))
+        rows = examples * heads * count
+        # A group of examples goes through the params' gradients again, if they are not by example.
+        width = unit if dtype == jnp.float32 else cut_row(unit, tokens_at_once(rows))[0].stop
+        groups = divisor(examples, rows * width / tokens_at_once(1))
         maximum, totals = by_examples(reduce_group, groups, params, data)
         return maximum, totals, totals.pop("rows", None)
 
