@@ -188,7 +188,7 @@ def test_turns_alternate_and_ratios_are_of_medians(monkeypatch):
     monkeypatch.setattr(benchmark, "Worker", Clock)
     chosen = {"ours": ("ours", [1.0, 9.0, 2.0]), "dense": ("dense", [8.0, 7.0, 4.0])}
     job = Job("flow_368x496", "forward")
-    rows = benchmark.measure(job, chosen, 3, lambda text, steps: None)
+    (rows,) = benchmark.measure([(job, chosen)], 3, lambda text, steps: None)
     benchmark.complete(rows, benchmark.Best(4e9, "given", "cpu"))
     assert turns == ["ours", "dense"] * 3
     assert [row["median_seconds"] for row in rows] == [2.0, 7.0]
@@ -196,6 +196,17 @@ def test_turns_alternate_and_ratios_are_of_medians(monkeypatch):
     assert (rows[0]["lowest_seconds"], rows[0]["highest_seconds"]) == (1.0, 9.0)
     assert rows[0]["executed_utilisation"] == 0.5
     assert rows[0]["textbook_utilisation"] == 1.0
+
+
+def test_the_sizes_of_a_curve_take_turns():
+    def phases(suite):
+        jobs = benchmark.plan([suite], ["dense"], tiny=True)
+        return [[(job.case, job.phase) for job, _ in group] for group in benchmark.together(jobs)]
+
+    forward, gradient = phases("sweep")
+    assert len(forward) > 5 and {phase for _, phase in forward} == {"forward"}
+    assert [case for case, _ in gradient] == [case for case, _ in forward]
+    assert all(len(group) == 1 for group in phases("released"))
 
 
 def test_a_suite_with_several_sizes_is_drawn(tmp_path):

@@ -28,8 +28,9 @@ perceiver. A case leaves out what there is not for it.
 
 How it is measured. Each contender of a case and phase has a process of its own, which compiles,
 runs once untimed, and then sleeps while others are timed. The timed turns alternate: A, B, A, B; a
-turn is one run, or as many as take 0.2 s. What would not fit into memory is not tried; it, and what
-fails, is a row that says so.
+turn is one run, or as many as take 0.2 s. In `sweep` all sizes take turns, so that what doubling
+the pixels costs is of one run too. What would not fit into memory is not tried; it, and what fails,
+is a row that says so.
 
 For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and for
 `sweep` also benchmark_sweep.png; what another run left there is replaced:
@@ -72,6 +73,7 @@ from perceiver_jax.train.log import duration, with_prefix
 from perceiver_jax.train.workdir import git_commit, write_atomically
 
 Contender = Callable[[Job], Program]
+Plan = Sequence[tuple[Job, Mapping[str, Contender]]]
 CONTENDERS: Mapping[str, Contender] = {
     "ours": contenders.ours,
     "dense": contenders.dense,
@@ -139,35 +141,48 @@ def best_rate(dtype: str, tiny: bool, with_torch: bool) -> Best:
     return best
 
 
-def measure(
-    job: Job, chosen: Mapping[str, Contender], repeats: int, progress: Callable
-) -> list[dict[str, Any]]:
-    """Times the contenders on one job by turns; a row for each, whatever happens to it."""
-    workers, seconds = {}, {name: [] for name in chosen}
-    title = f"{job.case} {job.phase}"
-    for name, contender in chosen.items():
-        workers[name] = Worker(contender, job)
-        progress(f"{title}: {name} {said(workers[name])}", 1)
+class Timed(NamedTuple):
+    """A contender at work on a job, and the seconds of its turns."""
+
+    job: Job
+    name: str
+    worker: Worker
+    seconds: list[float]
+
+
+def measure(jobs: Plan, repeats: int, progress: Callable) -> list[list[dict[str, Any]]]:
+    """Times the contenders of all jobs by turns; for each job their rows, whatever happens."""
+    timed = []
+    for job, chosen in jobs:
+        for name, contender in chosen.items():
+            timed.append(Timed(job, name, Worker(contender, job), []))
+            progress(f"{job.case} {job.phase}: {name} {said(timed[-1].worker)}", 1)
+    groups = [[one for one in timed if one.job == job] for job, _ in jobs]
     for turn in range(repeats):
-        for name, worker in workers.items():
-            if (spent := worker.turn()) is not None:
-                seconds[name].append(spent)
-        times = " ".join(f"{n} {s[-1]:.3g} s" for n, s in seconds.items() if s)
-        progress(f"{title}: turn {turn + 1}/{repeats} {times}", len(workers))
-    rows = []
-    for name, worker in workers.items():
-        worker.close()
-        row = {"case": job.case, "suite": CASES[job.case].suite, "phase": job.phase}
-        row |= {"contender": name, "status": worker.status, "dtype": job.dtype} | worker.facts
-        if seconds[name] and worker.status == "ok":
-            row |= {
-                "median_seconds": statistics.median(seconds[name]),
-                "lowest_seconds": min(seconds[name]),
-                "highest_seconds": max(seconds[name]),
-                "all_seconds": " ".join(f"{s:.4g}" for s in seconds[name]),
-            }
-        rows.append(row)
-    return rows
+        for group in groups:
+            for one in group:
+                if (spent := one.worker.turn()) is not None:
+                    one.seconds.append(spent)
+            times = " ".join(f"{one.name} {one.seconds[-1]:.3g} s" for one in group if one.seconds)
+            title = f"{group[0].job.case} {group[0].job.phase}"
+            progress(f"{title}: turn {turn + 1}/{repeats} {times}", len(group))
+    return [[row_of(one) for one in group] for group in groups]
+
+
+def row_of(timed: Timed) -> dict[str, Any]:
+    """Ends the work; its row."""
+    job, name, worker, seconds = timed
+    worker.close()
+    row = {"case": job.case, "suite": CASES[job.case].suite, "phase": job.phase}
+    row |= {"contender": name, "status": worker.status, "dtype": job.dtype} | worker.facts
+    if seconds and worker.status == "ok":
+        row |= {
+            "median_seconds": statistics.median(seconds),
+            "lowest_seconds": min(seconds),
+            "highest_seconds": max(seconds),
+            "all_seconds": " ".join(f"{s:.4g}" for s in seconds),
+        }
+    return row
 
 
 def said(worker: Worker) -> str:
@@ -243,9 +258,6 @@ def summary(row: Mapping[str, Any]) -> str:
     return line
 
 
-Plan = Sequence[tuple[Job, Mapping[str, Contender]]]
-
-
 def plan(suites: Sequence[str], against: Sequence[str], **settings) -> Plan:
     """The jobs of the suites, each with the contenders that there are for it.
 
@@ -266,6 +278,16 @@ def plan(suites: Sequence[str], against: Sequence[str], **settings) -> Plan:
     return jobs
 
 
+def together(jobs: Plan) -> list[Plan]:
+    """The jobs whose figures are to be compared: all sizes of a curve, else each by itself."""
+    groups: dict[Any, list] = {}
+    for job, chosen in jobs:
+        suite = CASES[job.case].suite
+        key = (suite, job.phase) if suite in CURVES else job
+        groups.setdefault(key, []).append((job, chosen))
+    return list(groups.values())
+
+
 def run(jobs: Plan, best: Best, folder: pathlib.Path, repeats: int):
     """Measures all jobs; the files are rewritten after each, so that no row is lost.
 
@@ -282,10 +304,10 @@ def run(jobs: Plan, best: Best, folder: pathlib.Path, repeats: int):
     }
     rows: list[dict[str, Any]] = []
     paths: list[pathlib.Path] = []
-    for job, chosen in jobs:
-        new = measure(job, chosen, repeats, progress)
-        complete(new, best)
-        rows += [row | origin for row in new]
+    for group in together(jobs):
+        for new in measure(group, repeats, progress):
+            complete(new, best)
+            rows += [row | origin for row in new]
         paths = write(folder, rows)
     return rows, paths
 
