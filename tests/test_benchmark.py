@@ -197,6 +197,15 @@ def test_turns_alternate_and_ratios_are_of_medians(monkeypatch):
     assert rows[0]["executed_utilisation"] == 0.5
     assert rows[0]["textbook_utilisation"] == 1.0
 
+    turns.clear()
+    plan = [
+        (Job("sweep_64x64", "forward"), {"ours": ("small", [9.0, 1.0, 9.0, 2.0])}),
+        (Job("sweep_128x128", "forward"), {"ours": ("large", [9.0, 3.0, 9.0, 3.0])}),
+    ]
+    groups = benchmark.measure(plan, 2, lambda text, steps: None)
+    assert turns == ["small", "small", "large", "large"] * 2  # the first of two is not timed
+    assert [row["median_seconds"] for (row,) in groups] == [1.5, 3.0]
+
 
 def test_the_sizes_of_a_curve_take_turns():
     def phases(suite):

@@ -29,8 +29,8 @@ perceiver. A case leaves out what there is not for it.
 How it is measured. Each contender of a case and phase has a process of its own, which compiles,
 runs once untimed, and then sleeps while others are timed. The timed turns alternate: A, B, A, B; a
 turn is one run, or as many as take 0.2 s. In `sweep` all sizes take turns, so that what doubling
-the pixels costs is of one run too. What would not fit into memory is not tried; it, and what fails,
-is a row that says so.
+the pixels costs is of one run too; there an untimed run comes before each timed one. What would not
+fit into memory is not tried; it, and what fails, is a row that says so.
 
 For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and for
 `sweep` also benchmark_sweep.png; what another run left there is replaced:
@@ -161,6 +161,8 @@ def measure(jobs: Plan, repeats: int, progress: Callable) -> list[list[dict[str,
     for turn in range(repeats):
         for group in groups:
             for one in group:
+                if len(groups) > 1:  # after a long sleep once untimed: its memory is got back
+                    one.worker.turn()
                 if (spent := one.worker.turn()) is not None:
                     one.seconds.append(spent)
             times = " ".join(f"{one.name} {one.seconds[-1]:.3g} s" for one in group if one.seconds)
