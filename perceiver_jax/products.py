@@ -237,8 +237,9 @@ def product(
         left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
         right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
     result = dot(f"bkc,bmc->b{to}", spread(left, batch), spread(right, batch))
-    if rows is not None and not tokens_first and a.inner.shape[-1] == result.shape[-1]:
-        result = result + a.inner  # see `tile`
+    tiled = dtype == jnp.float32 and not tokens_first  # see `tile`
+    if rows is not None and tiled and a.inner.shape[-1] == result.shape[-1]:
+        result = result + a.inner
     elif rows is not None:
 
         def place(axis, x):  # [b, k, n] into the grid [b, rows, X, k] or [b, k, rows, X]
