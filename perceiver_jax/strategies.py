@@ -129,11 +129,12 @@ def by_examples(function: Callable, groups: int, params: Any, data: dict[str, ja
     table = {name: data[name] for name in data if name == "table"}
     arrays, tree = jax.tree.flatten((params, {n: data[n] for n in data if n not in table}))
     batch = batch_of(params, data)
-    dealt = [x.reshape(-1, groups, *x.shape[1:]).swapaxes(0, 1) for x in arrays if len(x) == batch]
+    own = [x for x in arrays if len(x) == batch]
+    dealt = [x.reshape(batch // groups, groups, *x.shape[1:]).swapaxes(0, 1) for x in own]
 
-    def of_group(own):
-        own = iter(own)
-        params, data = tree.unflatten(next(own) if len(x) == batch else x for x in arrays)
+    def of_group(group):
+        group = iter(group)
+        params, data = tree.unflatten(next(group) if len(x) == batch else x for x in arrays)
         return function(params, data | table)
 
     results = jax.lax.map(of_group, dealt)

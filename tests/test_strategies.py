@@ -257,6 +257,13 @@ def test_extreme_logits(kind):
     np.testing.assert_allclose(ours[:, 0], truth, atol=allowed)
 
 
+def test_positions_alone_are_read_by_examples_in_turn():
+    rng = np.random.default_rng(0)
+    block, queries = CrossAttention(qk_channels=4), Tokens(content=random(rng, 2, 3, 5))
+    inputs = Tokens(position=Fourier((3, 4), 3))
+    assert_agrees(block, queries, inputs, Order("move", "form"), chunk_bytes=4 * 3 * 4)
+
+
 @pytest.mark.parametrize("case", ["constant", "one token", "all masked", "large"])
 def test_odd_inputs(case):
     rng = np.random.default_rng(0)
