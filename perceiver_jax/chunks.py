@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from perceiver_jax.attention import MASKED, scale_rows
 
+ALL = slice(None)  # columns of a row
 LEAST = 128  # columns of a row that are read together: what stays by row is worth its cost
 
 
@@ -85,9 +86,7 @@ class Chunks(NamedTuple):
         return start, (self.size - 1) * unit + stop - start
 
 
-def cut(
-    data: dict[str, jax.Array], unit: int, tokens: int, columns: slice = slice(None)
-) -> list[Chunks]:
+def cut(data: dict[str, jax.Array], unit: int, tokens: int, columns: slice = ALL) -> list[Chunks]:
     """Cuts tokens into equal chunks of at most so many `tokens`, if not of one unit, and a rest."""
     units = data["content"].shape[1] // unit
     size = min(max(tokens // unit, 1), units)

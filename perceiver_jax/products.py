@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from perceiver_jax.chunks import Chunks
+from perceiver_jax.chunks import ALL, Chunks
 from perceiver_jax.gradients import EPSILON, divisor
 from perceiver_jax.position import turned
 from perceiver_jax.tokens import Tokens
 
-ALL = slice(None)  # columns of a row
 FEW = 8  # channels that are added one by one, in one pass over memory
 
 # Sums and products of few rows, at full precision wherever they run.
@@ -237,9 +236,8 @@ def product(
         left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
         right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
     result = dot(f"bkc,bmc->b{to}", spread(left, batch), spread(right, batch))
-    tiled = dtype == jnp.float32 and not tokens_first  # see `tile`
-    if rows is not None and tiled and a.inner.shape[-1] == result.shape[-1]:
-        result = result + a.inner
+    if rows is not None and dtype == jnp.float32 and not tokens_first:
+        result = result + a.inner  # see `tile`
     elif rows is not None:
 
         def place(axis, x):  # [b, k, n] into the grid [b, rows, X, k] or [b, k, rows, X]

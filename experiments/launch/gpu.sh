@@ -30,7 +30,6 @@ for ((try = 0; try <= ${RESTARTS:-100}; try++)); do
     "${PYTHON:-.venv/bin/python}" -m experiments.run "${many[@]}" "$@" &
     child=$!
     [ -z "$stopped" ] || kill -TERM "$child" 2>/dev/null || true # it came in between
-    wait "$child" || true
     while kill -0 "$child" 2>/dev/null; do # a signal ends `wait`, not the child
         wait "$child" || true
     done
