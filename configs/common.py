@@ -13,7 +13,7 @@ from ml_collections.config_dict import placeholder
 def base(*, batch_size: int, steps: int) -> ConfigDict:
     """Returns the fields of the loop; the config file adds `data`, `model` and `optimizer`."""
     config = ConfigDict()
-    config.experiment = "image"  # experiments/image.py makes the task
+    config.experiment = "image"  # experiments/tasks/image.py makes the task
     config.seed = 0
     config.batch_size = batch_size  # over all devices and processes
     config.steps = steps

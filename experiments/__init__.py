@@ -1,4 +1,4 @@
-"""Composition: each `experiments/<config.experiment>.py` makes a config into a `Task`."""
+"""Composition: each `experiments/tasks/<config.experiment>.py` makes a config into a `Task`."""
 
 import importlib
 
@@ -9,4 +9,4 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """The task of a config, made by the experiment that it names."""
-    return importlib.import_module(f"experiments.{config.experiment}").make_task(config)
+    return importlib.import_module(f"experiments.tasks.{config.experiment}").make_task(config)

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax import sharded
-from perceiver_jax.blocks import CrossAttention, SelfAttention, apply_head
-from perceiver_jax.products import Head
+from perceiver_jax import mesh
+from perceiver_jax.attention.factored import Head
+from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
 # What the backward pass of a latent layer may keep instead of computing again. "dots": the results
@@ -49,7 +49,7 @@ class LatentTransformer(nn.Module):
         """`[B, N, D]` -> `[B, N, D]`."""
 
         def apply_layer(layer, z):
-            return layer(sharded.by_example(z), train=train)
+            return layer(mesh.by_example(z), train=train)
 
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]

@@ -1,4 +1,4 @@
-"""Folders of small video files with sound, as `perceiver_jax.data.clips` reads them."""
+"""Folders of small video files with sound, as `perceiver_jax.datasets.clips` reads them."""
 
 import pathlib
 from collections.abc import Sequence

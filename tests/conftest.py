@@ -2,7 +2,7 @@
 
 Nearly all the time of the tests is compilation, of tiny programs that run once. So they are
 compiled without optimisation, also in processes that tests start, and each program once a session,
-in a cache that all of them share.
+in a cache that all of them share. Set JAX_COMPILATION_CACHE_DIR to keep the cache between sessions.
 """
 
 import os
@@ -29,7 +29,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def compilation_cache(tmp_path_factory):
     """The folder of this session's compiled programs, shared by its worker processes."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or base / "compiled"
     settings = {
         "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,

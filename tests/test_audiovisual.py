@@ -7,8 +7,8 @@ import pytest
 from tfds_files import write_spoken_digits, write_tfds
 
 from configs import multimodal
-from experiments import audiovisual
-from experiments.reading import Reading
+from experiments.tasks import audiovisual
+from experiments.tasks.reading import Reading
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 from clip_files import write_clips
 
 from configs import multimodal
-from experiments import autoencode
-from experiments.reading import Reading
+from experiments.tasks import autoencode
+from experiments.tasks.reading import Reading
 from perceiver_jax import metrics, perceiver, pretrained
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step

@@ -13,7 +13,8 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import contenders, port
 from experiments.benchmark.cases import CASES, SUITES
 from experiments.benchmark.worker import Job, SkipError, answer, turn
-from perceiver_jax import attention, flops
+from perceiver_jax import flops
+from perceiver_jax.attention import softmax
 
 BEST = benchmark.Best(1e9, "given", "cpu")
 
@@ -110,7 +111,7 @@ def test_dense_memory_is_foreseen():
 
 
 def test_dense_is_not_tried_where_it_cannot_fit(monkeypatch):
-    monkeypatch.setattr(attention, "forced", contextlib.nullcontext, raising=False)
+    monkeypatch.setattr(softmax, "forced", contextlib.nullcontext, raising=False)
     monkeypatch.setattr(contenders, "free_memory", lambda: 20e9)
     monkeypatch.setattr(contenders, "build", None)  # is not reached
     with pytest.raises(SkipError, match=r"the dense formula needs 27\d\.\d GB, 20\.0 GB are free"):

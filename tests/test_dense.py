@@ -11,7 +11,7 @@ import pair_files
 import pytest
 
 from configs import flow, stereo
-from experiments import dense, reading
+from experiments.tasks import dense, reading
 from perceiver_jax import inference, perceiver, pretrained
 from perceiver_jax.train.step import divide, make_eval_step
 

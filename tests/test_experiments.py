@@ -25,7 +25,8 @@ from tfds_files import (
 )
 
 from configs import common, digits
-from experiments import image, make_task, plot
+from experiments import make_task, plot
+from experiments.tasks import image
 from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.workdir import load_config
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs import language
-from experiments.language import draw, prepare_text
-from experiments.reading import Reading
+from experiments.tasks.language import draw, prepare_text
+from experiments.tasks.reading import Reading
 from perceiver_jax import losses, metrics, perceiver, pretrained
 from perceiver_jax.modalities import text
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import stereo
-from experiments import image
+from experiments.tasks import image
 from perceiver_jax import perceiver
 
 NUMBERS = {"num_classes": 10, "mean": (127.5,) * 3, "std": (127.5,) * 3, "label_smoothing": 0.0}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import parallel
+from experiments.benchmark import parallel
 
 
 def shrink(config):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from configs import imagenet
-from perceiver_jax import flops, ordering, perceiver
-from perceiver_jax.blocks import CrossAttention, SelfAttention
+from perceiver_jax import flops, perceiver
+from perceiver_jax.attention import cost
+from perceiver_jax.layers import CrossAttention, SelfAttention
 from perceiver_jax.perceiver import Encoder
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens
@@ -73,7 +74,7 @@ def test_textbook_flops_are_those_of_the_dense_program(variant):
     def run(variables, batch):
         return model.apply(variables, batch, train=False)
 
-    with ordering.forced("dense"):
+    with cost.forced("dense"):
         assert flops.executed(run, variables, image) == flops.textbook(model, image)
     saved = {"fourier": 26e9, "learned": 50e9, "conv": 3e9, "perceiver": 300e9}[variant]
     assert flops.executed(run, variables, image) < flops.textbook(model, image) - saved

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from configs import stereo
-from experiments import dense, plot, psychometric
+from experiments import plot
+from experiments.tasks import dense, psychometric
 from perceiver_jax import plots
-from perceiver_jax.data import sources
+from perceiver_jax.datasets import registry
 
 OPTIONS = {"size": (24, 24), "disparity": (-2.0, 2.0)}
 
@@ -28,7 +29,7 @@ def rows():
 
 
 def load(changed):
-    return sources.load("stereograms", "test", options=OPTIONS | changed)
+    return registry.load("stereograms", "test", options=OPTIONS | changed)
 
 
 def test_block_matching_finds_a_whole_disparity():

@@ -9,8 +9,8 @@ import pytest
 from clip_files import write_tagged_clips
 
 from configs import common, multimodal
-from experiments import tagging
-from experiments.reading import Reading
+from experiments.tasks import tagging
+from experiments.tasks.reading import Reading
 from perceiver_jax.metrics import mean_average_precision
 from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.start import Program

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 
 from configs import imagenet, multimodal
 from configs.released import sizes
-from experiments import autoencode
+from experiments.tasks import autoencode
 from perceiver_jax import flops, losses, perceiver, pretrained
-from perceiver_jax.blocks import CrossAttention
+from perceiver_jax.layers import CrossAttention
 from perceiver_jax.modalities.audio import Patches
 from perceiver_jax.modalities.image import Pixels
 from perceiver_jax.modalities.label import Classification

@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments.benchmark.cases import CASES, Subject
 from experiments.benchmark.worker import Job, Program, SkipError, free_memory
-from perceiver_jax import flops, losses, ordering
+from perceiver_jax import flops, losses
+from perceiver_jax.attention import cost
 from perceiver_jax.modalities.multimodal import Outputs
 from perceiver_jax.train import optimizer, state, step
 from perceiver_jax.train.task import Task
@@ -36,7 +37,7 @@ def dense(job: Job) -> Program:
     """Every attention by the definition; refused where that cannot fit into memory."""
     subject = make_subject(job)
     require_memory(dense_bytes(subject, job), "the dense formula")
-    with ordering.forced("dense"):
+    with cost.forced("dense"):
         return build(subject, job)
 
 

@@ -29,7 +29,7 @@ import re
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -37,10 +37,16 @@ import grain
 import numpy as np
 from absl import flags
 
-from perceiver_jax.data.sources import fetch
-from perceiver_jax.data.transforms import Pipeline
+from perceiver_jax.data.transforms import Example, Pipeline
 
 Batch = dict[str, np.ndarray]
+
+
+def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:
+    """Many examples, in one call where the source offers `__getitems__`."""
+    if hasattr(source, "__getitems__"):
+        return source.__getitems__(indices)
+    return [source[index] for index in indices]
 
 
 @dataclasses.dataclass(frozen=True)

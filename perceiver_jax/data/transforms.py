@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from perceiver_jax.data import randaugment as randaugment_lib
+from perceiver_jax.data import augmentation as randaugment_lib
 
 Example = dict[str, Any]
 

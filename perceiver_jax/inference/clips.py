@@ -18,9 +18,9 @@ from perceiver_jax.inference.programs import (
     silent,
     top_k,
 )
+from perceiver_jax.inference.tiles import in_chunks
 from perceiver_jax.modalities import multimodal
 from perceiver_jax.perceiver import Perceiver
-from perceiver_jax.tiles import in_chunks
 
 KINDS = ("audio", "label", "video")
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from perceiver_jax.inference.programs import Progress, predict, require, require_uint8, silent
+from perceiver_jax.inference.tiles import edge_distance, tile_starts
 from perceiver_jax.modalities import flow as flow_modality
 from perceiver_jax.perceiver import Perceiver
-from perceiver_jax.tiles import edge_distance, tile_starts
 
 
 def optical_flow(

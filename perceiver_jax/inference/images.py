@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax.data import device, transforms
+from perceiver_jax.data import on_device, transforms
 from perceiver_jax.inference.programs import (
     Progress,
     TopK,
@@ -64,7 +64,7 @@ def classify(
     progress(0, len(images))
     for start in range(0, len(images), step):
         batch = np.stack(images[start : start + step])
-        logits.append(predict(model, variables, {"image": device.normalize(jnp.asarray(batch))}))
+        logits.append(predict(model, variables, {"image": on_device.normalize(jnp.asarray(batch))}))
         progress(start + len(batch), len(images))
     if not logits:
         raise ValueError("no images")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from perceiver_jax import sharded
+from perceiver_jax import mesh
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens
 
@@ -128,7 +128,7 @@ class ConvStem(nn.Module):
             use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
-            axis_name=sharded.batch_axis(),
+            axis_name=mesh.batch_axis(),
             dtype=self.dtype,
             name="norm",
         )(x)

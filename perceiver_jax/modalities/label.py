@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from perceiver_jax.blocks import LinearWeights
+from perceiver_jax.attention.factored import Head
+from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.image import plain_init
 from perceiver_jax.position import Table
-from perceiver_jax.products import Head
 from perceiver_jax.tokens import Tokens
 
 

@@ -26,13 +26,7 @@ from perceiver_jax.train.profile import tracing
 from perceiver_jax.train.start import Program, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS, divide
-from perceiver_jax.train.stop import (
-    Diverged,
-    Preempted,
-    StopRequest,
-    end_together,
-    stop_on_signals,
-)
+from perceiver_jax.train.stop import Diverged, Preempted, StopRequest, end_together, stop_on_signals
 from perceiver_jax.train.task import Task
 from perceiver_jax.train.workdir import (
     CHECKPOINTS,

@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from perceiver_jax.sharded import DATA, MODEL, Layout, laid_out
+from perceiver_jax.mesh import DATA, MODEL, Layout, laid_out
 from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
 

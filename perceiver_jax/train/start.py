@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
-from perceiver_jax.sharded import Layout
+from perceiver_jax.mesh import Layout
 from perceiver_jax.train import checkpoint, sharding
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from perceiver_jax.sharded import all_rows, own_key, own_rows, total
+from perceiver_jax.mesh import all_rows, own_key, own_rows, total
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Batch, Task
 

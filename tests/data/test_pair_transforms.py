@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax.data import pair_transforms, parse, transforms
-from perceiver_jax.data.scenes import Scene
+from perceiver_jax.datasets.generated.scenes import Scene
 
 SIZE = (48, 64)
 

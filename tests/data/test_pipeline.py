@@ -9,8 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from perceiver_jax.data import Arrays, choose_readers, describe, eval_batches, parse, train_batches
+from perceiver_jax.data import choose_readers, describe, eval_batches, parse, train_batches
 from perceiver_jax.data import pipeline as pipeline_lib
+from perceiver_jax.datasets import Arrays
 
 LINE = parse("pad_crop(2) | flip | keep('image', 'label')")
 PLAIN = parse("keep('label')")
@@ -138,7 +139,8 @@ def test_workers_change_nothing_and_leave_quietly(tmp_path):
         textwrap.dedent("""
             import itertools
             import numpy as np
-            from perceiver_jax.data import Arrays, eval_batches, parse, train_batches
+            from perceiver_jax.datasets import Arrays
+            from perceiver_jax.data import eval_batches, parse, train_batches
 
             def main():
                 image = np.arange(50 * 3000).reshape(50, 60, 50, 1).astype(np.uint8)

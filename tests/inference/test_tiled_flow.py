@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import apply, model, tiny
 
 from perceiver_jax import files, inference
-from perceiver_jax.tiles import tile_starts
+from perceiver_jax.inference.tiles import tile_starts
 
 TILE = {"height": 16, "width": 24}
 

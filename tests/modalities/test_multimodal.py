@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax import flops, pretrained
-from perceiver_jax.blocks import CrossAttention
+from perceiver_jax.layers import CrossAttention
 from perceiver_jax.modalities import audio, label, multimodal, video
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import flops, ordering, perceiver
+from perceiver_jax import flops, perceiver
+from perceiver_jax.attention import cost
 from perceiver_jax.modalities import stereo
 
 SHAPE = (4, 6)
@@ -156,5 +157,5 @@ def test_textbook_flops(kind):
     model, batch = build(kind), frames(1)
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
     run = lambda v, b: model.apply(v, b, train=False)  # noqa: E731
-    with ordering.forced("dense"):
+    with cost.forced("dense"):
         assert flops.textbook(model, batch) == flops.executed(run, variables, batch)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perceiver_jax import flops, ordering, pretrained
+from perceiver_jax import flops, pretrained
+from perceiver_jax.attention import cost
 from perceiver_jax.modalities import text
 
 SMALL = pretrained.released(
@@ -106,5 +107,5 @@ def test_textbook_flops():
     model, variables = SMALL.build(), SMALL.shapes
     run = lambda v, b: model.apply(v, b, train=False)  # noqa: E731
     batch = dict(SMALL.batch)
-    with ordering.forced("dense"):
+    with cost.forced("dense"):
         assert flops.textbook(model, batch) == flops.executed(run, variables, batch)

@@ -15,7 +15,7 @@ from safetensors import numpy
 from tfds_files import write_tfds
 
 from configs import imagenet
-from experiments import image
+from experiments.tasks import image
 from perceiver_jax import pretrained
 from perceiver_jax.pretrained import convert
 from perceiver_jax.train import checkpoint, loop, start

@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from perceiver_jax import sharded
+from perceiver_jax import mesh
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Task
 
@@ -38,7 +38,7 @@ class Net(nn.Module):
         # No bias before batch norm: its gradient is zero but for rounding, which Adam blows up.
         x = nn.Dense(self.width, use_bias=not self.batch_norm, name="input")(batch["point"])
         if self.batch_norm:
-            axis = sharded.batch_axis()
+            axis = mesh.batch_axis()
             norm = nn.BatchNorm(not train, axis_name=axis, momentum=0.5, name="batchnorm")
             x = norm(x)
         stack = nn.scan(

@@ -1,0 +1,235 @@
+"""Does it matter how a step is spread over devices? Differences of parameters, bytes on a device.
+
+    XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
+        python -m experiments.benchmark.parallel --output=experiments/results
+
+writes `parallel_steps.csv`: small models of three kinds, trained for some steps from one start on
+one batch after the other in every way of `WAYS`, and by how much any of their parameters differs
+from that of one device; and `parallel_memory.csv`: what the compiled training step of one huge
+input takes on each device, by the number of devices that it is spread over. Nothing in it is timed,
+so the devices may be virtual, as above. Dropout is off, since `pmap` draws its own.
+"""
+
+import csv
+import functools
+import pathlib
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from configs import common, digits, flow, imagenet, multimodal, stereo
+from experiments import make_task
+from experiments.tasks.dense import prepare_pairs
+from experiments.tasks.image import prepare_images
+from perceiver_jax import losses, perceiver
+from perceiver_jax.train import sharding
+from perceiver_jax.train.start import build
+from perceiver_jax.train.state import TrainState
+from perceiver_jax.train.task import Task
+from perceiver_jax.train.workdir import git_commit
+
+# Of 8 devices; the fields of `config.parallel` that are not as usual.
+WAYS = {
+    "jit": {},
+    "pmap": {"mode": "pmap"},
+    "all parameters sharded": {"shard_params_above": 1},
+    "inputs sharded over 4": {"model": 4, "shard_inputs": True},
+    "latent width over 2": {"model": 2, "latents": "width"},
+    "all of them over 2": {
+        "model": 2,
+        "shard_inputs": True,
+        "latents": "width",
+        "shard_params_above": 1,
+    },
+}
+
+
+def image() -> ConfigDict:
+    """Digits, mixed."""
+    config = digits.get_config("tiny")
+    config.data.mix_alpha = 0.2
+    return config
+
+
+def conv_image() -> ConfigDict:
+    """Digits through convolution and batch norm, and two microbatches."""
+    config = image()
+    config.model.input = common.conv_stem(channels=8, num_bands=4)
+    config.batch_size, config.accumulate = 16, 2
+    return config
+
+
+def pairs() -> ConfigDict:
+    """Stereograms: many queries."""
+    return stereo.get_config("rds:tiny")
+
+
+def clips() -> ConfigDict:
+    """Video, sound and label together."""
+    config = multimodal.get_config("bounce:tiny")
+    config.model.input.drop_rates = dict.fromkeys(("audio", "label", "video"), 0.0)
+    return config
+
+
+EXPERIMENTS = {"image": image, "conv": conv_image, "stereo": pairs, "multimodal": clips}
+
+
+def trained(task: Task, config: ConfigDict, start: TrainState, devices=None, **parallel):
+    """The parameters after the steps of the config from `start`, on the host, and the last loss."""
+    config = config.copy_and_resolve_references()
+    config.parallel.update(parallel)
+    program = build(task, config, devices)
+    places = jax.tree.map(lambda x: x.sharding, program.target)
+    state = jax.device_put(jax.tree.map(jnp.copy, start), places)  # a step takes it away
+    with sharding.on_devices(task.train_data(0), program.layout) as batches:
+        for _ in range(config.steps):
+            state, metrics = program.train_step(state, next(batches))
+    return jax.device_get(state.params), float(metrics["loss"])
+
+
+def largest_difference(one, other) -> float:
+    """Of any two numbers of two trees."""
+    differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, other)
+    return float(max(jax.tree.leaves(differences)))
+
+
+def compare(make_config: Callable[[], ConfigDict], steps: int, ways: Iterable[str]):
+    """Yields a row for each of `ways`, which are names in `WAYS`."""
+    config = make_config()
+    config.steps = steps
+    config.optimizer.schedule = {"name": "constant", "warmup_steps": 0}
+    config.model.encoder.dropout_rate = 0.0
+    task = make_task(config)
+    start = build(task, config, jax.devices()[:1]).init()
+    one, loss = trained(task, config, start, jax.devices()[:1])
+    for way in ways:
+        other, other_loss = trained(task, config, start, **WAYS[way])
+        yield {
+            "way": way,
+            "steps": steps,
+            "largest_difference": largest_difference(one, other),
+            "largest_change": largest_difference(jax.device_get(start.params), one),
+            "loss_of_one_device": loss,
+            "loss": other_loss,
+        }
+
+
+def huge_image(side: int) -> Task:
+    """A classifier of large images."""
+    config = imagenet.get_config("fourier")
+    config.model.encoder.update(SMALL)
+    config.model.output.query_channels = SMALL["latent_channels"]
+    prepare = functools.partial(
+        prepare_images,
+        num_classes=1000,
+        mean=config.data.mean,
+        std=config.data.std,
+        label_smoothing=0.0,
+        mix_alpha=0.0,
+    )
+    shapes = {"image": ((side, side, 3), np.uint8), "label": ((), np.int32)}
+    return task_of_shapes(config, shapes, prepare, losses.softmax_cross_entropy)
+
+
+def huge_pair(side: int) -> Task:
+    """Flow at every pixel of large pairs."""
+    config = flow.get_config("synthetic")
+    config.model.encoder.update(SMALL)
+    config.model.output.shape = (side, side)
+    prepare = functools.partial(prepare_pairs, tile=(side, side), num_queries=0)
+    shapes = {
+        "frames": ((2, side, side, 3), np.uint8),
+        "field": ((side, side, 2), np.float32),
+        "valid": ((side, side), bool),
+    }
+    return task_of_shapes(config, shapes, prepare, losses.robust_field(epsilon=0.01, power=0.5))
+
+
+SMALL = {"num_latents": 64, "latent_channels": 128, "num_blocks": 1}
+HUGE = {"image": (huge_image, 4096), "flow": (huge_pair, 1024)}
+
+
+def task_of_shapes(config: ConfigDict, shapes: dict, prepare: Callable, loss: Callable) -> Task:
+    """A task without data."""
+    shapes = shapes | {"mask": ((), bool)}
+    return Task(
+        model=perceiver.build(config.model.to_dict()),
+        example={n: jax.ShapeDtypeStruct((1, *s), kind) for n, (s, kind) in shapes.items()},
+        train_data=None,
+        eval_data=None,
+        prepare=prepare,
+        loss=loss,
+        metrics={},
+        flops_per_example=0.0,
+    )
+
+
+def memory(task: Task, devices: int) -> dict:
+    """Bytes on each of so many devices for a training step of one example, by the compiler."""
+    config = digits.get_config()
+    config.batch_size = 1
+    config.parallel.update({"model": devices, "shard_inputs": devices > 1})
+    program = build(task, config, jax.devices()[:devices])
+    places = sharding.batch_shardings(task.example, program.layout)
+    batch = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        task.example,
+        places,
+    )
+    found = program.train_step.lower(program.target, batch).compile().memory_analysis()
+    return {
+        "batch_and_state_bytes": found.argument_size_in_bytes,
+        "temporaries_bytes": found.temp_size_in_bytes,
+    }
+
+
+def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
+    """Writes a table, and prints each row as it comes."""
+    origin = {
+        "command": "XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu "
+        "python -m experiments.benchmark.parallel --output=...",
+        "commit": git_commit()[:10],
+        "hardware": f"{jax.device_count()} {jax.devices()[0].device_kind} devices, float32",
+        "software": f"jax {jax.__version__}",
+    }
+    writer = None
+    with path.open("w", newline="") as file:
+        for row in rows:
+            print(row, flush=True)
+            if writer is None:
+                writer = csv.DictWriter(file, row | origin, lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(row | origin)
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    folder = pathlib.Path(flags.FLAGS.output)
+    write(
+        folder / "parallel_memory.csv",
+        (
+            {"task": name, "side": side, "devices": devices} | memory(make_huge(side), devices)
+            for name, (make_huge, side) in HUGE.items()
+            for devices in (1, 2, 4, 8)
+        ),
+    )
+    write(
+        folder / "parallel_steps.csv",
+        (
+            {"task": name} | row
+            for name, make_config in EXPERIMENTS.items()
+            for row in compare(make_config, flags.FLAGS.steps, WAYS)
+        ),
+    )
+
+
+if __name__ == "__main__":
+    # Here, because other commands have flags of the same names.
+    flags.DEFINE_string("output", None, "Folder of the two tables.", required=True)
+    flags.DEFINE_integer("steps", 20, "Steps of training.")
+    app.run(main)

@@ -1,0 +1,1 @@
+"""A config to its `Task`: one file for each kind of experiment."""

@@ -1,0 +1,278 @@
+"""Video, sound and label through one bottleneck: a config to a `Task`. Composition only.
+
+In training some outputs of each example are asked for, drawn anew in every step; in evaluation all
+of them, in chunks, from inputs of which some modalities may be hidden.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.tasks.reading import read
+from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.inference import clips
+from perceiver_jax.tokens import token_sets
+from perceiver_jax.train.task import Task
+
+METRICS = {
+    "psnr_video": ("video", metrics.psnr),
+    "psnr_audio": ("audio", metrics.psnr),
+    "accuracy": ("label", metrics.top_accuracy(1)),
+}
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the lists of the data and one example."""
+    reading, settings = read(config), config.autoencode
+    spec = config.model.to_dict()
+    model = perceiver.build(spec)
+    num_classes = spec["output"]["modalities"]["label"]["num_classes"]
+    field = "config.model.output.modalities.label.num_classes"
+    require_classes(reading.eval_source, num_classes, field)
+    prepare = functools.partial(
+        prepare_clips,
+        num_classes=num_classes,
+        samples_per_patch=spec["output"]["modalities"]["audio"]["samples_per_patch"],
+        outputs=settings.train_outputs.to_dict(),
+    )
+    example = reading.first_examples(1)
+    training = jax.eval_shape(prepare, example, jax.random.key(0))
+    evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
+    models = {case: hide(spec, names) for case, names in views(spec, settings.eval_hidden).items()}
+    predicts = {
+        case: functools.partial(reconstruct, shown, settings.eval_chunk_size)
+        for case, shown in models.items()
+    }
+    size, whole = flops.textbook(model, training), flops.textbook(model, evaluation)
+    padded, raw = compression(model, evaluation)
+    return Task(
+        model=model,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
+        prepare=prepare,
+        loss=functools.partial(
+            weighted_loss, loss_functions(settings.losses), settings.loss_weights.to_dict()
+        ),
+        metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
+        flops_per_example=size,
+        predict=predicts[""],
+        plots=functools.partial(
+            draw,
+            models[""],
+            predicts,
+            prepare,
+            reading,
+            config.data.source_options.frames_per_second,
+        ),
+        description=(
+            *reading.description,
+            f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
+            f"{size / 1e9:.3g} GFLOP per example, {whole / 1e9:.3g} with all outputs (forward, "
+            "textbook)",
+            f"compression {padded:.1f}x of the tokens' channels with padding (the paper's way of "
+            f"counting), {raw:.2f}x of the values themselves",
+        ),
+    )
+
+
+def require_classes(source, num_classes: int, field: str) -> None:
+    """Refuses data of more classes than the model's, which `field` of the config sets."""
+    found = len(getattr(source, "classes", ()))
+    if found > num_classes:
+        raise ValueError(f"{source!r} has {found} classes, but {field}={num_classes}")
+
+
+def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):
+    """uint8 `video`, `audio`, `label` -> float `video` in [0, 1] and `target`, on the device.
+
+    In training (with a `key`) also `indices`: for each example, which pixels and patches of sound
+    are asked for, drawn with replacement as `outputs` says how many; `target` holds these alone.
+    The mask leaves out what is not `readable`.
+    """
+    video = batch["video"].astype(jnp.float32) / 255
+    target = {
+        "video": video,
+        "audio": batch["audio"],
+        "label": jax.nn.one_hot(batch["label"], num_classes),
+    }
+    batch = batch | {"video": video, "target": target}
+    if "readable" in batch:
+        batch["mask"] = batch["mask"] & batch["readable"]
+    if key is None:
+        return batch
+    size = video.shape[0]
+    places = {
+        "video": video.reshape(size, -1, video.shape[-1]),  # [B, T H W, C]
+        "audio": batch["audio"].reshape(size, -1, samples_per_patch),  # [B, patches, samples]
+    }
+    indices = {"label": None}
+    for stream, (name, values) in enumerate(places.items()):
+        shape = (size, outputs[name])
+        chosen = jax.random.randint(
+            jax.random.fold_in(key, stream), shape, 0, values.shape[1], jnp.int32
+        )
+        indices[name] = chosen
+        target[name] = jnp.take_along_axis(values, chosen[..., None], axis=1)
+    target["audio"] = target["audio"].reshape(size, -1)
+    return batch | {"indices": indices}
+
+
+def loss_functions(names):
+    """The functions of `losses` by the modality that each is for."""
+    for modality, name in names.items():
+        if not hasattr(losses, name):
+            raise ValueError(
+                f"config.autoencode.losses.{modality}={name!r} is not in perceiver_jax/losses.py"
+            )
+    return {modality: getattr(losses, name) for modality, name in names.items()}
+
+
+def weighted_loss(functions, weights, prediction, batch):
+    """The weighted sum of the modalities' losses, `[B]`."""
+    return sum(
+        weight * measure(name, functions[name], prediction, batch)
+        for name, weight in weights.items()
+    )
+
+
+def measure(name, function, prediction, batch):
+    """A loss or metric of one modality."""
+    return function(prediction[name], batch | {"target": batch["target"][name]})
+
+
+def hide(spec, names) -> perceiver.Perceiver:
+    """The model to which all tokens of some modalities are hidden; its parameters are the same."""
+    rates = spec["input"]["mask_rates"] | dict.fromkeys(names, 1.0)
+    return perceiver.build(spec | {"input": spec["input"] | {"mask_rates": rates}})
+
+
+def classify_alone(spec, prepare, activation, variables, batch) -> dict[str, np.ndarray]:
+    """`activation` of the logits from all modalities, and from each of them alone."""
+    names = sorted(spec["input"]["modalities"])
+    hidden = {"all": ()} | {f"{n} alone": tuple(m for m in names if m != n) for n in names}
+    models = {title: hide(spec, others) for title, others in hidden.items()}
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits = {n: m.apply(variables, batch, train=False) for n, m in models.items()}
+        return jax.tree.map(activation, logits)
+
+    return jax.tree.map(np.asarray, run(variables, batch))
+
+
+def views(spec, hidden) -> dict[str, tuple[str, ...]]:
+    """What is hidden: as evaluated, by the name "", and one of what is left of it besides."""
+    seen = [name for name in sorted(spec["input"]["modalities"]) if name not in hidden]
+    besides = seen if len(seen) > 1 else []
+    return {"": tuple(hidden)} | {f"_without_{name}": (*hidden, name) for name in besides}
+
+
+def reconstruct(model, chunk_size, variables, batch):
+    """All outputs by modality: encoded once, decoded in chunks."""
+    tokens, latents = model.apply(variables, batch, train=False, method="encode")
+    return clips.decode_all(model, variables, tokens, latents, chunk_size)
+
+
+def draw(model, predicts, prepare, reading, frames_per_second, variables, num_examples):
+    """The first clips of the evaluation, at most four: how the latents' attention is shared out,
+    and the clips above what the model makes of them, as evaluated and without one modality more.
+    """
+    batch = reading.first_examples(min(num_examples, 4))
+    figures = draw_mass(model, prepare, variables, batch)
+    names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
+    for case, predict in predicts.items():
+        decoded = jax.jit(lambda v, b, predict=predict: predict(v, prepare(b, None)))(
+            variables, batch
+        )
+        figure, clip = draw_clips(batch, decoded, names, frames_per_second)
+        figures |= {f"reconstructions{case}": figure, f"clips{case}": clip}
+    return figures
+
+
+def draw_clips(batch, decoded, names, frames_per_second):
+    """Clips above what became of them: a figure, and a clip to watch and hear."""
+    guesses = np.argmax(decoded["label"], axis=-1)
+    titles = [
+        f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"
+        for label, guess in zip(batch["label"], guesses, strict=True)
+    ]
+    video = (np.clip(decoded["video"], 0, 1) * 255).round().astype(np.uint8)
+    audio = np.clip(decoded["audio"], -1, 1)
+    seen = plots.comparison(batch["video"], video, audio, frames_per_second)
+    figure = plots.reconstructions(
+        batch["video"],
+        video,
+        batch["audio"],
+        audio,
+        np.asarray(jax.nn.softmax(decoded["label"])),
+        titles,
+        samples_per_second=seen.samples_per_second,
+    )
+    return figure, seen
+
+
+def draw_mass(model, prepare, variables, batch):
+    """How each latent shares its attention out between the modalities: a figure and a table."""
+
+    @jax.jit
+    def run(variables, batch):
+        # One example at a time: the weights of all its tokens are an array.
+        examples = jax.tree.map(lambda x: x[:, None], batch)
+        found = jax.lax.map(lambda e: attention_mass(model, variables, prepare(e, None)), examples)
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), found)
+
+    mass, shares = jax.tree.map(np.asarray, run(variables, batch))
+    rows = [
+        {"cross_attend": name, "latent": latent} | {n: x[latent].item() for n, x in parts.items()}
+        for name, parts in mass.items()
+        for latent in range(model.encoder.num_latents)
+    ]
+    shares = {name: share.item() for name, share in shares.items()}
+    rows.append({"cross_attend": "", "latent": "share of all tokens"} | shares)
+    return {"attention_mass": plots.attention_mass(mass, shares), "attention_mass_table": rows}
+
+
+def attention_mass(model, variables, batch):
+    """The sum of each latent's attention weights over each modality's tokens.
+
+    Returns:
+      (by cross-attend and modality `[N]`, the mean over heads and examples; by modality its share
+      of the tokens, which is what attention to all alike would give).
+    """
+    (tokens, _), seen = model.apply(
+        variables, batch, train=False, method="encode", mutable=["intermediates"]
+    )
+    names = sorted(tokens)  # the order in which they are read
+    counts = np.array([tokens[name].num_tokens for name in names])
+    mass = {}
+    for name, inner in seen["intermediates"]["encoder"].items():
+        weights = inner["attention"]["weights"][-1]  # [B, H, N, M]
+        parts = jnp.split(weights, np.cumsum(counts)[:-1], axis=-1)
+        sums = (jnp.mean(jnp.sum(part, axis=-1), axis=(0, 1)) for part in parts)
+        mass[name] = dict(zip(names, sums, strict=True))
+    return mass, dict(zip(names, counts / counts.sum(), strict=True))
+
+
+def compression(model, batch) -> tuple[float, float]:
+    """Numbers that go in for each number in the latents, counted in two ways, for one example.
+
+    The channels of all tokens with their positions and padding, as Perceiver IO's Table 5 and its
+    "88x" count (there with 480 sound tokens where text and released model have 1,920); and the
+    pixels, samples and classes themselves.
+    """
+
+    def read(batch):
+        return model.init_with_output(
+            jax.random.key(0), batch, method=lambda m, b: m.input(b, train=False)
+        )[0]
+
+    tokens = token_sets(jax.eval_shape(read, batch))
+    latents = model.encoder.num_latents * model.encoder.latent_channels
+    padded = sum(part.num_tokens * part.width for part in tokens)
+    values = sum(np.prod(x.shape[1:]) for x in batch["target"].values())
+    return padded / latents, values / latents

@@ -1,0 +1,168 @@
+"""A value for every pixel of a pair, flow or disparity: a config to a `Task`. Composition only.
+
+Training: random windows of the model's size, and of each a random part of the pixels decoded.
+Evaluation: whole images, in tiles where they are larger, all pixels.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.tasks import psychometric
+from experiments.tasks.reading import read
+from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.datasets import registry
+from perceiver_jax.inference import tiles
+from perceiver_jax.train.task import Task
+
+PSYCHOMETRIC = 256  # stereograms of each kind
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; lists the data's files, and reads all of them if kept in memory."""
+    reading, dense = read(config), config.dense
+    model = perceiver.build(config.model.to_dict())
+    tile = tuple(config.model.output.shape)
+    prepare = functools.partial(prepare_pairs, tile=tile, num_queries=dense.num_queries)
+    predict = functools.partial(
+        predict_whole, model, min_overlap=dense.min_overlap, chunk_size=dense.chunk_size
+    )
+    example = reading.first_examples(1)
+    seen = jax.eval_shape(lambda batch: prepare(batch, None), example)
+    if dense.num_queries:
+        seen["indices"] = jax.ShapeDtypeStruct((1, dense.num_queries), jnp.int32)
+    size = flops.textbook(model, seen)
+    full = example["frames"].shape[2:4]
+    starts = [
+        tiles.tile_starts(*sizes, dense.min_overlap) for sizes in zip(full, tile, strict=True)
+    ]
+    return Task(
+        model=model,
+        example=example,
+        train_data=reading.train_data,
+        eval_data=reading.eval_data,
+        prepare=prepare,
+        predict=predict,
+        loss=losses.robust_field(epsilon=dense.loss_epsilon, power=dense.loss_power),
+        metrics=field_metrics(
+            channels=example["field"].shape[-1],
+            with_occlusions=all(
+                "occluded" in line for line in (config.data.train, config.data.eval)
+            ),
+        ),
+        flops_per_example=size,
+        plots=functools.partial(draw, config, prepare, predict, reading),
+        description=(
+            *reading.description,
+            f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
+            f"{len(starts[0]) * len(starts[1])} tiles in a whole image",
+        ),
+    )
+
+
+def prepare_pairs(batch, key, *, tile, num_queries):
+    """uint8 `frames` -> float32 in [-1, 1], on the device.
+
+    In training (with a `key`) `num_queries` pixels of each example are chosen, valid ones first,
+    none twice (0: all pixels in order): `indices` `[B, n]`, and `field`, `valid` and `occluded` are
+    those of the chosen pixels. In evaluation `whole` is the images and `frames` their first tile,
+    which is what the model is made for.
+    """
+    frames = batch["frames"].astype(jnp.float32) / 127.5 - 1
+    full = frames.shape[2:4]
+    if key is None:
+        size = jnp.broadcast_to(jnp.array(full, jnp.int32), (frames.shape[0], 2))
+        window = frames[:, :, : tile[0], : tile[1]]
+        return {"size": size} | batch | {"frames": window, "whole": frames}
+    if full != tile:
+        raise ValueError(
+            f"training reads windows of config.model.output.shape={tile}, not of {full}: let "
+            f"config.data.train cut them with crop_pair{tile}"
+        )
+    batch = batch | {"frames": frames}
+    if not num_queries:
+        return batch
+    valid = batch["valid"].reshape(frames.shape[0], -1)  # [B, H W]
+    _, indices = jax.lax.top_k(valid + jax.random.uniform(key, valid.shape), num_queries)
+    chosen = {
+        name: jnp.take_along_axis(batch[name].reshape(*valid.shape), indices, axis=1)
+        for name in ("valid", "occluded")
+        if name in batch
+    }
+    field = batch["field"].reshape(*valid.shape, -1)
+    field = jnp.take_along_axis(field, indices[..., None], axis=1)  # [B, n, C]
+    return batch | chosen | {"field": field, "indices": indices}
+
+
+def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
+    """The field of whole images `[B, H, W, C]`; `chunk_size` 0 decodes all of a tile at once."""
+    tile = model.output.shape
+
+    def on_tiles(frames):
+        if not chunk_size:
+            return model.apply(variables, {"frames": frames}, train=False)
+        parts = tiles.decode_in_chunks(
+            model, variables, {"frames": frames}, count=tile[0] * tile[1], chunk_size=chunk_size
+        )
+        return parts.reshape(-1, *tile, parts.shape[-1])
+
+    return tiles.blend(on_tiles, batch["whole"], batch["size"], tile=tile, min_overlap=min_overlap)
+
+
+def field_metrics(*, channels, with_occlusions):
+    """What is reported of a flow (2 channels) or a disparity (1); `_noc`: pixels seen in both."""
+    kinds = {"epe": metrics.end_point_error, "image_epe": metrics.image_end_point_error}
+    if channels == 2:
+        kinds["fl_all"] = metrics.outliers
+    else:
+        for threshold in (0.5, 1, 2, 3):
+            kinds[f"bad_{threshold}"] = functools.partial(metrics.bad_pixels, threshold)
+        kinds["d1_all"] = metrics.outliers
+    result = {name: kind() for name, kind in kinds.items()}
+    if with_occlusions:
+        result |= {f"{name}_noc": kind(visible=True) for name, kind in kinds.items()}
+    return result
+
+
+def draw(config, prepare, predict, reading, variables, num_examples):
+    """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion.
+
+    Of stereograms also the psychometric curve, and its table.
+    """
+    batch = reading.first_examples(min(num_examples, 8))
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        return predict(variables, batch), batch["size"]
+
+    prediction, size = jax.device_get(run(variables, batch))
+    windows = [np.s_[:height, :width] for height, width in size]
+    cut = {
+        name: [x[window] for x, window in zip(arrays, windows, strict=True)]
+        for name, arrays in {**batch, "prediction": prediction}.items()
+        if name in ("field", "valid", "occluded", "prediction")
+    }
+    figure = plots.field_grid(
+        [x[:, *window] for x, window in zip(batch["frames"], windows, strict=True)],
+        cut["field"],
+        cut["prediction"],
+        cut["valid"],
+        cut.get("occluded"),
+    )
+    if config.data.source != "stereograms":
+        return {"predictions": figure}
+    options = config.data.source_options.to_dict()
+    rows = psychometric.measure(
+        lambda changed: registry.load(
+            "stereograms", config.data.eval_split, options=options | changed
+        ),
+        lambda batch: jax.device_get(run(variables, batch)[0]),
+        count=PSYCHOMETRIC,
+        disparity=options["disparity"],
+    )
+    curve = plots.psychometric_curve(rows)
+    return {"predictions": figure, "psychometric": curve, "psychometric_table": rows}

@@ -1,0 +1,90 @@
+"""Classification of images, or of pairs of views: a config to a `Task`. Composition only."""
+
+import functools
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.tasks.reading import read
+from perceiver_jax import losses, metrics, perceiver, plots
+from perceiver_jax.data import on_device
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
+    reading, data = read(config), config.data
+    model = perceiver.build(config.model.to_dict())
+    prepare = functools.partial(
+        prepare_images,
+        num_classes=config.model.output.num_classes,
+        mean=data.mean,
+        std=data.std,
+        label_smoothing=data.label_smoothing,
+        mix_alpha=data.mix_alpha,
+    )
+    return reading.task(
+        model,
+        prepare,
+        loss=losses.softmax_cross_entropy,
+        metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
+        plots=functools.partial(draw, model, prepare, reading),
+    )
+
+
+def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
+    """uint8 `image`, or `frames` of a pair, and `label` -> float32 and `target` `[B, K]`.
+
+    Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss.
+    """
+    field = "frames" if "frames" in batch else "image"
+    image = on_device.normalize(batch[field], mean, std)
+    if key is None:
+        return batch | {field: image, "target": jax.nn.one_hot(batch["label"], num_classes)}
+    target = on_device.smooth_targets(batch["label"], num_classes, label_smoothing)
+    if mix_alpha:
+        if field == "frames":
+            raise ValueError("config.data.mix_alpha mixes images; write 0.0 for pairs of views")
+        image, target = on_device.mix(image, target, key, mix_alpha)
+    return batch | {field: image, "target": target}
+
+
+def draw(model, prepare, reading, variables, num_examples):
+    """Predictions for the first evaluation examples, and where each cross-attend looks.
+
+    Of pairs both views are shown, and the places in the left one.
+    """
+    batch = reading.first_examples(num_examples)
+
+    @jax.jit
+    def run(variables, batch):
+        batch = prepare(batch, None)
+        logits, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
+        tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
+        return logits, seen["intermediates"]["encoder"], tokens.position
+
+    logits, seen, position = run(variables, batch)
+    shown = images = batch["image"] if "image" in batch else batch["frames"][:, 0]
+    if "frames" in batch:
+        shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
+    figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"])}
+    for name, cross in seen.items():
+        maps = to_grid(cross["attention"]["weights"][-1], position, images.shape[1:3])
+        figures[f"attention_{name}"] = plots.attention_maps(images[:6], maps[:6])
+    return figures
+
+
+def to_grid(weights, position, image_shape):
+    """Attention weights `[B, H, N, M]`, by token -> the mean over heads `[B, N, h, w]`, by place.
+
+    A learned table has no grid of its own: its tokens are the image's pixels.
+    """
+    weights = np.asarray(weights).mean(axis=1)
+    grid = getattr(position, "shape", image_shape)
+    indices = getattr(position, "indices", None)
+    if indices is not None:
+        placed = np.zeros_like(weights)
+        placed[..., np.asarray(indices)] = weights
+        weights = placed
+    return weights.reshape(*weights.shape[:2], *grid)

@@ -1,0 +1,58 @@
+"""Masked language modelling on bytes: a config to a `Task`. Composition only."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.tasks.reading import read
+from perceiver_jax import losses, metrics, perceiver
+from perceiver_jax.inference.text import likeliest
+from perceiver_jax.modalities import text as text_modality
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the data's headers."""
+    reading = read(config)
+    model = perceiver.build(config.model.to_dict())
+    return reading.task(
+        model,
+        prepare_text,
+        loss=losses.hidden_cross_entropy,
+        metrics={"accuracy": metrics.hidden_accuracy, "bits_per_byte": metrics.bits_per_byte},
+        plots=functools.partial(draw, model, reading),
+    )
+
+
+def prepare_text(batch, key):
+    """uint8 `text` -> its ids, MASK where `hidden`; `target`: the ids there were; on the device."""
+    del key  # which words are hidden is drawn where they are read
+    ids = batch["text"].astype(jnp.int32) + text_modality.NUM_RESERVED
+    ids = jnp.where(batch["text_mask"], ids, text_modality.PAD)
+    return batch | {"text": jnp.where(batch["hidden"], text_modality.MASK, ids), "target": ids}
+
+
+def draw(model, reading, variables, num_examples):
+    """What is filled into the first evaluation examples: a row for every run of hidden bytes."""
+    batch = prepare_text(reading.first_examples(num_examples), None)
+    logits = jax.jit(functools.partial(model.apply, train=False))(variables, batch)
+    guess = likeliest(np.asarray(logits))
+    rows = []
+    for example, (ids, hidden) in enumerate(
+        zip(*map(np.asarray, (batch["target"], batch["hidden"])), strict=True)
+    ):
+        edges = np.flatnonzero(np.diff(hidden, prepend=False, append=False)).reshape(-1, 2)
+        shown = np.where(hidden, text_modality.encode("_")[0], ids)
+        for start, stop in edges:
+            parts = {
+                "before": shown[max(start - 60, 0) : start],
+                "hidden": ids[start:stop],
+                "filled": guess[example, start:stop],
+                "after": shown[stop : stop + 30],
+            }
+            text = {name: text_modality.decode(part) for name, part in parts.items()}
+            rows.append({"example": example, **text})
+    return {"filled": rows}

@@ -1,0 +1,94 @@
+"""What every experiment reads by: the `data` section of a config to batches."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from perceiver_jax import flops
+from perceiver_jax.data import pipeline, transforms
+from perceiver_jax.datasets import registry
+from perceiver_jax.train import sharding
+from perceiver_jax.train.task import Batch, Task
+
+
+class Reading(NamedTuple):
+    """`Task.train_data`, `Task.eval_data`, lines of `Task.description`, and the eval source."""
+
+    train_data: Callable[[int], Iterator[Batch]]
+    eval_data: Callable[[], Iterator[Batch]]
+    description: tuple[str, ...]
+    eval_source: Any
+
+    def first_examples(self, count: int) -> Batch:
+        """The first examples of the evaluation, at most a batch; the readers are closed again."""
+        with contextlib.closing(self.eval_data()) as batches:
+            return {name: x[:count] for name, x in next(batches).items()}
+
+    def task(self, model, prepare, *, about: tuple[str, ...] = (), per="example", **fields) -> Task:
+        """A `Task` on these data, whose size is that of an evaluation's example.
+
+        Args:
+          model, prepare, fields: of the `Task`.
+          about: lines of its description, after those on the data.
+          per: what an example is called in the line on the size.
+        """
+        example = self.first_examples(1)
+        size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+        return Task(
+            model=model,
+            example=example,
+            train_data=self.train_data,
+            eval_data=self.eval_data,
+            prepare=prepare,
+            flops_per_example=size,
+            description=(
+                *self.description,
+                *about,
+                f"{size / 1e9:.3g} GFLOP per {per} (forward, textbook)",
+            ),
+            **fields,
+        )
+
+
+def read(config: ConfigDict) -> Reading:
+    """Opens the sources: reads headers or names, and all data where they are kept in memory."""
+    data = config.data
+    load = functools.partial(
+        registry.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
+    )
+    options = data.source_options.to_dict()
+    train_options = options | data.train_source_options.to_dict()
+    unread = []
+    if train_options and not registry.takes_options(data.source):
+        # A config made for a generated source reads another one: a command line has no way to
+        # empty a dict.
+        unread = [f"source_options: not read, {data.source} has none"]
+        options = train_options = {}
+    eval_source = load(split=data.eval_split, options=options)
+    train_source = load(split=data.train_split, options=train_options) if data.train_split else None
+    train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
+    train = {"batch_size": config.batch_size, "seed": config.seed}
+    evaluate = {"batch_size": data.eval_batch_size}
+
+    def common():
+        part, parts = sharding.reader(sharding.make_mesh(config.parallel))
+        return {"readers": data.readers, "process_index": part, "process_count": parts}
+
+    def train_data(start_step: int):
+        if train_source is None:
+            raise ValueError("config.data.train_split is '': such a config can only be evaluated")
+        return pipeline.train_batches(
+            train_source, train_line, start_step=start_step, **train, **common()
+        )
+
+    def eval_data():
+        return pipeline.eval_batches(eval_source, eval_line, **evaluate, **common())
+
+    description = [f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}"]
+    if train_source is not None:
+        description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
+    return Reading(train_data, eval_data, (*description, *unread), eval_source)

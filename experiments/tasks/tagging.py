@@ -1,0 +1,74 @@
+"""Labels of clips with sound, several to each: a config to a `Task`. Composition only.
+
+Trained on single clips; evaluated on the files, whose clips' scores are averaged, with all
+modalities or without those of `eval_hidden`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.tasks.autoencode import classify_alone, hide, require_classes
+from experiments.tasks.reading import read
+from perceiver_jax import losses, metrics, perceiver
+from perceiver_jax.data import on_device
+from perceiver_jax.train.task import Task
+
+
+def make_task(config: ConfigDict) -> Task:
+    """Builds the task; reads the lists of the data and one example."""
+    reading, data, hidden = read(config), config.data, config.tagging.eval_hidden
+    spec = config.model.to_dict()
+    model = perceiver.build(spec)
+    num_classes = spec["output"]["num_classes"]
+    require_classes(reading.eval_source, num_classes, "config.model.output.num_classes")
+    prepare = functools.partial(
+        prepare_clips, num_classes=num_classes, mean=data.mean, std=data.std
+    )
+    return reading.task(
+        model,
+        prepare,
+        loss=losses.sigmoid_cross_entropy,
+        metrics={},
+        collect=collect,
+        whole_metrics={"mean_average_precision": metrics.mean_average_precision},
+        predict=functools.partial(hide(spec, hidden).apply, train=False),
+        plots=functools.partial(draw, spec, prepare, reading),
+        about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
+        per="clip",
+    )
+
+
+def prepare_clips(batch, key, *, num_classes, mean, std):
+    """uint8 `video` -> float, `labels` -> `target` `[B, num_classes]`; unreadable clips masked."""
+    del key
+    labels = batch["labels"]
+    return batch | {
+        "video": on_device.normalize(batch["video"], mean, std),
+        "target": jnp.pad(labels, ((0, 0), (0, num_classes - labels.shape[1]))),
+        "mask": batch["mask"] & batch["readable"],
+    }
+
+
+def collect(logits, batch):
+    """What mAP needs of each clip."""
+    return {"score": jax.nn.sigmoid(logits), "target": batch["target"] > 0, "file": batch["row"]}
+
+
+def draw(spec, prepare, reading, variables, num_examples):
+    """The first evaluation clips: their labels, and the five likeliest by what the model sees."""
+    batch = reading.first_examples(num_examples)
+    classes = np.array(reading.eval_source.classes)
+    scores = classify_alone(spec, prepare, jax.nn.sigmoid, variables, batch)
+    scores = {title: score[:, : len(classes)] for title, score in scores.items()}
+    rows = []
+    for i, (row, labels) in enumerate(zip(batch["row"], batch["labels"], strict=True)):
+        line = {"file": reading.eval_source.paths[row], "labels": "; ".join(classes[labels > 0])}
+        for title, score in scores.items():
+            best = np.argsort(-score[i], kind="stable")[:5]
+            line[title] = "; ".join(f"{classes[k]} {score[i, k]:.2f}" for k in best)
+        rows.append(line)
+    return {"tags": rows}

@@ -1,0 +1,1 @@
+"""Attention that costs less and gives the numbers of the formula in `softmax`."""

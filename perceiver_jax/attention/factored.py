@@ -1,0 +1,422 @@
+"""Products of tokens, whose content and position are kept apart, with few rows.
+
+`scores` are few . (r x W'), `sums` are weighted sums of r x W', each in either order: see
+`strategies`, whose symbols these are.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from perceiver_jax.attention.blockwise import ALL, Chunks
+from perceiver_jax.attention.self_attention import EPSILON, divisor
+from perceiver_jax.position import turned
+from perceiver_jax.tokens import Tokens
+
+FEW = 8  # channels that are added one by one, in one pass over memory
+
+# Sums and products of few rows, at full precision wherever they run.
+exact = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
+dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+class Linear(NamedTuple):
+    """Parameters of a projection: `kernel [C, F]`, `bias [F]`."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+Head = tuple[Linear, ...]  # applied to every answer, one after the other
+
+
+class Tail(NamedTuple):
+    """The last layer of an MLP, its residual and a head in one: x A + hidden B + both biases."""
+
+    answer: Linear
+    hidden: Linear
+
+
+class Norm(NamedTuple):
+    """Parameters of a layer norm: `scale [C]`, `offset [C]`."""
+
+    scale: jax.Array
+    offset: jax.Array
+
+
+class AttentionWeights(NamedTuple):
+    """The four projections of an attention."""
+
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+
+
+class Folded(NamedTuple):
+    """A layer norm and a projection to heads: `kernel [C, H, K]`, `bias [H, K]`, float32."""
+
+    kernel: jax.Array
+    bias: jax.Array
+
+
+def fold(norm: Norm, linear: Linear, num_heads: int) -> Folded:
+    """Puts the layer norm's scale, mean and offset into the projection behind it."""
+    kernel = norm.scale[:, None] * linear.kernel
+    kernel = kernel - jnp.mean(kernel, axis=0, keepdims=True)
+    bias = exact("c,cf->f", norm.offset, linear.kernel) + linear.bias
+    return Folded(kernel.reshape(kernel.shape[0], num_heads, -1), bias.reshape(num_heads, -1))
+
+
+def fold_head(out: Linear, head: Head) -> Tail:
+    """Puts a head's products into the last layer `out` of the residual MLP before it, float32."""
+    kernel, bias = head[0]
+    for after in head[1:]:
+        kernel = exact("cd,df->cf", kernel, after.kernel)
+        bias = exact("d,df->f", bias, after.kernel) + after.bias
+    hidden = exact("hc,cf->hf", out.kernel, kernel), exact("c,cf->f", out.bias, kernel)
+    return Tail(Linear(kernel, bias), Linear(*hidden))
+
+
+def inverse_deviation(
+    tokens: Tokens, x: dict[str, jax.Array], padding: jax.Array | None, columns: slice = ALL
+) -> jax.Array:
+    """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, m]`.
+
+    Mean and squared deviations of the parts are joined, so there is no difference of large numbers
+    (Chan, Golub and LeVeque 1983).
+
+    Args:
+      tokens: all of them.
+      x: `token_data` of those that are asked for, a chunk or all.
+      padding: of all, see `padding_row`. Like all that has a gradient it is not closed over, here
+        and in other functions of chunks, which `stream` and `sharded` differentiate by themselves.
+      columns: of each row, those that are asked for.
+    """
+    arrays = [x["content"]]
+    arrays += [x["table"][None]] if "table" in x else []
+    arrays += [] if padding is None else [padding[None]]
+    # (channels, mean, sum of squared deviations), shapes broadcast to [B, m]
+    parts = [(a.shape[-1], *moments(a.astype(jnp.float32))) for a in arrays if a.shape[-1]]
+    if is_grid(tokens):
+        outer, inner = tokens.position.factors()
+        rows = x["moments"][0][:, :, None]  # [2, rows, 1]
+        places = constant_moments(inner[columns])[:, None]  # [2, 1, columns]
+        shape = 2, rows.shape[1], places.shape[2]
+        for features, found in ((outer, rows), (inner, places)):
+            parts.append((features.shape[-1], *jnp.broadcast_to(found, shape).reshape(2, 1, -1)))
+    mean = sum(n * m for n, m, _ in parts) / tokens.width
+    squares = sum(s + n * jnp.square(m - mean) for n, m, s in parts)
+    r = jax.lax.rsqrt(squares / tokens.width + EPSILON)
+    return jnp.broadcast_to(r, (r.shape[0], x["content"].shape[1]))
+
+
+def padding_row(tokens: Tokens) -> jax.Array | None:
+    """The padding channels, `[1, P]`."""
+    return None if tokens.padding is None else tokens.padding[None]
+
+
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and sum of squared deviations over the last axis."""
+    if x.shape[-1] <= FEW:
+        channels = [x[..., i] for i in range(x.shape[-1])]
+        mean = sum(channels) / len(channels)
+        return mean, sum(jnp.square(channel - mean) for channel in channels)
+    mean = jnp.mean(x, axis=-1)
+    return mean, jnp.sum(jnp.square(x - mean[..., None]), axis=-1)
+
+
+def constant_moments(x: np.ndarray) -> np.ndarray:
+    """`moments` of a constant `[n, q]`, computed in float64: float32 `[2, n]`."""
+    mean = x.mean(axis=-1, dtype=np.float64)
+    return np.float32([mean, np.square(x - mean[:, None]).sum(axis=-1)])
+
+
+@struct.dataclass
+class Columns:
+    """A matrix `[b, k, C]` that tokens are multiplied with, cut as a token is; b is 1 or B.
+
+    On a grid the products with the positions are here instead: of its rows, and along a row.
+    """
+
+    content: jax.Array  # [b, k, c]
+    table: jax.Array | None = None  # [b, k, p]
+    constant: jax.Array | None = None  # [b, k], of the padding
+    inner: jax.Array | None = None  # [b, k, X]
+
+
+def columns(tokens: Tokens, matrix: jax.Array) -> tuple[Columns, jax.Array | None]:
+    """Cuts `matrix [b, k, C]`; on a grid also its products with the rows' positions `[b, k, O]`."""
+    position = tokens.position
+    width = 0 if tokens.content is None else tokens.content.shape[-1]
+    places = 0 if position is None else position.width
+    content, place, padding = jnp.split(matrix, [width, width + places], axis=-1)
+    constant = None
+    if tokens.padding is not None:
+        constant = exact("bkc,c->bk", padding, tokens.padding)
+    if not is_grid(tokens):
+        return Columns(content, place if places else None, constant), None
+    pairs = zip(position.split(place), position.factors(), strict=True)
+    rows, inner = (exact("bkc,nc->bkn", part, features) for part, features in pairs)
+    return Columns(content, None, constant, inner), rows
+
+
+def is_grid(tokens: Tokens) -> bool:
+    """Whether the tokens' positions separate by axis."""
+    return tokens.position is not None and tokens.position.separable
+
+
+def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
+    """What chunks are cut from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`.
+
+    In the table's place a grid has the `moments` of its rows' features `[1, 2, O]`, and a long axis
+    the `turns` of its runs `[1, p, O]`.
+    """
+    content = tokens.content
+    if content is None:
+        content = jnp.zeros((1, tokens.num_tokens, 0))
+    data = {"content": content.astype(dtype)}
+    if tokens.mask is not None:
+        data["mask"] = tokens.mask
+    if is_grid(tokens):
+        data["moments"] = jnp.asarray(constant_moments(tokens.position.factors()[0])[None])
+    elif run_of(tokens):
+        data["turns"] = jnp.asarray(tokens.position.turns(run_of(tokens))[0].T[None])
+    elif tokens.position is not None:
+        data["table"] = tokens.position.table().astype(dtype)
+    return data
+
+
+def run_of(tokens: Tokens) -> int:
+    """Of how many tokens of a long axis the positions are made together, a divisor; 0 if not so."""
+    if tokens.position is None or not tokens.position.long:
+        return 0
+    root = math.isqrt(tokens.num_tokens)
+    run = divisor(tokens.num_tokens, root)
+    return run if run <= 8 * root else 0
+
+
+def with_table(
+    tokens: Tokens, x: dict[str, jax.Array], dtype: Any, columns: slice = ALL
+) -> dict[str, jax.Array]:
+    """A chunk with the positions of its tokens, which for a long axis exist for a chunk only."""
+    if "turns" not in x:
+        return x
+    _, inner = tokens.position.turns(run_of(tokens))
+    table = turned(x["turns"][0].T, jnp.asarray(inner[columns]))
+    return x | {"table": jax.lax.stop_gradient(table).astype(dtype)}
+
+
+def unit_of(tokens: Tokens) -> int:
+    """How many tokens are never separated: a grid's row, a long axis's run."""
+    return tokens.position.shape[-1] if is_grid(tokens) else run_of(tokens) or 1
+
+
+def product(
+    a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype, *, tokens_first: bool
+) -> jax.Array:
+    """matrix . token for the tokens of a chunk, not yet times r, float32.
+
+    Args:
+      rows: `[b, k, rows]`, a grid's products with the positions of the chunk's rows.
+      tokens_first: whether the result is `[B or 1, m, k]` instead of `[B or 1, k, m]`.
+    """
+    to = "mk" if tokens_first else "km"
+    content = x["content"]
+    batch = max(a.content.shape[0], content.shape[0])
+    left, right = a.content.astype(dtype), content
+    if rows is not None and dtype == jnp.float32:  # as more channels: one pass over memory less
+        ones = row_indicator(rows.shape[-1], content.shape[1] // rows.shape[-1])
+        left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
+        right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)
+    result = dot(f"bkc,bmc->b{to}", spread(left, batch), spread(right, batch))
+    if rows is not None and dtype == jnp.float32 and not tokens_first:
+        result = result + a.inner  # see `tile`
+    elif rows is not None:
+
+        def place(axis, x):  # [b, k, n] into the grid [b, rows, X, k] or [b, k, rows, X]
+            return jnp.expand_dims(x.swapaxes(1, 2) if tokens_first else x, axis)
+
+        shape = [rows.shape[-1], a.inner.shape[-1]]
+        shape = [*shape, result.shape[2]] if tokens_first else [result.shape[1], *shape]
+        grid = result.reshape(-1, *shape) + place(1 if tokens_first else 2, a.inner)
+        if dtype != jnp.float32:
+            grid = grid + place(2 if tokens_first else 3, rows)
+        result = grid.reshape(result.shape)
+    if a.table is not None:
+        result = result + dot(f"bkp,mp->b{to}", a.table.astype(dtype), x["table"])
+    if a.constant is not None:
+        result = result + jnp.expand_dims(a.constant, 1 if tokens_first else 2)
+    return result
+
+
+def tile(params: Any, batch: int, part: Chunks, dtype) -> Any:
+    """Params with the products along a row that a chunk of `part` needs.
+
+    In float32 they are repeated, once, for all examples and rows of a chunk. A CPU adds arrays of
+    one shape several times as fast as a row to each row, and likewise the gradient's sums over
+    examples and rows are taken once, at the end.
+    """
+
+    def fit(a):
+        if not isinstance(a, Columns) or a.inner is None:
+            return a
+        inner = a.inner[..., part.columns]
+        if dtype == jnp.float32:  # see `product`
+            inner = jnp.tile(spread(inner, batch), (1, 1, part.size))
+        return a.replace(inner=inner)
+
+    return jax.tree.map(fit, params, is_leaf=lambda a: isinstance(a, Columns))
+
+
+def spread(x: jax.Array, batch: int) -> jax.Array:
+    """`[1 or batch, ...]` -> `[batch, ...]`."""
+    return jnp.broadcast_to(x, (batch, *x.shape[1:]))
+
+
+def row_indicator(rows: int, length: int) -> np.ndarray:
+    """Which row of a grid each token is in, float32 `[rows length, rows]` of 0 and 1."""
+    return np.repeat(np.eye(rows, dtype=np.float32), length, axis=0)
+
+
+class Step(NamedTuple):
+    """One of the two products, ready to be taken chunk by chunk."""
+
+    params: Any
+    rows: jax.Array | None  # a grid's products with its rows' positions, [b, k, O]
+    apply: Callable
+
+
+def scores(
+    few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype, *, tokens_first: bool
+) -> Step:
+    """few . (r x W'): `apply(params, chunk, rows)` gives float32 `[B, H, N, m]`.
+
+    Args:
+      few: `[b, H, N, K]`, scaled queries where tokens are read, keys where they ask.
+      kernel: W' `[C, H, K]`.
+      order: 'form' or 'move'.
+      tokens_first: whether `apply` gives `[B, H, m, N]` instead.
+    """
+    heads, count = few.shape[1:3]
+    if order == "move":
+        matrix = exact("bhnk,chk->bhnc", few, kernel).reshape(few.shape[0], -1, kernel.shape[0])
+        cut, rows = columns(tokens, matrix)
+
+        def apply(params, x, rows):
+            result = scaled_product(params, x, rows, dtype, tokens_first=tokens_first)
+            if tokens_first:
+                return result.reshape(*result.shape[:2], heads, count).swapaxes(1, 2)
+            return result.reshape(result.shape[0], heads, count, -1)
+
+        return Step(cut, rows, apply)
+
+    cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
+
+    def apply(params, x, rows):
+        few, cut = params
+        formed = form(cut, x, rows, heads, dtype, tokens_first=tokens_first)
+        batch = max(few.shape[0], formed.shape[0])
+        few, formed = spread(few.astype(dtype), batch), spread(formed, batch)
+        if tokens_first:
+            return dot("bhmk,bhnk->bhmn", formed, few)
+        return dot("bhnk,bhkm->bhnm", few, formed)
+
+    return Step((few, cut), rows, apply)
+
+
+def scaled_product(a: Columns, x: dict, rows, dtype, *, tokens_first: bool) -> jax.Array:
+    """`product` times r."""
+    scale = x["scale"][..., None] if tokens_first else x["scale"][:, None]
+    return product(a, x, rows, dtype, tokens_first=tokens_first) * scale
+
+
+def form(cut: Columns, x: dict, rows, heads: int, dtype, *, tokens_first: bool) -> jax.Array:
+    """r x W' of a chunk's tokens, `[B or 1, H, K, m]`, or tokens first `[B or 1, H, m, K]`."""
+    formed = scaled_product(cut, x, rows, dtype, tokens_first=tokens_first).astype(dtype)
+    if tokens_first:
+        return formed.reshape(*formed.shape[:2], heads, -1).swapaxes(1, 2)
+    return formed.reshape(formed.shape[0], heads, -1, formed.shape[-1])
+
+
+def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Callable]:
+    """The weighted sum of values r x W' of tokens, in two halves.
+
+    Args:
+      kernel: W' `[C, H, V]`.
+      order: 'form' or 'move'.
+
+    Returns:
+      (a step whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives what adds
+      up over chunks and what stays by row of a grid; `value(totals, by_row)`, which makes
+      `[B, H, N, V]` of both).
+    """
+    heads = kernel.shape[1]
+    if order == "form":
+        cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
+
+        def apply(params, x, rows, weights):
+            formed = form(params, x, rows, heads, dtype, tokens_first=False)
+            formed = spread(formed, weights.shape[0])
+            value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
+            return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
+
+        return Step(cut, rows, apply), lambda totals, by_row: totals["value"]
+
+    grid = is_grid(tokens)
+
+    def apply(params, x, rows, weights):
+        shape, size = weights.shape[:3], weights.shape[3]
+        batch, length = shape[0], size // x["moments"].shape[-1] if grid else 1
+        weights = weights.reshape(batch, -1, size)  # [B, R, m]
+        scale = x["scale"]
+        scaled = weights * scale[:, None]
+        channels = [x["content"] * scale[..., None].astype(dtype)]
+        width = channels[0].shape[-1]
+        one_pass = dtype == jnp.float32
+        if one_pass:  # also the normalizer and the sums over rows, as more channels
+            channels.append(jnp.ones_like(scale)[..., None])
+            if grid:
+                channels.append(row_indicator(size // length, length)[None] * scale[..., None])
+        channels = jnp.concatenate([spread(c, batch) for c in channels], axis=-1)
+        found = dot("brm,bmc->brc", weights.astype(dtype), channels)
+        total = {"content": found[..., :width], "normalizer": found[..., width : width + 1]}
+        by_row = None
+        if not one_pass:
+            total["normalizer"] = jnp.sum(weights, axis=-1)
+        if grid:
+            total["inner"] = scaled  # summed over a chunk's rows in the end, see `tile`
+            by_row = found[..., width + 1 :]
+            if not one_pass:
+                by_place = scaled.reshape(batch, weights.shape[1], -1, length)
+                total["inner"], by_row = jnp.sum(by_place, axis=2), jnp.sum(by_place, axis=3)
+            by_row = by_row.reshape(*shape, -1)
+        if "table" in x:
+            total["table"] = dot("brm,mp->brp", scaled.astype(dtype), x["table"])
+        if tokens.padding is not None:
+            total["scale"] = jnp.sum(scaled, axis=-1)
+        total = {name: sums.reshape(*shape, -1) for name, sums in total.items()}
+        return total | {"normalizer": total["normalizer"][..., 0]}, by_row
+
+    return Step(None, None, apply), functools.partial(value_of_sums, tokens, kernel)
+
+
+def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row) -> jax.Array:
+    """W' applied to sum_j w_ij r_j x_j, which is put together of its parts: `[B, H, N, V]`."""
+    parts = [totals["content"]]
+    if is_grid(tokens):
+        outer, inner = tokens.position.factors()
+        outer = exact("bhno,oc->bhnc", by_row, outer)
+        inner = exact("bhnx,xc->bhnc", totals["inner"], inner)
+        parts.append(tokens.position.join(outer, inner))
+    if "table" in totals:
+        parts.append(totals["table"])
+    if tokens.padding is not None:
+        parts.append(totals["scale"] * tokens.padding[None, None, None])
+    return exact("bhnc,chv->bhnv", jnp.concatenate(parts, axis=-1), kernel)

@@ -1,0 +1,1 @@
+"""Datasets whose examples are drawn when they are asked for."""

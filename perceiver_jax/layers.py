@@ -1,0 +1,365 @@
+"""The blocks: attention between arrays, the MLP, cross-attention and self-attention layers.
+
+Initialisers and norms as in the released code: lecun-normal projections with zero biases, pre-norm
+with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app. E.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from perceiver_jax import mesh
+from perceiver_jax.attention import cross
+from perceiver_jax.attention.cost import dense_forced, is_head_folded
+from perceiver_jax.attention.factored import (
+    AttentionWeights,
+    Head,
+    Linear,
+    Norm,
+    Tail,
+    dot,
+    fold,
+    fold_head,
+)
+from perceiver_jax.attention.self_attention import attend_itself, layer_norm, product
+from perceiver_jax.attention.softmax import attention_weights, finish, merge, partial
+from perceiver_jax.tokens import Tokens, token_sets
+
+
+class NormWeights(nn.Module):
+    """The parameters of a layer norm over channels."""
+
+    @nn.compact
+    def __call__(self, channels: int) -> Norm:
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        return Norm(self.param("scale", ones, (channels,)), self.param("bias", zeros, (channels,)))
+
+
+class LinearWeights(nn.Module):
+    """The parameters of a projection to `features` channels."""
+
+    features: int
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, channels: int) -> Linear:
+        kernel = self.param("kernel", self.kernel_init, (channels, self.features))
+        return Linear(kernel, self.param("bias", nn.initializers.zeros, (self.features,)))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with projections.
+
+    Attributes:
+      num_heads: H; must divide the query/key and the value channels.
+      qk_channels: width of all query (and key) heads together; None: the key/value input's width.
+      v_channels: width of all value heads together; None: `qk_channels`.
+      out_channels: width of the output; None: `v_channels`.
+      dropout_rate: probability of dropping an attention weight in training.
+      dtype: compute dtype; parameters are float32, the softmax is float32.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    out_channels: int | None = None
+    dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def weights(self, query_width: int, input_width: int) -> AttentionWeights:
+        """The parameters of the four projections, for inputs of these widths."""
+        qk_channels = self.qk_channels or input_width
+        v_channels = self.v_channels or qk_channels
+        for field, channels in (("qk_channels", qk_channels), ("v_channels", v_channels)):
+            if channels % self.num_heads:
+                raise ValueError(f"{field}={channels} must divide by num_heads={self.num_heads}")
+        return AttentionWeights(
+            query=LinearWeights(qk_channels, name="query")(query_width),
+            key=LinearWeights(qk_channels, name="key")(input_width),
+            value=LinearWeights(v_channels, name="value")(input_width),
+            out=LinearWeights(self.out_channels or v_channels, name="out")(v_channels),
+        )
+
+    def __call__(self, inputs_q, inputs_kv, *, mask=None, query_mask=None, train: bool):
+        """The textbook formula over one array of tokens, or several disjoint ones in one softmax.
+
+        Args:
+          inputs_q: `[B or 1, N, Cq]`.
+          inputs_kv: `[B or 1, M, C]`, or a list of such arrays that differ in M.
+          mask: bool `[B, M]` or None; a list of them where `inputs_kv` is a list.
+          query_mask: bool `[B or 1, N]`; what a masked query reads is zero.
+
+        Returns:
+          `[B, N, out_channels]`.
+        """
+        itself = inputs_kv is inputs_q and mask is None
+        if not isinstance(inputs_kv, list):
+            inputs_kv, mask = [inputs_kv], [mask]
+        weights = self.weights(inputs_q.shape[-1], inputs_kv[0].shape[-1])
+        query = self.heads(inputs_q, weights.query)
+        keys = [self.heads(x, weights.key) for x in inputs_kv]
+        values = [self.heads(x, weights.value) for x in inputs_kv]
+        if self.wants_weights():
+            self.sow("intermediates", "weights", attention_weights(query, keys, mask))
+        drop = train and self.dropout_rate > 0
+        if itself and not drop and not dense_forced():
+            read = attend_itself(query, keys[0], values[0])
+            return self.output(read, weights.out, query_mask)
+        results = []
+        for key, value, present in zip(keys, values, mask, strict=True):
+            keep = None
+            if drop:
+                batch = max(query.shape[0], key.shape[0])
+                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
+                kept = 1 - self.dropout_rate
+                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
+            results.append(partial(query, key, value, mask=present, keep=keep))
+        return self.output(finish(functools.reduce(merge, results)), weights.out, query_mask)
+
+    def heads(self, x: jax.Array, weights: Linear) -> jax.Array:
+        """Projects `[B, T, C]` to `[B, H, T, channels / H]`."""
+        x = linear(x, weights, self.dtype)
+        return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
+
+    def output(self, result: jax.Array, weights: Linear, query_mask) -> jax.Array:
+        """`[B, H, N, V]` -> `[B, N, out_channels]`."""
+        result = checkpoint_name(result.astype(self.dtype), "read").swapaxes(1, 2)
+        result = result.reshape(*result.shape[:2], -1)  # [B, N, H V]
+        if query_mask is not None:
+            result = jnp.where(query_mask[..., None], result, 0)
+        return linear(result, weights, self.dtype)
+
+    def wants_weights(self) -> bool:
+        """Whether the caller collects the attention weights (`mutable=["intermediates"]`)."""
+        return self.is_mutable_collection("intermediates") and not self.is_initializing()
+
+
+def linear(x: jax.Array, weights: Linear, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`[B, T, C]` -> `[B, T, F]` in `dtype`."""
+    result = product(x.astype(dtype), weights.kernel.astype(dtype))
+    return result + weights.bias.astype(dtype)[None, None]
+
+
+def apply_head(head: Head, x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`[B, T, C]` -> `[B, T, F]`, one layer after the other; `x` itself where there is none."""
+    return functools.reduce(lambda x, weights: linear(x, weights, dtype), head, x)
+
+
+class MLP(nn.Module):
+    """Dense(widening x C), tanh GELU, Dense(C), dropout."""
+
+    widening: int = 1
+    dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def setup(self):
+        self.dropout = nn.Dropout(self.dropout_rate)
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[Linear, Linear]:
+        """The parameters of the two layers."""
+        width = self.widening * channels
+        hidden = LinearWeights(width, name="hidden")(channels)
+        return hidden, LinearWeights(channels, name="out")(width)
+
+    def hidden(self, x: jax.Array) -> jax.Array:
+        """What the second layer reads."""
+        return nn.gelu(linear(x, self.weights(x.shape[-1])[0], self.dtype), approximate=True)
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, T, C]` -> `[B, T, C]`."""
+        x = linear(self.hidden(x), self.weights(x.shape[-1])[1], self.dtype)
+        return self.dropout(x, deterministic=not train)
+
+
+class CrossAttention(nn.Module):
+    """Queries read inputs: pre-norm attention, optional residual, then a residual MLP.
+
+    Computed as `cross` finds cheapest. The textbook formula remains for dropped attention
+    weights, and where the weights are wanted (`mutable=["intermediates"]`).
+
+    Attributes: as `Attention` and `MLP`, and
+      query_residual: add the queries to what they read.
+      dropout_rate: on the attention's output and the MLP's, in training.
+      attention_dropout_rate: on the attention weights, in training.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    query_residual: bool = True
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    def setup(self):
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.norm_mlp = NormWeights()
+        self.mlp = MLP(self.widening, self.dropout_rate, self.dtype)
+
+    @nn.compact
+    def __call__(self, queries: Tokens, inputs: Any, *, train: bool, head: Head = ()) -> jax.Array:
+        """Reads `inputs`, `Tokens` or a tree of them.
+
+        Returns:
+          `[B, N, queries.width]`, or what `head` makes of it. Nothing as wide as the queries then
+          exists for more than a chunk of them.
+        """
+        inputs = token_sets(inputs)
+        if len({tokens.width for tokens in inputs}) > 1:
+            widths = [tokens.width for tokens in inputs]
+            raise ValueError(f"tokens read together need one width, got {widths}: pad them")
+        attention = Attention(
+            num_heads=self.num_heads,
+            qk_channels=self.qk_channels,
+            v_channels=self.v_channels,
+            out_channels=queries.width,
+            dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            name="attention",
+        )
+        norm_queries = NormWeights(name="norm_queries")(queries.width)
+        norm_inputs = NormWeights(name="norm_inputs")(inputs[0].width)
+        dropped = train and self.attention_dropout_rate > 0
+        if dropped or attention.wants_weights() or dense_forced():
+            q = queries.dense(self.dtype)
+            x = attention(
+                layer_norm(q, *norm_queries),
+                [layer_norm(tokens.dense(self.dtype), *norm_inputs) for tokens in inputs],
+                mask=[tokens.mask for tokens in inputs],
+                query_mask=queries.mask,
+                train=train,
+            )
+            return self.feed_forward(x, q, train, head)
+
+        weights = attention.weights(queries.width, inputs[0].width)
+        scale = 1 / math.sqrt(weights.query.kernel.shape[-1] // self.num_heads)
+        if len(inputs) == 1 and is_plain(inputs[0]) and queries.num_tokens > inputs[0].num_tokens:
+            normed = layer_norm(inputs[0].content, *norm_inputs)
+            plan = cross.answer(
+                queries,
+                fold(norm_queries, weights.query, self.num_heads),
+                attention.heads(normed, weights.key) * jnp.asarray(scale, self.dtype),
+                attention.heads(normed, weights.value),
+                weights.out,
+                self.dtype,
+                with_queries=self.query_residual,
+            )
+            return self.answer(plan, head, train)
+
+        q = queries.dense(self.dtype)
+        query = attention.heads(layer_norm(q, *norm_queries), weights.query)
+        result = cross.read(
+            query * jnp.asarray(scale, self.dtype),
+            inputs,
+            fold(norm_inputs, weights.key, self.num_heads),
+            fold(norm_inputs, weights.value, self.num_heads),
+            self.dtype,
+        )
+        x = attention.output(result, weights.out, queries.mask)
+        return self.feed_forward(x, q, train, head)
+
+    def answer(self, plan: cross.Answer, head: Head, train: bool) -> jax.Array:
+        """Everything behind the queries, chunk by chunk where there are several."""
+        batch = cross.batch_of(plan.params, plan.data)
+        width = plan.out.kernel.shape[-1]
+        hidden, out = self.mlp.weights(width)
+        rows = mesh.examples_at_hand(batch) * plan.data["content"].shape[1]
+        widths = [width, *(weights.kernel.shape[-1] for weights in head)]
+        drops = train and self.dropout_rate > 0  # between the two
+        if head and not drops and is_head_folded(rows, hidden.kernel.shape[-1], widths):
+            head = fold_head(out, head)
+        if not mesh.spreads(plan.data, plan.axes()):
+            return self.respond(plan, (plan.out, head), plan.params, plan.data, train)
+        block, variables = self.unbind()
+        keys = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
+
+        def respond(whole, params, data):
+            variables, behind, keys = whole
+            keys = {n: mesh.own_key(k, (mesh.DATA, mesh.MODEL)) for n, k in keys.items()}
+            arguments = plan, behind, params, data, train
+            return block.apply(variables, *arguments, rngs=keys, method="respond")
+
+        whole = variables, (plan.out, head), keys
+        return mesh.answer(respond, whole, plan.params, plan.data, plan.axes(), batch)
+
+    def respond(self, plan: cross.Answer, behind, params, data, train: bool) -> jax.Array:
+        """`answer` of the queries in `data`; `behind` the attention are its output and the head."""
+        out, head = behind
+
+        def respond(block, chunk):
+            return block.feed_forward(*plan.apply(params, out, chunk), train, head)
+
+        results = []
+        for count, chunks in plan.chunks(params, data):
+            if count == 1:
+                first = jax.tree.map(lambda x: x[0], chunks)
+                results.append(respond(self, first))
+                continue
+            scan = nn.scan(
+                lambda block, _, chunk: (None, nn.remat(respond, prevent_cse=False)(block, chunk)),
+                variable_broadcast="params",
+                split_rngs={"params": False, "dropout": True},
+                length=count,
+            )
+            _, answers = scan(self, None, chunks)  # [n, B, m, F]
+            answers = answers.swapaxes(0, 1)
+            results.append(answers.reshape(answers.shape[0], -1, answers.shape[-1]))
+        return jnp.concatenate(results, axis=1) if len(results) > 1 else results[0]
+
+    def feed_forward(
+        self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | Tail = ()
+    ) -> jax.Array:
+        """Behind the attention: dropout, the residual, the MLP, the head."""
+        x = self.dropout(x, deterministic=not train)
+        if self.query_residual:
+            x = x + q
+        normed = layer_norm(x, *self.norm_mlp(x.shape[-1]))
+        if isinstance(head, Tail):  # rounded once, after the sum
+            pairs = (x, head.answer), (self.mlp.hidden(normed), head.hidden)
+            products = [dot("btc,cf->btf", a, w.kernel.astype(self.dtype)) for a, w in pairs]
+            bias = head.answer.bias + head.hidden.bias
+            return (sum(products) + bias[None, None]).astype(self.dtype)
+        return apply_head(head, x + self.mlp(normed, train=train), self.dtype)
+
+
+def is_plain(tokens: Tokens) -> bool:
+    """Whether tokens are content alone, all present: latents."""
+    return tokens.position is None and tokens.mask is None and tokens.padding is None
+
+
+class SelfAttention(nn.Module):
+    """A pre-norm transformer layer over `[B, N, C]`; `qk_channels`, `v_channels` None mean C."""
+
+    num_heads: int = 8
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening: int = 1
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        normed = layer_norm(x, *NormWeights(name="norm_attention")(x.shape[-1]))
+        attention = Attention(
+            num_heads=self.num_heads,
+            qk_channels=self.qk_channels,
+            v_channels=self.v_channels or x.shape[-1],
+            out_channels=x.shape[-1],
+            dropout_rate=self.attention_dropout_rate,
+            dtype=self.dtype,
+            name="attention",
+        )
+        read = attention(normed, normed, train=train)
+        x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
+        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
+        norm = NormWeights(name="norm_mlp")(x.shape[-1])
+        return x + mlp(layer_norm(x, *norm), train=train)
