@@ -1,7 +1,8 @@
-"""Adapters between the world and tokens, one file per modality.
+"""Adapters between data and tokens, one file per modality.
 
 An *input* module turns a prepared batch into `Tokens`: `module(batch, train=...)`. An *output*
-module owns both ends of the decoder: `module.queries(tokens) -> Tokens | None` and
-`module(decoded) -> prediction`. Both take `indices=` (flat) where answering some of the outputs
-makes sense. Each module takes `dtype`, the compute dtype.
+module makes the decoder's queries, owns the linear layers after it, and turns what the decoder
+returns into a prediction: `module.queries(tokens)`, `module.head(width)` and `module(decoded)`.
+Outputs that can be decoded in parts take flat `indices=` in `queries` and in the call. Every module
+has the field `dtype`, the compute dtype.
 """

@@ -5,6 +5,7 @@ A batch holds `audio`: float `[B, S]` in [-1, 1], one channel.
 References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. I; the released autoencoder.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,7 @@ from flax import linen as nn
 
 from perceiver_jax.attention.factored import Head
 from perceiver_jax.layers import LinearWeights
-from perceiver_jax.modalities.image import plain_init
-from perceiver_jax.position import Fourier
+from perceiver_jax.modalities.shared import grid_queries, grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
 
 
@@ -33,15 +33,15 @@ class Patches(nn.Module):
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`audio [B, S]` -> S / `samples_per_patch` tokens of that many channels + positions."""
         audio = batch["audio"].astype(self.dtype)
+        chex.assert_rank(audio, 2)
         batch_size, samples = audio.shape
         if samples % self.samples_per_patch:
             raise ValueError(
                 f"audio of {samples} samples must divide by "
                 f"samples_per_patch={self.samples_per_patch}"
             )
-        content = audio.reshape(batch_size, -1, self.samples_per_patch)
-        position = Fourier((content.shape[1],), self.num_bands, self.max_resolution)
-        return Tokens(content=content, position=position)
+        patches = audio.reshape(batch_size, -1, self.samples_per_patch)  # [B, M, samples_per_patch]
+        return grid_tokens(patches, self.num_bands, self.max_resolution)
 
 
 class Spectrogram(nn.Module):
@@ -66,9 +66,9 @@ class Spectrogram(nn.Module):
 
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`audio [B, S]` -> 1 + (S - window) // hop tokens of window / 2 + 1 channels."""
-        content = jnp.log1p(magnitudes(batch["audio"], self.window, self.hop) / self.floor)
-        position = Fourier((content.shape[1],), self.num_bands, self.max_resolution)
-        return Tokens(content=content.astype(self.dtype), position=position)
+        spectrum = magnitudes(batch["audio"], self.window, self.hop)  # [B, M, window / 2 + 1]
+        levels = jnp.log1p(spectrum / self.floor).astype(self.dtype)
+        return grid_tokens(levels, self.num_bands, self.max_resolution)
 
 
 class MelSpectrogram(nn.Module):
@@ -96,25 +96,29 @@ class MelSpectrogram(nn.Module):
 
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`audio [B, S]` -> (1 + (S - window) // hop) num_mels tokens of one channel."""
+        spectrum = magnitudes(batch["audio"], self.window, self.hop)  # [B, M, F]
+        bands = spectrum @ jnp.asarray(self.triangles().T, jnp.float32)  # [B, M, num_mels]
+        levels = jnp.log1p(bands / self.floor).astype(self.dtype)
+        return grid_tokens(levels[..., None], self.num_bands, self.max_resolution)
+
+    def triangles(self) -> np.ndarray:
+        """The weight of each frequency in each band, `[num_mels, F]`; those of a band sum to 1."""
         hertz = np.linspace(0, self.samples_per_second / 2, self.window // 2 + 1)
         mels = 2595 * np.log10(1 + hertz / 700)
         peaks = np.linspace(0, mels[-1], self.num_mels + 2)
-        triangles = np.stack([np.interp(mels, peaks, row) for row in np.eye(len(peaks))[1:-1]])
-        weight = triangles.sum(axis=1, keepdims=True)  # [num_mels, 1]
-        if not weight.all():
+        weights = np.stack([np.interp(mels, peaks, row) for row in np.eye(len(peaks))[1:-1]])
+        total = weights.sum(axis=1, keepdims=True)  # [num_mels, 1]
+        if not total.all():
             raise ValueError(
-                f"{np.sum(weight == 0)} of num_mels={self.num_mels} bands hold none of the "
+                f"{np.sum(total == 0)} of num_mels={self.num_mels} bands hold none of the "
                 f"{len(hertz)} frequencies: fewer bands, or more than window={self.window} samples"
             )
-        spectrum = magnitudes(batch["audio"], self.window, self.hop)  # [B, M, F]
-        bands = jnp.log1p(spectrum @ jnp.asarray((triangles / weight).T, jnp.float32) / self.floor)
-        position = Fourier(bands.shape[1:], self.num_bands, self.max_resolution)
-        content = bands.reshape(bands.shape[0], -1, 1)
-        return Tokens(content=content.astype(self.dtype), position=position)
+        return weights / total
 
 
 def magnitudes(audio: jax.Array, window: int, hop: int) -> jax.Array:
     """|STFT| of `[B, S]`, float32 `[B, 1 + (S - window) // hop, window / 2 + 1]`."""
+    chex.assert_rank(audio, 2)
     if audio.shape[1] < window:
         raise ValueError(f"audio of {audio.shape[1]} samples is shorter than one window={window}")
     _, _, transform = jax.scipy.signal.stft(
@@ -128,7 +132,7 @@ def magnitudes(audio: jax.Array, window: int, hop: int) -> jax.Array:
 
 
 class Samples(nn.Module):
-    """Every patch of samples from a query that is its place; places as in `video.Pixels`.
+    """Every patch of samples, from a query that is its place; see `grid_queries`.
 
     Attributes:
       num_patches, samples_per_patch: of the clip.
@@ -143,16 +147,13 @@ class Samples(nn.Module):
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
         """One query per patch, or per index in `indices`, `[n]` or `[B, n]`."""
-        grid = Fourier((self.num_patches,), self.num_bands, self.max_resolution)
-        if indices is None:
-            return Tokens(position=grid)
-        return Tokens(position=grid.replace(endpoint=False)).take(indices)
+        return grid_queries((self.num_patches,), self.num_bands, self.max_resolution, indices)
 
     @nn.compact
     def head(self, width: int) -> Head:
-        """From the answers' width to the samples of a patch."""
+        """From the decoder's width to the samples of a patch."""
         return (LinearWeights(self.samples_per_patch, plain_init, name="samples")(width),)
 
-    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
         """`[B, n, samples_per_patch]` -> float32 `[B, n samples_per_patch]`, patch after patch."""
-        return answers.astype(jnp.float32).reshape(answers.shape[0], -1)
+        return decoded.astype(jnp.float32).reshape(decoded.shape[0], -1)

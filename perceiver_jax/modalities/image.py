@@ -8,20 +8,16 @@ References: Perceiver IO (Jaegle et al. 2022) section 4.4 and app. A; the releas
 
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from perceiver_jax import mesh
-from perceiver_jax.position import Fourier, Table
+from perceiver_jax.modalities.shared import grid_tokens, plain_init
+from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
-
-
-def plain_init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Truncated normal, parameter 1/sqrt(fan_in) without variance correction: plain layers."""
-    fan_in = math.prod(shape[:-1])
-    return nn.initializers.truncated_normal(1 / math.sqrt(fan_in))(key, shape, dtype)
 
 
 def pixel_permutation(num_pixels: int, seed: int) -> np.ndarray:
@@ -45,21 +41,23 @@ class Pixels(nn.Module):
 
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`image [B, H, W, C]` -> H W tokens of C channels + positions."""
-        image = batch["image"]
-        batch_size, height, width, channels = image.shape
-        tokens = Tokens(
-            content=image.reshape(batch_size, height * width, channels).astype(self.dtype),
-            position=Fourier((height, width), self.num_bands, self.max_resolution),
-        )
+        image = batch["image"].astype(self.dtype)
+        chex.assert_rank(image, 4)
+        tokens = grid_tokens(image, self.num_bands, self.max_resolution)
         if self.permutation_seed is None:
             return tokens
-        return tokens.take(jnp.asarray(pixel_permutation(height * width, self.permutation_seed)))
+        return tokens.take(jnp.asarray(pixel_permutation(tokens.num_tokens, self.permutation_seed)))
 
 
 class LearnedPositions(nn.Module):
     """Pixels through a 1x1 convolution, beside a learned and projected position table.
 
-    The table ties the model to one image size. Attributes: widths of content and of position.
+    The table ties the model to one image size.
+
+    Attributes:
+      channels: width of the content.
+      position_channels: width of the positions.
+      position_init_scale: parameter of their truncated normal.
     """
 
     channels: int = 256
@@ -71,23 +69,14 @@ class LearnedPositions(nn.Module):
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`image [B, H, W, C]` -> H W tokens of `channels` + `position_channels`."""
         image = batch["image"]
-        batch_size, height, width, _ = image.shape
-        content = nn.Conv(
-            self.channels, (1, 1), kernel_init=plain_init, dtype=self.dtype, name="conv"
-        )(image)
+        chex.assert_rank(image, 4)
+        plain = {"kernel_init": plain_init, "dtype": self.dtype}
+        content = nn.Conv(self.channels, (1, 1), **plain, name="conv")(image)
+        content = content.reshape(image.shape[0], -1, self.channels)  # [B, H W, channels]
         init = nn.initializers.truncated_normal(self.position_init_scale)
-        size = (height * width, self.position_channels)
-        table = self.param("positions", init, size)
-        table = nn.Dense(
-            self.position_channels,
-            kernel_init=plain_init,
-            dtype=self.dtype,
-            name="project_positions",
-        )(table)
-        return Tokens(
-            content=content.reshape(batch_size, height * width, self.channels),
-            position=Table(table),
-        )
+        table = self.param("positions", init, (content.shape[1], self.position_channels))
+        table = nn.Dense(self.position_channels, **plain, name="project_positions")(table)
+        return Tokens(content=content, position=Table(table))
 
 
 class ConvStem(nn.Module):
@@ -109,11 +98,12 @@ class ConvStem(nn.Module):
     @nn.compact
     def __call__(self, batch, *, train: bool) -> Tokens:
         """`image [B, H, W, C]` -> ceil(H/4) ceil(W/4) tokens of `channels` + positions."""
-        image = batch["image"]
+        x = batch["image"]
+        chex.assert_rank(x, 4)
         if self.permutation_seed is not None:
-            size = math.prod(image.shape[1:3])
+            size = math.prod(x.shape[1:3])
             order = jnp.asarray(pixel_permutation(size, self.permutation_seed))
-            image = image.reshape(image.shape[0], size, -1)[:, order].reshape(image.shape)
+            x = x.reshape(x.shape[0], size, -1)[:, order].reshape(x.shape)
         x = nn.Conv(
             self.channels,
             (7, 7),
@@ -123,7 +113,7 @@ class ConvStem(nn.Module):
             kernel_init=plain_init,
             dtype=self.dtype,
             name="conv",
-        )(image)
+        )(x)  # [B, ceil(H/2), ceil(W/2), channels]
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=0.9,
@@ -132,8 +122,5 @@ class ConvStem(nn.Module):
             dtype=self.dtype,
             name="norm",
         )(x)
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")  # [B, h, w, channels]
-        return Tokens(
-            content=x.reshape(x.shape[0], -1, self.channels),
-            position=Fourier(x.shape[1:3], self.num_bands, self.max_resolution),
-        )
+        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")
+        return grid_tokens(x, self.num_bands, self.max_resolution)

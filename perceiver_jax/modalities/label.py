@@ -1,4 +1,4 @@
-"""Class labels: one answer for the whole input; and, among other modalities, one token in.
+"""Class labels: one prediction for the whole input, or one token among other modalities.
 
 References: Perceiver IO (Jaegle et al. 2022) section 3.2; Perceiver (2021) section 3.1 (mean-pool).
 """
@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from perceiver_jax.attention.factored import Head
 from perceiver_jax.layers import LinearWeights
-from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
 
@@ -51,12 +51,12 @@ class Classification(nn.Module):
         return Tokens(position=Table(self.query))
 
     def head(self, width: int) -> Head:
-        """From the answer's width to the classes."""
+        """From the decoder's width to the classes."""
         return (self.logits(width),)
 
-    def __call__(self, answers: jax.Array) -> jax.Array:
+    def __call__(self, decoded: jax.Array) -> jax.Array:
         """`[B, 1, num_classes]` -> float32 logits `[B, num_classes]`."""
-        return answers[:, 0].astype(jnp.float32)
+        return decoded[:, 0].astype(jnp.float32)
 
 
 class PooledClassification(nn.Module):
@@ -66,7 +66,7 @@ class PooledClassification(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens) -> None:
-        """Asks nothing."""
+        """None: `MeanPool` needs no query."""
         return None
 
     @nn.compact
@@ -74,6 +74,6 @@ class PooledClassification(nn.Module):
         """From the mean latent to the classes."""
         return (LinearWeights(self.num_classes, nn.initializers.zeros, name="logits")(width),)
 
-    def __call__(self, answers: jax.Array) -> jax.Array:
+    def __call__(self, decoded: jax.Array) -> jax.Array:
         """`[B, 1, num_classes]` -> float32 logits `[B, num_classes]`."""
-        return answers[:, 0].astype(jnp.float32)
+        return decoded[:, 0].astype(jnp.float32)

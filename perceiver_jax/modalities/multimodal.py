@@ -1,8 +1,8 @@
-"""Several modalities together: read in one softmax, answered by one decoder.
+"""Several modalities together: encoded in one softmax, decoded by one decoder.
 
-Learned padding channels bring every modality to one width. The long array of all their tokens is
-never built: the inputs are a dict of `Tokens` that attention merges, and so are the queries, each
-of which is answered by itself.
+Learned padding channels bring every modality to one width. The long array of all tokens is never
+built: the inputs are a dict of `Tokens` that attention merges. The queries are a dict too, and each
+query is decoded by itself.
 
 References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. B, I; the released autoencoder.
 """
@@ -16,7 +16,7 @@ from flax.core import FrozenDict
 
 from perceiver_jax.attention.factored import Head
 from perceiver_jax.layers import LinearWeights
-from perceiver_jax.modalities.image import plain_init
+from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.tokens import Tokens
 
 
@@ -25,10 +25,10 @@ class Inputs(nn.Module):
 
     Attributes:
       modalities: an input module for each name.
-      mask_rates: for some names, the fraction of tokens that is replaced by the learned mask token
-        of the modality: 1 always, anything less in training only (rng stream `dropout`).
-      drop_rates: for some names, the fraction of examples in which all tokens of the modality are
-        replaced so, in training only: modality dropout (Perceiver 2021, section 4.2).
+      mask_rates: by name, the fraction of tokens that the modality's learned mask token replaces:
+        1 always, anything less in training only (rng stream `dropout`).
+      drop_rates: by name, the fraction of examples in which the mask token replaces all tokens of
+        the modality, in training only: modality dropout (Perceiver 2021, section 4.2).
       min_padding: padding channels of the widest modality.
       init_scale: parameter of the truncated normal of padding and mask tokens.
     """
@@ -42,10 +42,9 @@ class Inputs(nn.Module):
 
     @nn.compact
     def __call__(self, batch, *, train: bool) -> dict[str, Tokens]:
-        """Returns `Tokens` of one width by name; partly masked ones also as `<name>:masked`."""
+        """A batch -> `Tokens` of one width by name; partly masked ones also as `<name>:masked`."""
         for field, rates in (("mask_rates", self.mask_rates), ("drop_rates", self.drop_rates)):
-            if unknown := sorted(set(rates) - set(self.modalities)):
-                raise ValueError(f"{field} names {unknown}, not among {sorted(self.modalities)}")
+            _require_known(field, rates, self.modalities)
         inputs = {n: self.modalities[n](batch, train=train) for n in sorted(self.modalities)}
         width = max(tokens.width for tokens in inputs.values()) + self.min_padding
         init = nn.initializers.truncated_normal(self.init_scale)
@@ -54,31 +53,32 @@ class Inputs(nn.Module):
             padding = self.param(f"padding_{name}", init, (width - tokens.width,))
             mask_token = self.param(f"mask_{name}", init, (width,))
             visible = tokens.replace(padding=padding)
-            nothing = jnp.zeros((1, tokens.num_tokens, 0), self.dtype)
-            replaced = Tokens(content=nothing, padding=mask_token)  # all alike: nothing wide
+            # The same channels for every token, so no array as wide as a token is made.
+            empty = jnp.zeros((1, tokens.num_tokens, 0), self.dtype)
+            masked = Tokens(content=empty, padding=mask_token)
             rate, drop_rate = self.mask_rates.get(name, 0.0), self.drop_rates.get(name, 0.0)
             if rate == 1:
-                result[name] = replaced.replace(mask=tokens.mask)
-            elif (rate > 0 or drop_rate > 0) and train:
-                shape = (tokens.content.shape[0], tokens.num_tokens)
+                result[name] = masked.replace(mask=tokens.mask)
+            elif train and (rate > 0 or drop_rate > 0):
+                shape = (tokens.content.shape[0], tokens.num_tokens)  # [B, M]
                 chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
                 if drop_rate > 0:
                     whole = (shape[0], 1)
                     chosen |= jax.random.bernoulli(self.make_rng("dropout"), drop_rate, whole)
                 present = jnp.ones(shape, bool) if tokens.mask is None else tokens.mask
                 result[name] = visible.replace(mask=present & ~chosen)
-                result[f"{name}:masked"] = replaced.replace(mask=present & chosen)
+                result[f"{name}:masked"] = masked.replace(mask=present & chosen)
             else:
                 result[name] = visible
         return result
 
 
 class Outputs(nn.Module):
-    """Answers for several modalities.
+    """Queries and predictions of several modalities.
 
     Attributes:
       modalities: an output module for each name.
-      channels: width of the projection of all answers, which each modality's head reads.
+      channels: width of one projection behind the decoder, before each modality's own head.
       min_padding: padding channels of the widest query.
       init_scale: parameter of the padding's truncated normal.
     """
@@ -104,7 +104,7 @@ class Outputs(nn.Module):
         Args:
           tokens: what `Inputs` returned, by name.
           indices: flat indices, `[n]` or `[B, n]`, by name; None for all of a modality's outputs;
-            modalities without an entry are not answered. As a whole None: everything.
+            modalities without an entry are not decoded. None as a whole: everything.
         """
         result = {}
         for name, chosen in self._wanted(indices).items():
@@ -117,10 +117,10 @@ class Outputs(nn.Module):
         project = self.project(width)
         return {n: (project, *self.modalities[n].head(self.channels)) for n in self.modalities}
 
-    def __call__(self, answers: Mapping[str, jax.Array], indices: Mapping | None = None) -> dict:
+    def __call__(self, decoded: Mapping[str, jax.Array], indices: Mapping | None = None) -> dict:
         """`[B, n, F]` by name -> predictions by name."""
         return {
-            name: self.modalities[name](answers[name], **chosen)
+            name: self.modalities[name](decoded[name], **chosen)
             for name, chosen in self._wanted(indices).items()
         }
 
@@ -128,6 +128,10 @@ class Outputs(nn.Module):
         """By name, the keyword arguments of the modality's module."""
         if indices is None:
             indices = dict.fromkeys(sorted(self.modalities))
-        if unknown := sorted(set(indices) - set(self.modalities)):
-            raise ValueError(f"indices names {unknown}, not among {sorted(self.modalities)}")
+        _require_known("indices", indices, self.modalities)
         return {n: {} if i is None else {"indices": i} for n, i in indices.items()}
+
+
+def _require_known(field: str, names: Mapping, modalities: Mapping) -> None:
+    if unknown := sorted(set(names) - set(modalities)):
+        raise ValueError(f"{field} names {unknown}, not among {sorted(modalities)}")

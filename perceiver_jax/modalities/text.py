@@ -27,7 +27,7 @@ def encode(text: str) -> np.ndarray:
 
 
 def decode(ids) -> str:
-    """The text of ids `[n]`: reserved ids are dropped, broken UTF-8 a replacement sign."""
+    """The text of ids `[n]`: reserved ids are dropped, broken UTF-8 becomes a replacement sign."""
     ids = np.asarray(ids)
     data = (ids[ids >= NUM_RESERVED] - NUM_RESERVED).astype(np.uint8)
     return data.tobytes().decode("utf-8", errors="replace")
@@ -94,7 +94,7 @@ class TiedLogits(nn.Module):
     """Logits of the id at every place: a learned query each, scored by the input's embedding.
 
     Attributes:
-      max_length: number of queries; a shorter input asks the first ones.
+      max_length: number of queries; a shorter input uses the first ones.
       query_channels: their width, the embedding's.
       query_init_scale: parameter of their truncated normal.
     """
@@ -119,6 +119,6 @@ class TiedLogits(nn.Module):
         """From the embedding's width to the ids: a product with the vector of each."""
         return (Linear(self.embedding.table.T, self.bias),)
 
-    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
         """`[B, M, num_ids]` -> float32 logits `[B, M, num_ids]`."""
-        return answers.astype(jnp.float32)
+        return decoded.astype(jnp.float32)

@@ -5,14 +5,14 @@ A batch holds `video`: float `[B, T, H, W, C]` in [0, 1].
 References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. I; the released autoencoder.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax.attention.factored import Head
 from perceiver_jax.layers import LinearWeights
-from perceiver_jax.modalities.image import plain_init
-from perceiver_jax.position import Fourier
+from perceiver_jax.modalities.shared import grid_queries, grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
 
 
@@ -41,20 +41,14 @@ class Blocks(nn.Module):
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
-        """`video [B, T, H, W, C]` -> tokens of t h w C channels + positions."""
+        """`video [B, T, H, W, C]` -> T/t H/h W/w tokens of t h w C channels + positions."""
+        chex.assert_rank(batch["video"], 5)
         blocks = space_to_depth(batch["video"].astype(self.dtype), self.block)
-        return Tokens(
-            content=blocks.reshape(blocks.shape[0], -1, blocks.shape[-1]),
-            position=Fourier(blocks.shape[1:4], self.num_bands, self.max_resolution),
-        )
+        return grid_tokens(blocks, self.num_bands, self.max_resolution)
 
 
 class Pixels(nn.Module):
-    """Every pixel from a query that is its place.
-
-    All pixels have their places on the grid with both ends. Chosen pixels have them without the
-    end point, as the released autoencoder was trained and is used: to decode a whole video as it
-    does, pass all indices (in chunks).
+    """Every pixel, from a query that is its place; see `grid_queries` about chosen pixels.
 
     Attributes:
       shape: (T, H, W) of the video.
@@ -70,17 +64,14 @@ class Pixels(nn.Module):
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:
         """One query per pixel, or per flat index in `indices`, `[n]` or `[B, n]`."""
-        grid = Fourier(self.shape, self.num_bands, self.max_resolution)
-        if indices is None:
-            return Tokens(position=grid)
-        return Tokens(position=grid.replace(endpoint=False)).take(indices)
+        return grid_queries(self.shape, self.num_bands, self.max_resolution, indices)
 
     @nn.compact
     def head(self, width: int) -> Head:
-        """From the answers' width to the channels of a pixel."""
+        """From the decoder's width to the channels of a pixel."""
         return (LinearWeights(self.channels, plain_init, name="pixels")(width),)
 
-    def __call__(self, answers: jax.Array, indices: jax.Array | None = None) -> jax.Array:
-        """`[B, n, channels]` -> float32 `[B, T, H, W, channels]`; at indices as it is."""
-        pixels = answers.astype(jnp.float32)
+    def __call__(self, decoded: jax.Array, indices: jax.Array | None = None) -> jax.Array:
+        """`[B, T H W, C]` -> float32 `[B, T, H, W, C]`; at indices `[B, n, C]` as it is."""
+        pixels = decoded.astype(jnp.float32)
         return pixels if indices is not None else pixels.reshape(-1, *self.shape, self.channels)

@@ -36,7 +36,7 @@ def small():
 @pytest.mark.parametrize("patch", [(3, 3), (1, 5)])
 def test_patches_have_zeros_outside(patch):
     image = np.random.default_rng(0).normal(size=(2, 4, 5, 3)).astype(np.float32)
-    patches = np.asarray(flow.neighbourhoods(jnp.asarray(image), patch))
+    patches = np.asarray(flow.stack_patches(jnp.asarray(image[:, None]), patch))
     assert patches.shape == (2, 4, 5, 3 * math.prod(patch))
     for y, x in np.ndindex(4, 5):
         for i, (dy, dx) in enumerate(np.ndindex(*patch)):
@@ -48,7 +48,7 @@ def test_patches_have_zeros_outside(patch):
 
 def test_a_patch_has_a_pixel_in_its_middle():
     with pytest.raises(ValueError, match=r"patch=\(3, 2\): its sides are odd"):
-        flow.neighbourhoods(jnp.zeros((4, 5, 3)), (3, 2))
+        flow.stack_patches(jnp.zeros((1, 1, 4, 5, 3)), (3, 2))
 
 
 def test_the_first_frame_comes_first(small):

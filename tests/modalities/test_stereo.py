@@ -1,4 +1,4 @@
-"""Two views in, disparities out: nothing but the input's projection knows of the second view."""
+"""Two views in, disparities out: only the input's projection knows the second view."""
 
 import jax
 import jax.numpy as jnp
@@ -148,7 +148,7 @@ def test_errors_are_named():
         init(build(eyes="right"), batch)
     with pytest.raises(ValueError, match=r"must be \[B, 2, H, W, C\], got \(2, 1, 4, 6, 3\)"):
         init(build(), {"frames": batch["frames"][:, :1]})
-    with pytest.raises(ValueError, match=r"20 answers are no view of output.shape=\(4, 6\)"):
+    with pytest.raises(ValueError, match=r"20 answers are no frame of output.shape=\(4, 6\)"):
         init(build(), {"frames": batch["frames"][:, :, :, :5]})
 
 
