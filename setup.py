@@ -37,6 +37,7 @@ setuptools.setup(
         "test": [
             "av>=18,<20",
             "hypothesis>=6.100,<7",
+            "import-linter>=2.17,<3",
             "ipykernel>=6.29,<8",
             "nbclient>=0.10,<0.12",
             "nbformat>=5.10,<6",
@@ -44,6 +45,7 @@ setuptools.setup(
             "pytest-xdist>=3.6,<4",
             "ruff==0.17.6",
             "safetensors>=0.5,<1",
+            "setuptools>=75",
         ],
         "pretrained": ["safetensors>=0.5,<1"],
         "video": ["av>=18,<20"],
