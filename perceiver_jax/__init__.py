@@ -1,9 +1,82 @@
-"""Perceiver and Perceiver IO in JAX."""
+"""Perceiver and Perceiver IO in JAX.
+
+    import perceiver_jax as pj
+
+    model, variables = pj.load("imagenet_conv")
+    logits = model.apply(variables, {"image": images}, train=False)
+
+Input and output modules are named as in a config: `"image.Pixels"` there is `pj.image.Pixels` here.
+A name is imported when it is first used, so `import perceiver_jax` imports NumPy alone.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-# glibc returns freed memory to the kernel, which clears every page before it lends it again: twice
-# the time of attention over chunks, since XLA's CPU kernels allocate the scratch of each. How much
-# glibc keeps it learns from the largest block freed, of 32 MiB at most: here it sees one that is as
-# large, never touched. From then on it keeps up to 64 MiB. Elsewhere this does nothing.
+if TYPE_CHECKING:
+    from perceiver_jax import files, inference, plots, pretrained
+    from perceiver_jax.loading import load
+    from perceiver_jax.modalities import audio, flow, image, label, multimodal, stereo, text, video
+    from perceiver_jax.perceiver import Decoder, Encoder, MeanPool, Perceiver
+    from perceiver_jax.position import Fourier, Table
+    from perceiver_jax.tokens import Tokens
+
+__all__ = [  # noqa: RUF022  by use
+    "Perceiver",
+    "Encoder",
+    "Decoder",
+    "MeanPool",
+    "Tokens",
+    "Fourier",
+    "Table",
+    "audio",
+    "flow",
+    "image",
+    "label",
+    "multimodal",
+    "stereo",
+    "text",
+    "video",
+    "load",
+    "files",
+    "inference",
+    "plots",
+    "pretrained",
+]
+
+# The module that defines each public name; a name that is not here is itself a module.
+_DEFINED_IN = {
+    "Perceiver": "perceiver",
+    "Encoder": "perceiver",
+    "Decoder": "perceiver",
+    "MeanPool": "perceiver",
+    "Tokens": "tokens",
+    "Fourier": "position",
+    "Table": "position",
+    "load": "loading",
+}
+_MODALITIES = ("audio", "flow", "image", "label", "multimodal", "stereo", "text", "video")
+
+# glibc returns large freed blocks to the kernel, which clears each page when it is allocated again.
+# XLA's CPU kernels allocate scratch memory for every block of attention, which doubles their time.
+# glibc raises the size above which it returns blocks to that of the largest block freed, at most
+# 32 MiB: this line frees one, which is never written. On other systems it does nothing.
 np.empty(2**25 - 2**13, np.uint8)
+
+
+def __getattr__(name: str):
+    """Imports a public name when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _DEFINED_IN:
+        value = getattr(importlib.import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+    else:
+        package = "modalities." if name in _MODALITIES else ""
+        value = importlib.import_module(f"{__name__}.{package}{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

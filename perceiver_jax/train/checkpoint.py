@@ -184,13 +184,13 @@ def restore(path: epath.Path, target: TrainState) -> tuple[TrainState, dict[str,
 
 
 def restore_weights(
-    source: epath.Path, target: TrainState, *, warn: Callable[[str], None]
+    source: epath.Path, target: TrainState | None, *, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], epath.Path]:
     """Restores parameters and model state only.
 
     Args:
       source: a workdir (its newest whole checkpoint is taken) or one checkpoint's folder.
-      target: as for `restore_newest`.
+      target: as for `restore_newest`; None restores what the checkpoint holds on one device.
       warn: is told of every damaged checkpoint.
 
     Returns:
@@ -207,11 +207,12 @@ def restore_weights(
             f"no weights in {source}: it is neither a workdir with checkpoints nor a checkpoint "
             f"(a folder with {WEIGHTS!r} in it)"
         )
-    weights = {WEIGHTS: jax.eval_shape(pack, target)[WEIGHTS]}
     errors = []
     for path in paths:
         try:
-            items, _ = read(path, weights, target)
+            wanted = target or saved_weights(path)
+            weights = {"params": wanted.params, "model_state": wanted.model_state}
+            items, _ = read(path, {WEIGHTS: weights}, wanted)
             return items[WEIGHTS], path
         except Mismatch:
             raise
@@ -219,6 +220,23 @@ def restore_weights(
             errors.append(f"{path}: {first_line(error)}")
             warn(f"damaged checkpoint {errors[-1]}")
     raise Unrestorable("no checkpoint can be read:\n  " + "\n  ".join(errors))
+
+
+def saved_weights(path: epath.Path) -> TrainState:
+    """Returns the shapes of a checkpoint's parameters and model state, on one device."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
+        arrays = reader.restore(absolute(path), args=args)[META]["arrays"]
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree: dict[str, Any] = {"params": {}, "model_state": {}}
+    for name, (shape, dtype, _) in arrays.items():
+        item, *folders, last = name.split("/")
+        if item == WEIGHTS:
+            node = tree
+            for folder in folders:
+                node = node.setdefault(folder, {})
+            node[last] = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    return TrainState(step=None, opt_state=None, key=None, **tree)
 
 
 def checkpoints(directory: epath.Path) -> list[epath.Path]:

@@ -1,0 +1,57 @@
+"""`pj.load`: a model and its variables, from released weights or from a run of one's own."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+
+from perceiver_jax import perceiver, pretrained
+from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.train import checkpoint
+from perceiver_jax.train.log import warn
+from perceiver_jax.train.workdir import CONFIG, load_config
+
+
+def load(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    model: str | pretrained.Released | None = None,
+    conv_kernel: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+) -> tuple[Perceiver, Any]:
+    """Loads a model and its variables; `model.apply(variables, batch, train=False)` predicts.
+
+    Args:
+      source: a workdir of `experiments.run` (built from its `config.json`, with the parameters of
+        its newest whole checkpoint), or anything that `pretrained.load` takes: a released name, a
+        Hugging Face id, an address, a file, a Hugging Face folder or a `state_dict`.
+      model, conv_kernel, cache: as in `pretrained.load`; released weights only.
+
+    Returns:
+      (model, variables). `variables` holds `params` and, where the model has any, `batch_stats`.
+
+    Raises:
+      ValueError: the weights are damaged, unsafe or of another model.
+      FileNotFoundError: the workdir has no checkpoint.
+    """
+    if isinstance(source, Mapping) or not _is_workdir(epath.Path(source)):
+        return pretrained.load(source, model=model, conv_kernel=conv_kernel, cache=cache)
+    if (model, conv_kernel, cache) != (None, None, None):
+        raise ValueError(
+            f"{source} is a workdir, which its own config.json describes: leave out model, "
+            "conv_kernel and cache"
+        )
+    workdir = epath.Path(source)
+    built = perceiver.build(load_config(workdir).model.to_dict())
+    weights, _ = checkpoint.restore_weights(workdir, None, warn=warn)
+    return built, {"params": weights["params"], **weights["model_state"]}
+
+
+def _is_workdir(path: epath.Path) -> bool:
+    """Whether a run was started there. A Hugging Face folder has another kind of `config.json`."""
+    try:
+        return "model" in json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
