@@ -86,7 +86,7 @@ def pairs(
     occluded: bool = True,
     first: str = "",
 ) -> ConfigDict:
-    """Returns the `data` section of flow and stereo, see `data/pairs.py`.
+    """Returns the `data` section of flow and stereo, see `datasets/pairs.py`.
 
     Args:
       window: (height, width) that training cuts out: the model's.

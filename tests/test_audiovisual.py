@@ -8,7 +8,7 @@ from tfds_files import write_spoken_digits, write_tfds
 
 from configs import multimodal
 from experiments.tasks import audiovisual
-from experiments.tasks.reading import Reading
+from experiments.tasks.data import TaskData
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +69,9 @@ def test_the_picture_has_a_guess_of_all_and_of_each_alone(config, batch, variabl
     """Two examples that differ in their sound only: the image alone says the same of both."""
     two = {name: np.repeat(x[:1], 2, axis=0) for name, x in batch.items()}
     two["audio"][1] = noise(two["audio"][1])
-    reading = Reading(None, lambda: (x for x in [two]), (), None)
+    task_data = TaskData(None, lambda: (x for x in [two]), (), None)
     spec, prepare = config.model.to_dict(), audiovisual.make_task(config).prepare
-    drawn = audiovisual.draw(spec, prepare, reading, variables, 2)
+    drawn = audiovisual.draw(spec, prepare, task_data, variables, 2)
     axes = drawn["probabilities"].axes
     titles = [a.get_title() for a in axes]
     assert titles == ["", "all", "audio alone", "image alone", "", "", "", ""]

@@ -11,7 +11,7 @@ from clip_files import write_clips
 
 from configs import multimodal
 from experiments.tasks import autoencode
-from experiments.tasks.reading import Reading
+from experiments.tasks.data import TaskData
 from perceiver_jax import metrics, perceiver, pretrained
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step
@@ -208,7 +208,7 @@ def test_each_modality_seen_is_also_left_out():
 @pytest.fixture(scope="module")
 def drawn(config, task, batch, variables, whole):
     """Of two clips; what is decoded without video is silent."""
-    reading = Reading(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
+    task_data = TaskData(None, lambda: (x for x in [jax.tree.map(np.asarray, batch)]), (), None)
     two = {name: x[:2] for name, x in whole.items()}
     return autoencode.draw(
         autoencode.hide(config.model.to_dict(), ("label",)),
@@ -217,7 +217,7 @@ def drawn(config, task, batch, variables, whole):
             "_without_video": lambda variables, batch: two | {"audio": 0 * two["audio"]},
         },
         task.prepare,
-        reading,
+        task_data,
         25,
         variables,
         2,

@@ -11,7 +11,7 @@ import pair_files
 import pytest
 
 from configs import flow, stereo
-from experiments.tasks import dense, reading
+from experiments.tasks import data, dense
 from perceiver_jax import inference, perceiver, pretrained
 from perceiver_jax.train.step import divide, make_eval_step
 
@@ -89,11 +89,11 @@ def test_a_config_of_generated_pairs_reads_files_too(tmp_path):
     config.data.source, config.data.data_dir = "middlebury", str(tmp_path)
     config.data.train_split, config.data.eval_split = "", "trainingQ"
     config.data.eval = config.data.eval.replace("(12, 12)", "(20, 31)")
-    told = reading.read(config)
+    told = data.open_data(config)
     assert len(told.eval_source) == 2 and told.first_examples(1)["frames"].shape[2:4] == (20, 31)
     assert told.description[-1] == "source_options: not read, middlebury has none"
     config = stereo.get_config("textured_small:tiny")
-    assert not any("not read" in line for line in reading.read(config).description)
+    assert not any("not read" in line for line in data.open_data(config).description)
 
 
 def test_a_disparity_has_the_metrics_of_stereo():

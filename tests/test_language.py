@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from configs import language
+from experiments.tasks.data import TaskData
 from experiments.tasks.language import draw, prepare_text
-from experiments.tasks.reading import Reading
 from perceiver_jax import losses, metrics, perceiver, pretrained
 from perceiver_jax.modalities import text
 
@@ -60,8 +60,8 @@ def test_the_table_shows_what_was_filled_in():
             )
             return jnp.zeros((*batch["text"].shape, 1)) + logits[None, None]
 
-    reading = Reading(None, lambda: (x for x in [batch()]), (), None)
-    assert draw(Echo, reading, {}, 2)["filled"] == [
+    task_data = TaskData(None, lambda: (x for x in [batch()]), (), None)
+    assert draw(Echo, task_data, {}, 2)["filled"] == [
         {"example": 0, "before": "to", "hidden": " be", "filled": "xxx", "after": " or ___"},
         {"example": 0, "before": "to___ or ", "hidden": "not", "filled": "xxx", "after": ""},
     ]

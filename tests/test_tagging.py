@@ -10,7 +10,7 @@ from clip_files import write_tagged_clips
 
 from configs import common, multimodal
 from experiments.tasks import tagging
-from experiments.tasks.reading import Reading
+from experiments.tasks.data import TaskData
 from perceiver_jax.metrics import mean_average_precision
 from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.start import Program
@@ -119,8 +119,8 @@ def test_what_is_hidden_has_no_say(config, task, variables):
 def test_the_table_names_labels_and_guesses(config, task, variables):
     source = type("Source", (), {"classes": list("abcd"), "paths": ["x.mp4", "y.mp4"]})
     batch = {name: x[:3] for name, x in next(task.eval_data()).items()}
-    reading = Reading(None, lambda: (x for x in [batch]), (), source)
-    rows = tagging.draw(config.model.to_dict(), task.prepare, reading, variables, 3)["tags"]
+    task_data = TaskData(None, lambda: (x for x in [batch]), (), source)
+    rows = tagging.draw(config.model.to_dict(), task.prepare, task_data, variables, 3)["tags"]
     assert [(r["file"], r["labels"]) for r in rows] == [
         ("x.mp4", "a; c"), ("x.mp4", "a; c"), ("y.mp4", "b"),
     ]  # fmt: skip

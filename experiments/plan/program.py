@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments import make_task
 from experiments.plan import hlo
 from perceiver_jax import flops
-from perceiver_jax.datasets import fake
+from perceiver_jax.datasets import registry
 from perceiver_jax.train import sharding, start
 from perceiver_jax.train.task import Task
 
@@ -115,7 +115,7 @@ def compile_task(
 def blank_task(config: ConfigDict) -> tuple[Task, Mapping[str, Any]]:
     """The experiment's own task of a config, and a training batch of one example, without data."""
     config = config.copy_and_resolve_references()
-    config.data.source = fake.stand_in(config.data.source)
+    config.data.source = registry.stand_in(config.data.source)
     config.data.readers = "threads:0"
     config.data.in_memory = False
     config.batch_size = config.data.eval_batch_size = 1

@@ -9,15 +9,15 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments.tasks.autoencode import classify_alone, draw_mass, hide
+from experiments.tasks.data import open_data
 from experiments.tasks.image import prepare_images
-from experiments.tasks.reading import read
 from perceiver_jax import losses, metrics, perceiver, plots
 from perceiver_jax.train.task import Task
 
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers."""
-    reading, data, hidden = read(config), config.data, config.audiovisual.eval_hidden
+    task_data, data, hidden = open_data(config), config.data, config.audiovisual.eval_hidden
     spec = config.model.to_dict()
     model = perceiver.build(spec)
     prepare = functools.partial(
@@ -28,21 +28,21 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=0.0,  # a mixed image would not be that of its sound
     )
-    return reading.task(
+    return task_data.task(
         model,
         prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1)},
         predict=functools.partial(hide(spec, hidden).apply, train=False),
-        plots=functools.partial(draw, spec, prepare, reading),
+        plots=functools.partial(draw, spec, prepare, task_data),
         about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
     )
 
 
-def draw(spec, prepare, reading, variables, num_examples):
+def draw(spec, prepare, task_data, variables, num_examples):
     """What the model makes of the first evaluation examples, and of each modality alone; and how
     the latents' attention is shared out."""
-    batch = reading.first_examples(min(num_examples, 8))
+    batch = task_data.first_examples(min(num_examples, 8))
     probabilities = classify_alone(spec, prepare, jax.nn.softmax, variables, batch)
     figure = plots.label_probabilities(batch["image"], probabilities, batch["label"])
     return {"probabilities": figure} | draw_mass(hide(spec, ()), prepare, variables, batch)

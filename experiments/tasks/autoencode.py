@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.reading import read
+from experiments.tasks.data import open_data
 from perceiver_jax import flops, losses, metrics, perceiver, plots
 from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
@@ -26,19 +26,19 @@ METRICS = {
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
-    reading, settings = read(config), config.autoencode
+    task_data, settings = open_data(config), config.autoencode
     spec = config.model.to_dict()
     model = perceiver.build(spec)
     num_classes = spec["output"]["modalities"]["label"]["num_classes"]
     field = "config.model.output.modalities.label.num_classes"
-    require_classes(reading.eval_source, num_classes, field)
+    require_classes(task_data.eval_source, num_classes, field)
     prepare = functools.partial(
         prepare_clips,
         num_classes=num_classes,
         samples_per_patch=spec["output"]["modalities"]["audio"]["samples_per_patch"],
         outputs=settings.train_outputs.to_dict(),
     )
-    example = reading.first_examples(1)
+    example = task_data.first_examples(1)
     training = jax.eval_shape(prepare, example, jax.random.key(0))
     evaluation = jax.eval_shape(lambda batch: prepare(batch, None), example)
     models = {case: hide(spec, names) for case, names in views(spec, settings.eval_hidden).items()}
@@ -51,8 +51,8 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         model=model,
         example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
+        train_data=task_data.train_data,
+        eval_data=task_data.eval_data,
         prepare=prepare,
         loss=functools.partial(
             weighted_loss, loss_functions(settings.losses), settings.loss_weights.to_dict()
@@ -65,11 +65,11 @@ def make_task(config: ConfigDict) -> Task:
             models[""],
             predicts,
             prepare,
-            reading,
+            task_data,
             config.data.source_options.frames_per_second,
         ),
         description=(
-            *reading.description,
+            *task_data.description,
             f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
             f"{size / 1e9:.3g} GFLOP per example, {whole / 1e9:.3g} with all outputs (forward, "
             "textbook)",
@@ -178,13 +178,13 @@ def reconstruct(model, chunk_size, variables, batch):
     return clips.decode_all(model, variables, tokens, latents, chunk_size)
 
 
-def draw(model, predicts, prepare, reading, frames_per_second, variables, num_examples):
+def draw(model, predicts, prepare, task_data, frames_per_second, variables, num_examples):
     """The first clips of the evaluation, at most four: how the latents' attention is shared out,
     and the clips above what the model makes of them, as evaluated and without one modality more.
     """
-    batch = reading.first_examples(min(num_examples, 4))
+    batch = task_data.first_examples(min(num_examples, 4))
     figures = draw_mass(model, prepare, variables, batch)
-    names = dict(enumerate(getattr(reading.eval_source, "classes", ())))
+    names = dict(enumerate(getattr(task_data.eval_source, "classes", ())))
     for case, predict in predicts.items():
         decoded = jax.jit(lambda v, b, predict=predict: predict(v, prepare(b, None)))(
             variables, batch

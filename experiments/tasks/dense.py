@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks import psychometric
-from experiments.tasks.reading import read
+from experiments.tasks.data import open_data
 from perceiver_jax import flops, losses, metrics, perceiver, plots
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference import tiles
@@ -23,14 +23,14 @@ PSYCHOMETRIC = 256  # stereograms of each kind
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; lists the data's files, and reads all of them if kept in memory."""
-    reading, dense = read(config), config.dense
+    task_data, dense = open_data(config), config.dense
     model = perceiver.build(config.model.to_dict())
     tile = tuple(config.model.output.shape)
     prepare = functools.partial(prepare_pairs, tile=tile, num_queries=dense.num_queries)
     predict = functools.partial(
         predict_whole, model, min_overlap=dense.min_overlap, chunk_size=dense.chunk_size
     )
-    example = reading.first_examples(1)
+    example = task_data.first_examples(1)
     seen = jax.eval_shape(lambda batch: prepare(batch, None), example)
     if dense.num_queries:
         seen["indices"] = jax.ShapeDtypeStruct((1, dense.num_queries), jnp.int32)
@@ -42,8 +42,8 @@ def make_task(config: ConfigDict) -> Task:
     return Task(
         model=model,
         example=example,
-        train_data=reading.train_data,
-        eval_data=reading.eval_data,
+        train_data=task_data.train_data,
+        eval_data=task_data.eval_data,
         prepare=prepare,
         predict=predict,
         loss=losses.robust_field(epsilon=dense.loss_epsilon, power=dense.loss_power),
@@ -54,9 +54,9 @@ def make_task(config: ConfigDict) -> Task:
             ),
         ),
         flops_per_example=size,
-        plots=functools.partial(draw, config, prepare, predict, reading),
+        plots=functools.partial(draw, config, prepare, predict, task_data),
         description=(
-            *reading.description,
+            *task_data.description,
             f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
             f"{len(starts[0]) * len(starts[1])} tiles in a whole image",
         ),
@@ -127,12 +127,12 @@ def field_metrics(*, channels, with_occlusions):
     return result
 
 
-def draw(config, prepare, predict, reading, variables, num_examples):
+def draw(config, prepare, predict, task_data, variables, num_examples):
     """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion.
 
     Of stereograms also the psychometric curve, and its table.
     """
-    batch = reading.first_examples(min(num_examples, 8))
+    batch = task_data.first_examples(min(num_examples, 8))
 
     @jax.jit
     def run(variables, batch):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.reading import read
+from experiments.tasks.data import open_data
 from perceiver_jax import losses, metrics, perceiver, plots
 from perceiver_jax.data import on_device
 from perceiver_jax.train.task import Task
@@ -14,7 +14,7 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
-    reading, data = read(config), config.data
+    task_data, data = open_data(config), config.data
     model = perceiver.build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
@@ -24,12 +24,12 @@ def make_task(config: ConfigDict) -> Task:
         label_smoothing=data.label_smoothing,
         mix_alpha=data.mix_alpha,
     )
-    return reading.task(
+    return task_data.task(
         model,
         prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
-        plots=functools.partial(draw, model, prepare, reading),
+        plots=functools.partial(draw, model, prepare, task_data),
     )
 
 
@@ -50,12 +50,12 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
     return batch | {field: image, "target": target}
 
 
-def draw(model, prepare, reading, variables, num_examples):
+def draw(model, prepare, task_data, variables, num_examples):
     """Predictions for the first evaluation examples, and where each cross-attend looks.
 
     Of pairs both views are shown, and the places in the left one.
     """
-    batch = reading.first_examples(num_examples)
+    batch = task_data.first_examples(num_examples)
 
     @jax.jit
     def run(variables, batch):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.reading import read
+from experiments.tasks.data import open_data
 from perceiver_jax import losses, metrics, perceiver
 from perceiver_jax.inference.text import likeliest
 from perceiver_jax.modalities import text as text_modality
@@ -16,14 +16,14 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers."""
-    reading = read(config)
+    task_data = open_data(config)
     model = perceiver.build(config.model.to_dict())
-    return reading.task(
+    return task_data.task(
         model,
         prepare_text,
         loss=losses.hidden_cross_entropy,
         metrics={"accuracy": metrics.hidden_accuracy, "bits_per_byte": metrics.bits_per_byte},
-        plots=functools.partial(draw, model, reading),
+        plots=functools.partial(draw, model, task_data),
     )
 
 
@@ -35,9 +35,9 @@ def prepare_text(batch, key):
     return batch | {"text": jnp.where(batch["hidden"], text_modality.MASK, ids), "target": ids}
 
 
-def draw(model, reading, variables, num_examples):
+def draw(model, task_data, variables, num_examples):
     """What is filled into the first evaluation examples: a row for every run of hidden bytes."""
-    batch = prepare_text(reading.first_examples(num_examples), None)
+    batch = prepare_text(task_data.first_examples(num_examples), None)
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, batch)
     guess = likeliest(np.asarray(logits))
     rows = []

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.autoencode import classify_alone, hide, require_classes
-from experiments.tasks.reading import read
+from experiments.tasks.data import open_data
 from perceiver_jax import losses, metrics, perceiver
 from perceiver_jax.data import on_device
 from perceiver_jax.train.task import Task
@@ -20,15 +20,15 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
-    reading, data, hidden = read(config), config.data, config.tagging.eval_hidden
+    task_data, data, hidden = open_data(config), config.data, config.tagging.eval_hidden
     spec = config.model.to_dict()
     model = perceiver.build(spec)
     num_classes = spec["output"]["num_classes"]
-    require_classes(reading.eval_source, num_classes, "config.model.output.num_classes")
+    require_classes(task_data.eval_source, num_classes, "config.model.output.num_classes")
     prepare = functools.partial(
         prepare_clips, num_classes=num_classes, mean=data.mean, std=data.std
     )
-    return reading.task(
+    return task_data.task(
         model,
         prepare,
         loss=losses.sigmoid_cross_entropy,
@@ -36,7 +36,7 @@ def make_task(config: ConfigDict) -> Task:
         collect=collect,
         whole_metrics={"mean_average_precision": metrics.mean_average_precision},
         predict=functools.partial(hide(spec, hidden).apply, train=False),
-        plots=functools.partial(draw, spec, prepare, reading),
+        plots=functools.partial(draw, spec, prepare, task_data),
         about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
         per="clip",
     )
@@ -58,15 +58,15 @@ def collect(logits, batch):
     return {"score": jax.nn.sigmoid(logits), "target": batch["target"] > 0, "file": batch["row"]}
 
 
-def draw(spec, prepare, reading, variables, num_examples):
+def draw(spec, prepare, task_data, variables, num_examples):
     """The first evaluation clips: their labels, and the five likeliest by what the model sees."""
-    batch = reading.first_examples(num_examples)
-    classes = np.array(reading.eval_source.classes)
+    batch = task_data.first_examples(num_examples)
+    classes = np.array(task_data.eval_source.classes)
     scores = classify_alone(spec, prepare, jax.nn.sigmoid, variables, batch)
     scores = {title: score[:, : len(classes)] for title, score in scores.items()}
     rows = []
     for i, (row, labels) in enumerate(zip(batch["row"], batch["labels"], strict=True)):
-        line = {"file": reading.eval_source.paths[row], "labels": "; ".join(classes[labels > 0])}
+        line = {"file": task_data.eval_source.paths[row], "labels": "; ".join(classes[labels > 0])}
         for title, score in scores.items():
             best = np.argsort(-score[i], kind="stable")[:5]
             line[title] = "; ".join(f"{classes[k]} {score[i, k]:.2f}" for k in best)

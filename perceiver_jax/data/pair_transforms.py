@@ -1,141 +1,92 @@
-"""Transforms of pairs: one geometry for both frames and their truth, light, erased patches.
+"""Transforms of pairs: other sets' examples as pairs, padding, crops, and the second frame first.
 
-    "augment_pair(368, 496) | jitter_pair | erase_second | keep('frames', 'field', 'valid')"
+    "crop_pair(368, 496) | keep('frames', 'field', 'valid', 'occluded')"
 
-An example is as `scenes.py` makes it: `frames` uint8 [2, H, W, 3], `field` float32 [H, W, 2] (flow:
-right, down) or [H, W, 1] (disparity), `valid` bool [H, W] and, where the source has it, `occluded`
-bool [H, W]. The numbers are those of RAFT (Teed & Deng 2020), whose augmentation the Perceiver IO
-flow model was trained with (Jaegle et al. 2022, app. H). That model needed a first phase without
-any (`augment_pair(368, 496, severity=0)` alone is a random crop), from which on it grew: `grow`.
+An example has `frames` uint8 [2, H, W, 3], `field` float32 [H, W, 2] (flow: right, down) or
+[H, W, 1] (disparity), `valid` bool [H, W] and, where the source has it, `occluded` bool [H, W].
 """
-
-import math
 
 import cv2
 import numpy as np
 
-from perceiver_jax.data.transforms import Example, transform
+from perceiver_jax.data.transforms import Example, decode, transform
+
+FIELDS = {"field", "valid", "occluded"}  # whose first axes are [H, W]
 
 
 @transform
-def grow(example: Example, rng: np.random.Generator, start: int, stop: int) -> Example:
-    """Lets what follows grow with training: its `severity` is 0, then rises linearly to 1.
+def cityscapes_pair(example: Example, rng: np.random.Generator) -> Example:
+    """TFDS `cityscapes/stereo_disparity` as a pair.
 
-    Args:
-      start: the last position (examples read in training so far: step x batch size) of the first
-        phase, which is without augmentation.
-      stop: the position, > start, from which on it is of full strength.
+    Of the 16-bit `disparity_map` p, 0 is unknown and the rest is (p - 1) / 256 pixels (Cordts et
+    al. 2016, the set's own description).
     """
-    if not 0 <= start < stop:
-        raise ValueError(f"grow({start}, {stop}): positions ascend from 0")
-    done = (example["position"] - start) / (stop - start)
-    return {**example, "severity": min(max(done, 0.0), 1.0)}
-
-
-@transform
-def augment_pair(
-    example: Example,
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    severity: float = 1.0,
-    flips: tuple[float, float] = (0.5, 0.1),
-) -> Example:
-    """A random crop [height, width] of the pair, scaled, stretched and mirrored before.
-
-    With probability 0.8 the sides grow by one factor 2^U(-0.2, 0.5), and with 0.8 each of them by
-    another 2^U(-0.2, 0.2), but never to less than the crop. `severity` (times that of `grow`)
-    multiplies the exponents and the probabilities of `flips` (left-right, up-down). Frames are read
-    linearly, the truth is that of the nearest pixel: no value is made up between two surfaces. What
-    leaves the crop becomes occluded.
-
-    Raises:
-      ValueError: the frames are smaller than the crop, or a disparity would be mirrored sideways
-        (which makes the right eye the left one).
-    """
-    severity *= example.get("severity", 1.0)
-    frames, field = example["frames"], example["field"]
-    old_height, old_width = frames.shape[1:3]
-    if height > old_height or width > old_width:
+    views = decode({side: example[f"image_{side}"] for side in ("left", "right")}, rng)
+    png = np.frombuffer(example["disparity_map"].data, np.uint8)
+    stored = cv2.imdecode(png, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+        kind = "no image" if stored is None else f"{stored.dtype} {list(stored.shape)}"
         raise ValueError(
-            f"augment_pair({height}, {width}): the frames are {old_height} x {old_width}; "
-            "choose a smaller crop"
+            f"cityscapes_pair: disparity_map is a grey 16-bit PNG, got {kind}; prepare "
+            "cityscapes/stereo_disparity from disparity_trainvaltest.zip"
         )
-    if field.shape[-1] == 1 and flips[0]:
+    valid = stored > 0
+    field = np.where(valid, (stored.astype(np.float32) - 1) / 256, 0).astype(np.float32)
+    frames = np.stack([views["left"], views["right"]])
+    return {"frames": frames, "field": field[..., None], "valid": valid}
+
+
+@transform
+def label_pair(
+    example: Example, rng: np.random.Generator, left: str, right: str, label: str
+) -> Example:
+    """Two decoded images and a class, by the names of their fields, as `frames` and `label`."""
+    del rng
+    views = [example[name] for name in (left, right)]
+    height, width = views[0].shape[:2]
+    frames = np.stack([np.broadcast_to(view, (height, width, 3)) for view in views])
+    return {"frames": frames, "label": example[label]}
+
+
+@transform
+def pad_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+    """Fills up to one size below and at the right: the frames' borders go on, nothing is valid."""
+    frames = example["frames"]
+    size = frames.shape[1:3]
+    if size[0] > height or size[1] > width:
         raise ValueError(
-            "augment_pair: mirroring left and right swaps the eyes of a stereo pair; give "
-            f"flips=(0, {flips[1]})"
+            f"pad_pair({height}, {width}): an image has the size {size}; give the set's largest"
         )
-    scale_x, scale_y = _scales(rng, severity)
-    scale_x, scale_y = max(scale_x, width / old_width), max(scale_y, height / old_height)
-    if scale_x == scale_y == 1:  # a crop alone resamples nothing
-        left, top = rng.integers((old_width - width + 1, old_height - height + 1))
-    else:
-        left, top = rng.random(2) * (old_width * scale_x - width, old_height * scale_y - height)
-    mirrored = rng.random(2) < severity * np.array(flips)
-    sign_x, sign_y = 1 - 2 * mirrored.astype(int)
-
-    # Pixel centres: new (x + 0.5) = scale * old (x + 0.5) - left, and from the other end mirrored.
-    step_x, step_y = sign_x / scale_x, sign_y / scale_y
-    start_x = (left + (width - 0.5 if mirrored[0] else 0.5)) / scale_x - 0.5
-    start_y = (top + (height - 0.5 if mirrored[1] else 0.5)) / scale_y - 0.5
-    to_old = np.array([[step_x, 0, start_x], [0, step_y, start_y]])
-
-    columns = _nearest(start_x + step_x * np.arange(width), old_width)
-    rows = _nearest(start_y + step_y * np.arange(height), old_height)
-    factors = (sign_x * scale_x, sign_y * scale_y)[: field.shape[-1]]
-    changed = {
-        "frames": np.stack([_warped(frame, to_old, (width, height)) for frame in frames]),
-        "field": field[rows[:, None], columns] * np.array(factors, np.float32),
-        "valid": example["valid"][rows[:, None], columns],
-    }
-    if "occluded" in example:
-        outside = _leaves(changed["field"])
-        changed["occluded"] = example["occluded"][rows[:, None], columns] | outside
-    return {**example, **changed}
+    room = [(0, height - size[0]), (0, width - size[1])]
+    padded = {"frames": np.pad(frames, [(0, 0), *room, (0, 0)], mode="edge")}
+    for name in FIELDS & example.keys():
+        padded[name] = np.pad(example[name], room + [(0, 0)] * (example[name].ndim - 2))
+    return {"size": np.array(size, np.int32)} | example | padded
 
 
 @transform
-def jitter_pair(
-    example: Example, rng: np.random.Generator, severity: float = 1.0, asymmetric: float = 0.2
-) -> Example:
-    """Brightness, contrast and saturation by factors in 1 +- 0.4, the hue by +-0.16 turns.
-
-    One change for both frames, or with probability `asymmetric` one for each; `severity` (times
-    that of `grow`) multiplies the ranges.
-    """
-    severity *= example.get("severity", 1.0)
-    if severity == 0:
-        return example
-    apart = rng.random() < asymmetric
-    first = _light(rng, severity)
-    second = _light(rng, severity)
-    lights = (first, second if apart else first)
-    frames = [_lit(frame, *light) for frame, light in zip(example["frames"], lights, strict=True)]
-    return {**example, "frames": np.stack(frames)}
+def crop_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+    """Cuts a random window; images smaller than it are padded."""
+    full = example["frames"].shape[1:3]
+    full = max(full[0], height), max(full[1], width)
+    example = pad_pair(example, rng, *full)
+    top, left = (int(rng.integers(n - m + 1)) for n, m in zip(full, (height, width), strict=True))
+    window = np.s_[top : top + height, left : left + width]
+    cut = {name: example[name][window] for name in FIELDS & example.keys()}
+    size = np.minimum(example["size"], (height, width)).astype(np.int32)
+    return example | cut | {"frames": example["frames"][:, *window], "size": size}
 
 
 @transform
-def erase_second(
-    example: Example,
-    rng: np.random.Generator,
-    sides: tuple[int, int] = (50, 100),
-    probability: float = 0.5,
-) -> Example:
-    """Fills one or two rectangles of the second frame with its mean colour: a simple occlusion.
-
-    Their sides are `sides` pixels long, cut at the border. The truth stays. `probability` is times
-    the severity of `grow`.
-    """
-    probability *= example.get("severity", 1.0)
-    frames = example["frames"].copy()
-    height, width = frames.shape[1:3]
-    mean = frames[1].mean((0, 1))
-    for _ in range(rng.integers(1, 3) if rng.random() < probability else 0):
-        top, left = rng.integers(height), rng.integers(width)
-        down, right = rng.integers(sides[0], sides[1] + 1, 2)
-        frames[1, top : top + down, left : left + right] = mean
-    return {**example, "frames": frames}
+def middle_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+    """Cuts the window in the middle of a pair without a field."""
+    del rng
+    frames = example["frames"]
+    full = frames.shape[1:3]
+    if full[0] < height or full[1] < width:
+        raise ValueError(f"middle_pair({height}, {width}): the views are {full[0]} x {full[1]}")
+    top, left = (full[0] - height) // 2, (full[1] - width) // 2
+    return {**example, "frames": frames[:, top : top + height, left : left + width]}
 
 
 @transform
@@ -167,53 +118,14 @@ def reverse_pair(example: Example, rng: np.random.Generator, probability: float 
         "valid": count > 0,
     }
     if "occluded" in example:
-        changed["occluded"] = (count == 0) | _leaves(changed["field"])
+        changed["occluded"] = (count == 0) | points_outside(changed["field"])
     return {**example, **changed}
 
 
-def _scales(rng: np.random.Generator, severity: float) -> tuple[float, float]:
-    """Factors of (width, height)."""
-    scaled, stretched = rng.random(2) < 0.8
-    scale, *stretch = severity * rng.uniform((-0.2, -0.2, -0.2), (0.5, 0.2, 0.2))
-    if not scaled:
-        return 1.0, 1.0
-    return tuple(2 ** (scale + stretched * s) for s in stretch)
-
-
-def _nearest(place: np.ndarray, length: int) -> np.ndarray:
-    return np.clip(np.rint(place).astype(int), 0, length - 1)
-
-
-def _warped(frame: np.ndarray, to_old: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(frame, to_old, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _leaves(field: np.ndarray) -> np.ndarray:
+def points_outside(field: np.ndarray) -> np.ndarray:
     """Where the pixel that a flow or a disparity points to is outside: bool [H, W]."""
     height, width, channels = field.shape
     y, x = np.ogrid[:height, :width]
     to_x = np.rint(x + field[..., 0] if channels == 2 else x - field[..., 0])
     to_y = np.rint(y + field[..., 1]) if channels == 2 else y
     return (to_x < 0) | (to_x >= width) | (to_y < 0) | (to_y >= height)
-
-
-def _light(rng: np.random.Generator, severity: float) -> np.ndarray:
-    """(brightness, contrast, saturation) factors and turns of the hue."""
-    ranges = np.array([0.4, 0.4, 0.4, 0.5 / math.pi])
-    return (1, 1, 1, 0) + severity * ranges * rng.uniform(-1, 1, 4)
-
-
-def _lit(
-    frame: np.ndarray, brightness: float, contrast: float, saturation: float, turns: float
-) -> np.ndarray:
-    """In this order; contrast is about the mean grey, saturation about each pixel's own grey."""
-    mean = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean() * brightness
-    tones = np.clip(np.arange(256) * brightness, 0, 255)
-    tones = np.clip(mean + contrast * (tones - mean), 0, 255)
-    frame = cv2.LUT(frame, np.rint(tones).astype(np.uint8))
-    hue, strength, value = cv2.split(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV_FULL))
-    hue = hue + np.uint8(round(turns * 256) % 256)  # wraps, as hues do
-    turned = cv2.cvtColor(cv2.merge([hue, strength, value]), cv2.COLOR_HSV2RGB_FULL)
-    grey = cv2.cvtColor(cv2.cvtColor(turned, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(turned, saturation, grey, 1 - saturation, 0)

@@ -1,5 +1,6 @@
-"""What is read: `load` opens a dataset's split by name."""
+"""Datasets: `load` opens a split by name."""
 
-from perceiver_jax.datasets.registry import Arrays, load
+from perceiver_jax.datasets.arrays import Arrays
+from perceiver_jax.datasets.registry import load
 
 __all__ = ["Arrays", "load"]

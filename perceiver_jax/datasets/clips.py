@@ -163,6 +163,22 @@ class Clips:
         return self.name
 
 
+def load(split: str, *, data_dir: str = "", **options) -> Clips:
+    """Opens `<split>.csv` of the folder `data_dir`; `options` are those of `Clips`."""
+    return Clips(split, data_dir, **options)
+
+
+def spec(*, num_frames, frames_per_second, samples_per_second, short_side, **_) -> Example:
+    """An example of zeros."""
+    samples = num_frames * samples_per_second // frames_per_second
+    return {
+        "video": np.zeros((num_frames, short_side, short_side, 3), np.uint8),
+        "audio": np.zeros(samples, np.float32),
+        "label": np.int32(0),
+        "readable": np.bool_(True),
+    }
+
+
 class Row(NamedTuple):
     """A line of a list: its number, a file, seconds, and the names of classes."""
 

@@ -1,23 +1,15 @@
-"""Text as bytes: local files as one stream, documents of a TFDS set, windows and hidden words.
+"""Text as bytes: local files as one stream, or the documents of a TFDS set joined.
 
-A source gives `text`, bytes of any number; the transforms make a window of it: `text` uint8 `[M]`,
-`text_mask` bool `[M]`, False on padding, and `hidden` bool `[M]`, what a model has to fill in. What
-number a byte has for the model is no concern of reading: `modalities.text` says it.
-
-Reference: Perceiver IO (Jaegle et al. 2022), section 4.1 and app. F.
+An example is `text`, any number of bytes; `data.text_transforms` cuts windows out of it.
 """
 
 import bisect
 import itertools
 import pathlib
-import re
 from typing import Any
 
-import numpy as np
-
-from perceiver_jax.data.transforms import Example, transform
-
-WORD = re.compile(rb"\s?\S+")  # with the space before it, as in the released notebook's example
+from perceiver_jax.data.transforms import Example
+from perceiver_jax.datasets import fake
 
 
 class Texts:
@@ -80,6 +72,16 @@ class Texts:
         return self.name
 
 
+def load(split: str, *, data_dir: str = "", **options) -> Texts:
+    """Opens the files of the folder `data_dir` that match `split`; `options` are of `Texts`."""
+    return Texts(split, data_dir, **options)
+
+
+def spec(**_) -> Example:
+    """An example of fake text."""
+    return {"text": fake.TEXT}
+
+
 class Documents:
     """`join` documents of a source at a time, a blank line between them.
 
@@ -112,39 +114,3 @@ class Documents:
 
     def __repr__(self) -> str:
         return f"{self.source!r} by {self.join}"
-
-
-@transform
-def random_window(example: Example, rng: np.random.Generator, length: int) -> Example:
-    """`length` bytes from anywhere in the `text`; a shorter one is padded."""
-    text = example["text"]
-    start = int(rng.integers(max(len(text) - length, 0) + 1))
-    return _window(example, text[start : start + length], length)
-
-
-@transform
-def first_window(example: Example, rng: np.random.Generator, length: int) -> Example:
-    """The first `length` bytes of the `text`; a shorter one is padded."""
-    del rng
-    return _window(example, example["text"][:length], length)
-
-
-def _window(example: Example, text: bytes, length: int) -> Example:
-    padded = np.frombuffer(text.ljust(length, b"\0"), np.uint8)
-    return {**example, "text": padded, "text_mask": np.arange(length) < len(text)}
-
-
-@transform
-def hide_words(example: Example, rng: np.random.Generator, share: float) -> Example:
-    """Says in `hidden` which bytes of the window a model has to fill in: whole words.
-
-    A word is what white space delimits, and takes the space before it along; `share` of the words
-    of a window, rounded, but at least one, is drawn without replacement.
-    """
-    words = [m.span() for m in WORD.finditer(example["text"][example["text_mask"]].tobytes())]
-    hidden = np.zeros(example["text"].shape, bool)
-    if words:
-        count = max(1, round(share * len(words)))
-        for number in rng.choice(len(words), count, replace=False):
-            hidden[slice(*words[number])] = True
-    return {**example, "hidden": hidden}

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax.data import on_device, transforms
+from perceiver_jax.data import image_transforms, on_device
 from perceiver_jax.inference.programs import (
     Progress,
     TopK,
@@ -84,5 +84,5 @@ def image_size(model: Perceiver, variables: Any) -> int:
 
 def prepare(image: np.ndarray, size: int) -> np.ndarray:
     """The central 7/8 of the short side, bicubic to uint8 `[size, size, 3]`, whatever the size."""
-    example = transforms.central_crop({"image": image}, None, 224)
-    return transforms.resize(example, None, size)["image"]
+    example = image_transforms.central_crop({"image": image}, None, 224)
+    return image_transforms.resize(example, None, size)["image"]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from perceiver_jax.data import pair_transforms, parse, transforms
+from perceiver_jax.data import pair_augmentation, pair_transforms, parse, transforms
 from perceiver_jax.datasets.generated.scenes import Scene
 
 SIZE = (48, 64)
@@ -63,7 +63,7 @@ def test_scales_reach_what_they_should(monkeypatch):
     pair["field"] = np.broadcast_to(np.float32([3, 5]), (*SIZE, 2))
     factors = np.array(
         [
-            pair_transforms.augment_pair(pair, np.random.default_rng(i), 16, 16)["field"][0, 0]
+            pair_augmentation.augment_pair(pair, np.random.default_rng(i), 16, 16)["field"][0, 0]
             / (3, 5)
             for i in range(400)
         ]
@@ -75,7 +75,7 @@ def test_scales_reach_what_they_should(monkeypatch):
     assert 0.3 < unstretched.mean() < 0.45  # 0.2 + 0.8 * 0.2
     np.testing.assert_allclose(np.mean(factors < 0, axis=0), (0.5, 0.1), atol=0.08)
     # Never to less than the crop.
-    tight = pair_transforms.augment_pair(pair, np.random.default_rng(0), *SIZE)
+    tight = pair_augmentation.augment_pair(pair, np.random.default_rng(0), *SIZE)
     assert np.all(np.abs(tight["field"][0, 0]) >= (3, 5))
     assert tight["valid"].all()
 
@@ -84,7 +84,7 @@ def test_severity_zero_is_a_crop_to_the_bit():
     pair, starts = flow_pair(layers=(3, 3)), set()
     for index in range(10):
         rng = np.random.default_rng(index)
-        example = pair_transforms.augment_pair(pair, rng, 40, 60, severity=0.0)
+        example = pair_augmentation.augment_pair(pair, rng, 40, 60, severity=0.0)
         found = [
             (top, left)
             for top in range(9)
@@ -101,13 +101,13 @@ def test_severity_zero_is_a_crop_to_the_bit():
 
 
 def test_mirrors_to_the_bit(monkeypatch):
-    monkeypatch.setattr(pair_transforms, "_scales", lambda rng, severity: (1.0, 1.0))
+    monkeypatch.setattr(pair_augmentation, "_scales", lambda rng, severity: (1.0, 1.0))
     pair = flow_pair()
-    both = pair_transforms.augment_pair(pair, np.random.default_rng(0), *SIZE, flips=(1, 1))
+    both = pair_augmentation.augment_pair(pair, np.random.default_rng(0), *SIZE, flips=(1, 1))
     np.testing.assert_array_equal(both["frames"], pair["frames"][:, ::-1, ::-1])
     np.testing.assert_array_equal(both["field"], -pair["field"][::-1, ::-1])
     np.testing.assert_array_equal(both["occluded"], pair["occluded"][::-1, ::-1])
-    up = pair_transforms.augment_pair(pair, np.random.default_rng(0), *SIZE, flips=(0, 1))
+    up = pair_augmentation.augment_pair(pair, np.random.default_rng(0), *SIZE, flips=(0, 1))
     np.testing.assert_array_equal(up["field"], pair["field"][::-1] * np.float32([1, -1]))
 
 
@@ -115,10 +115,10 @@ def test_what_leaves_the_crop_is_occluded():
     pair = flow_pair(layers=(0, 0))
     pair["field"] = np.broadcast_to(np.float32([6, 0]), (*SIZE, 2))
     pair["occluded"] = np.zeros(SIZE, bool)
-    cropped = pair_transforms.augment_pair(pair, np.random.default_rng(0), 20, 20, severity=0.0)
+    cropped = pair_augmentation.augment_pair(pair, np.random.default_rng(0), 20, 20, severity=0.0)
     np.testing.assert_array_equal(cropped["occluded"][0], np.arange(20) >= 14)
     del pair["occluded"]  # a set may not know it
-    bare = pair_transforms.augment_pair(pair, np.random.default_rng(0), 20, 20)
+    bare = pair_augmentation.augment_pair(pair, np.random.default_rng(0), 20, 20)
     assert set(bare) == {"frames", "field", "valid"}
 
 
@@ -128,7 +128,7 @@ def test_light_is_of_both_frames_or_of_each():
 
     def jittered(index, **options):
         rng = np.random.default_rng(index)
-        return pair_transforms.jitter_pair(pair, rng, **options)["frames"].astype(int)
+        return pair_augmentation.jitter_pair(pair, rng, **options)["frames"].astype(int)
 
     for index in range(4):
         same, apart = jittered(index, asymmetric=0.0), jittered(index, asymmetric=1.0)
@@ -155,7 +155,7 @@ def test_light_is_of_both_frames_or_of_each():
 )
 def test_each_light_alone(light, expected):
     frame = np.broadcast_to(np.uint8([120, 40, 20]), (4, 4, 3)).copy()
-    np.testing.assert_allclose(pair_transforms._lit(frame, *light)[0, 0], expected, atol=2)
+    np.testing.assert_allclose(pair_augmentation._lit(frame, *light)[0, 0], expected, atol=2)
 
 
 def test_erasing_fills_rectangles_of_the_second_frame_with_its_mean():
@@ -163,7 +163,7 @@ def test_erasing_fills_rectangles_of_the_second_frame_with_its_mean():
     before = pair["frames"].copy()
     for index in range(40):
         rng = np.random.default_rng(index)
-        example = pair_transforms.erase_second(pair, rng, sides=(5, 9))
+        example = pair_augmentation.erase_second(pair, rng, sides=(5, 9))
         np.testing.assert_array_equal(example["frames"][0], before[0])
         changed = np.any(example["frames"][1] != before[1], axis=-1)
         erased += changed.any()
@@ -194,9 +194,9 @@ def test_the_reversed_pair_of_a_file_is_close_to_the_true_one():
 def test_errors():
     stereo, rng = flow_pair(task="stereo"), np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"swaps the eyes of a stereo pair; give flips=\(0, 0.1\)"):
-        pair_transforms.augment_pair(stereo, rng, 32, 32)
+        pair_augmentation.augment_pair(stereo, rng, 32, 32)
     with pytest.raises(ValueError, match="the frames are 48 x 64; choose a smaller crop"):
-        pair_transforms.augment_pair(stereo, rng, 49, 32)
+        pair_augmentation.augment_pair(stereo, rng, 49, 32)
     with pytest.raises(ValueError, match="reverse_pair is for flow"):
         pair_transforms.reverse_pair(stereo, rng, probability=1.0)
     assert {"augment_pair", "jitter_pair", "erase_second", "reverse_pair"} <= set(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perceiver_jax.data import transforms
+from perceiver_jax.data import image_transforms, transforms
 from perceiver_jax.data.transforms import Encoded, parse
 
 END = " | keep('image')"
@@ -148,7 +148,7 @@ def test_inception_boxes():
     """Area 10 to 100 %, aspect 3/4 to 4/3, everywhere; height is uniform, so areas are low."""
     rng = np.random.default_rng(0)
     height, width = 400, 500
-    boxes = [transforms.sample_box(height, width, rng) for _ in range(4000)]
+    boxes = [image_transforms.sample_box(height, width, rng) for _ in range(4000)]
     top, left, h, w = np.array([b for b in boxes if b is not None]).T
     area, aspect = h * w / (height * width), w / h
     assert area.min() >= 0.1
@@ -184,7 +184,7 @@ def test_inception_crop_falls_back_to_the_centre(monkeypatch):
         run("inception_crop(224)", strip), run("central_crop(224)", strip)
     )
     image = texture(16, 16)
-    monkeypatch.setattr(transforms, "sample_box", lambda h, w, rng: (0, 0, h, w))
+    monkeypatch.setattr(image_transforms, "sample_box", lambda h, w, rng: (0, 0, h, w))
     assert run("inception_crop(224)", image).shape == (14, 14, 3)
 
 

@@ -7,7 +7,7 @@ from pair_files import write_kitti, write_masked
 from tfds_files import write_spoken_digits, write_texts, write_tfds
 
 from perceiver_jax.data import eval_batches, parse
-from perceiver_jax.datasets import fake, registry
+from perceiver_jax.datasets import registry
 
 CLIPS = {"num_frames": 4, "frames_per_second": 25, "samples_per_second": 1600, "short_side": 36}
 PIXELS = np.zeros((40, 50, 3), np.uint8)
@@ -64,7 +64,7 @@ def test_a_blank_source_has_the_fields_of_the_real_one(name, tmp_path):
     write, split, options, line = CASES[name]
     write(tmp_path)
     shapes = []
-    for source, folder in ((name, tmp_path), (fake.stand_in(name), tmp_path / "nothing")):
+    for source, folder in ((name, tmp_path), (registry.stand_in(name), tmp_path / "nothing")):
         opened = registry.load(source, split, data_dir=str(folder), options=options)
         batch = next(eval_batches(opened, parse(line), batch_size=2, readers="threads:0"))
         shapes.append({field: (x.shape, x.dtype) for field, x in batch.items()})
@@ -74,7 +74,7 @@ def test_a_blank_source_has_the_fields_of_the_real_one(name, tmp_path):
 
 def test_what_needs_no_files_stands_for_itself():
     for name in ("digits", "scenes", "bounce", "blank:clips"):
-        assert fake.stand_in(name) == name
+        assert registry.stand_in(name) == name
     with pytest.raises(ValueError, match=r"'scenes' reads no files: use it as it is"):
         registry.load("blank:scenes", "train")
     with pytest.raises(ValueError, match="no dataset 'nosuch'"):

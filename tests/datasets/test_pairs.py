@@ -8,8 +8,8 @@ import pytest
 import tfds_files
 
 from perceiver_jax import files
-from perceiver_jax.data import transforms
-from perceiver_jax.datasets import pair_sets, pairs, registry
+from perceiver_jax.data import pair_transforms, transforms
+from perceiver_jax.datasets import pair_sets, registry
 
 
 def check(example, frames, field, valid, occluded):
@@ -208,7 +208,7 @@ def test_padding_makes_one_size_and_is_not_valid(kitti):
         np.testing.assert_array_equal(padded["frames"][:, :height, :width], example["frames"])
         np.testing.assert_array_equal(padded["frames"][0, -1, :width], example["frames"][0, -1])
     with pytest.raises(ValueError, match=r"pad_pair\(19, 40\): an image has the size \(20, 28\)"):
-        pairs.pad_pair(kitti[0], None, 19, 40)
+        pair_transforms.pad_pair(kitti[0], None, 19, 40)
 
 
 def test_crops_are_one_window_of_everything(kitti):
@@ -219,7 +219,7 @@ def test_crops_are_one_window_of_everything(kitti):
         "frames": np.tile((numbers % 251).astype(np.uint8), (2, 1, 1, 3)),
     }
     for seed in range(60):
-        cut = pairs.crop_pair(example, np.random.default_rng(seed), 16, 24)
+        cut = pair_transforms.crop_pair(example, np.random.default_rng(seed), 16, 24)
         assert cut["frames"].shape == (2, 16, 24, 3) and cut["size"].tolist() == [16, 24]
         top, left = divmod(int(cut["field"][0, 0, 0]), 30)
         places.add((top, left))
@@ -228,7 +228,7 @@ def test_crops_are_one_window_of_everything(kitti):
             np.testing.assert_array_equal(cut[name], example[name][window])
         np.testing.assert_array_equal(cut["frames"][1, ..., 0], cut["field"][..., 0] % 251)
     assert {top for top, _ in places} == set(range(5)) and len(places) > 10
-    small = pairs.crop_pair(example, np.random.default_rng(0), 32, 24)
+    small = pair_transforms.crop_pair(example, np.random.default_rng(0), 32, 24)
     assert small["frames"].shape == (2, 32, 24, 3) and small["size"].tolist() == [20, 24]
     assert not small["valid"][20:].any()
 
@@ -254,7 +254,7 @@ def test_a_disparity_that_is_not_16_bits_is_refused(tmp_path):
     source = registry.load("cityscapes/stereo_disparity", "train", data_dir=str(tmp_path))
     example = source[0] | {"disparity_map": source[0]["image_left"]}
     with pytest.raises(ValueError, match=r"grey 16-bit PNG, got uint8 \[20, 30, 3\]"):
-        pairs.cityscapes_pair(example, np.random.default_rng(0))
+        pair_transforms.cityscapes_pair(example, np.random.default_rng(0))
 
 
 def test_smallnorb_is_two_views_and_a_class(tmp_path):
@@ -276,4 +276,4 @@ def test_smallnorb_is_two_views_and_a_class(tmp_path):
         np.testing.assert_array_equal(middle(source[i], rng)["frames"], expected)
         assert corner(source[i], rng)["frames"].shape == expected.shape
     with pytest.raises(ValueError, match=r"middle_pair\(100, 80\): the views are 96 x 96"):
-        pairs.middle_pair(example, rng, 100, 80)
+        pair_transforms.middle_pair(example, rng, 100, 80)

@@ -8,7 +8,7 @@ import pytest
 from tfds_files import write_tfds
 
 from perceiver_jax.data.transforms import Encoded, decode, parse
-from perceiver_jax.datasets import registry
+from perceiver_jax.datasets import Arrays, registry, tfds
 
 
 def random_image(rng, height, width, channels=3):
@@ -50,11 +50,11 @@ def test_digits_is_one_fixed_stratified_split():
 
 
 def test_arrays():
-    source = registry.Arrays({"x": [[1, 2], [3, 4]], "label": [5, 6]}, name="mine")
+    source = Arrays({"x": [[1, 2], [3, 4]], "label": [5, 6]}, name="mine")
     assert (len(source), repr(source)) == (2, "mine")
     np.testing.assert_array_equal(source[1]["x"], [3, 4])
     with pytest.raises(ValueError, match=r"one common length, got \{'x': 2, 'y': 1\}"):
-        registry.Arrays({"x": [1, 2], "y": [1]})
+        Arrays({"x": [1, 2], "y": [1]})
 
 
 def test_tfds_gives_encoded_images_int32_labels_and_no_tensorflow(imagenet):
@@ -167,8 +167,8 @@ def test_a_bucket_goes_to_tfds_as_it_is(monkeypatch):
 
 def test_records_are_read_at_once_where_that_pays(imagenet):
     source = registry.load("imagenet2012", "train", data_dir=str(imagenet[0]))
-    assert source.at_once == (len(list(imagenet[0].rglob("*train.array_record*"))) == 1)
-    assert registry._worth_reading_at_once(1024, "gs://bucket/imagenet2012/5.1.0")
+    assert source.batched == (len(list(imagenet[0].rglob("*train.array_record*"))) == 1)
+    assert tfds._batched_reads_pay(1024, "gs://bucket/imagenet2012/5.1.0")
 
 
 def test_digits_needs_no_tfds(monkeypatch):

@@ -6,7 +6,8 @@ import pytest
 from tfds_files import write_tfds
 
 from perceiver_jax.datasets import registry
-from perceiver_jax.datasets.generated.scenes import Layer, Scene, render
+from perceiver_jax.datasets.generated.layers import Layer, render
+from perceiver_jax.datasets.generated.scenes import Scene
 
 SIZE = (48, 64)
 GRID = np.stack(np.meshgrid(np.arange(64), np.arange(48)), -1).astype(np.float64)  # x, y

@@ -10,7 +10,6 @@ layer's map at that pixel. Texture is resampled linearly, once for each frame an
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -18,6 +17,7 @@ import numpy as np
 
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import registry
+from perceiver_jax.datasets.generated.layers import Layer, affine, apply, render
 from perceiver_jax.datasets.generated.source import (
     Generated,
     configured,
@@ -29,7 +29,6 @@ from perceiver_jax.datasets.generated.textures import TEXTURES, picture
 
 TASKS = ("flow", "stereo")
 DIRECTIONS = ("forward", "backward", "random")
-_SHIFT = 8  # bits of a polygon's sub-pixel vertices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Scene:
             example["frames"] = np.stack([example["frames"][0], second])
         return example
 
-    def draw(self, rng: np.random.Generator, pictures: Any = None) -> list["Layer"]:
+    def draw(self, rng: np.random.Generator, pictures: Any = None) -> list[Layer]:
         """The layers, far to near; the first is the background."""
         height, width = self.size
         count = int(rng.integers(self.layers[0], self.layers[1] + 1))
@@ -136,7 +135,7 @@ class Scene:
             # The texture's middle on the shape's, turned: textures have no common upright.
             middle = np.array(shape[::-1]) / 2
             angle = rng.uniform(0, 2 * np.pi) if number else 0.0
-            turn = _affine(centre, angle, 1.0, middle - centre)
+            turn = affine(centre, angle, 1.0, middle - centre)
             layers.append(Layer(outline if number else None, texture, turn, motion))
         return layers
 
@@ -156,8 +155,8 @@ class Scene:
         outline = radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], -1)
         outline[:, 1] *= rng.uniform(0.4, 1)
         centre = rng.uniform(0, 1, 2) * np.array(self.size[::-1])
-        turn = _affine(np.zeros(2), rng.uniform(0, 2 * np.pi), 1.0, centre)
-        return _apply(turn, outline), centre, radius
+        turn = affine(np.zeros(2), rng.uniform(0, 2 * np.pi), 1.0, centre)
+        return apply(turn, outline), centre, radius
 
     def _moved(self, rng: np.random.Generator, centre: np.ndarray, share: float) -> np.ndarray:
         """A random turn, change of size and shift about `centre`; `share` of the options' limits.
@@ -169,7 +168,7 @@ class Scene:
         angle = math.radians(share * self.rotation * rng.uniform(-1, 1))
         scale = 1 + share * self.scaling * rng.uniform(-1, 1)
         shift = length * np.array([np.cos(direction), np.sin(direction)])
-        return _affine(centre, angle, scale, shift)
+        return affine(centre, angle, scale, shift)
 
     def _inclined(
         self, rng: np.random.Generator, centre: np.ndarray, reach: float, disparity: float
@@ -183,43 +182,6 @@ class Scene:
         return motion
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One layer of a scene; maps are 3x3, of homogeneous (x, y) in pixels.
-
-    Attributes:
-      outline: [n, 2] corners (x, y) in the first frame; None covers everything.
-      texture: uint8 [h, w, 3], mirrored beyond its edges.
-      placing: from the first frame to the texture.
-      motion: from the first frame to the second.
-    """
-
-    outline: np.ndarray | None
-    texture: np.ndarray
-    placing: np.ndarray
-    motion: np.ndarray
-
-
-def render(layers: Sequence[Layer], size: tuple[int, int], *, backward: bool = False) -> Example:
-    """Paints both frames; `field` is the flow, `backward` that of the second to the first."""
-    motions = np.stack([layer.motion for layer in layers])  # [layers, 3, 3]
-    poses = np.stack([np.broadcast_to(np.eye(3), motions.shape), motions])
-    if backward:
-        poses = poses[::-1]
-    inverses = np.linalg.inv(poses)
-    labels = [_labels(layers, maps, size) for maps in poses]
-    frames = [_paint(layers, maps, at) for maps, at in zip(inverses, labels, strict=True)]
-    change = poses[1] @ inverses[0] - np.eye(3)
-    y, x = np.ogrid[: size[0], : size[1]]
-    field = _field(change[:, :2].astype(np.float32), labels[0], y, x)
-    return {
-        "frames": np.stack(frames),
-        "field": field,
-        "valid": np.ones(size, bool),
-        "occluded": _hidden(*labels, x + field[..., 0], y + field[..., 1]),
-    }
-
-
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:
     """The source `scenes`; `options` are the attributes of `Scene`, `data_dir` that of `images`."""
     scene = make = configured(Scene, options)
@@ -230,74 +192,6 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generat
             raise ValueError(f"source_options.images: {pictures!r} has no field 'image'")
         make = functools.partial(scene, pictures=pictures)
     return Generated("scenes", split, seed, make)
-
-
-def _field(change: np.ndarray, labels: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Of every pixel its layer's displacement: maps [layers, 2, 3] -> [H, W, 2]."""
-    tables = np.zeros((2, 3, 256), np.float32)
-    tables[..., : len(change)] = change.transpose(1, 2, 0)
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    right, down = (
-        cv2.LUT(labels, by_x) * x + cv2.LUT(labels, by_y) * y + cv2.LUT(labels, constant)
-        for by_x, by_y, constant in tables
-    )
-    return np.stack([right, down], axis=-1)
-
-
-def _hidden(labels: np.ndarray, other: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether the other frame's pixel nearest to (x, y) is nearer than `labels`, or is none."""
-    x, y = x.astype(np.float32), y.astype(np.float32)
-    there = cv2.remap(other, x, y, cv2.INTER_NEAREST, borderValue=255)
-    return there > labels
-
-
-def _labels(layers: Sequence[Layer], poses: Sequence[np.ndarray], size) -> np.ndarray:
-    """Which layer each pixel shows, uint8 [H, W]."""
-    labels = np.zeros(size, np.uint8)
-    for number, (layer, pose) in enumerate(zip(layers, poses, strict=True)):
-        if layer.outline is not None:
-            corners = np.rint(_apply(pose, layer.outline) * (1 << _SHIFT)).astype(np.int32)
-            cv2.fillPoly(labels, [corners], number, shift=_SHIFT)
-    return labels
-
-
-def _paint(layers: Sequence[Layer], inverses: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The frame, uint8 [H, W, 3], of maps from its pixels to the first frame's."""
-    frame = np.empty((*labels.shape, 3), np.uint8)
-    for number, (layer, inverse) in enumerate(zip(layers, inverses, strict=True)):
-        shown = (labels == number).astype(np.uint8)
-        left, top, width, height = cv2.boundingRect(shown)
-        if not width:
-            continue
-        box = np.s_[top : top + height, left : left + width]
-        from_box = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
-        to_texture = layer.placing @ inverse @ from_box
-        patch = cv2.warpAffine(
-            layer.texture,
-            to_texture[:2],
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
-        cv2.copyTo(patch, shown[box], frame[box])
-    return frame
-
-
-def _affine(centre: np.ndarray, angle: float, scale: float, shift: np.ndarray) -> np.ndarray:
-    """Turns by `angle` and scales about `centre`, then shifts: 3x3."""
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
-    (x, y), (right, down) = centre, shift
-    return np.array(
-        [
-            [cos, -sin, x + right - cos * x + sin * y],
-            [sin, cos, y + down - sin * x - cos * y],
-            [0, 0, 1],
-        ]
-    )
-
-
-def _apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
-    return points @ affine[:2, :2].T + affine[:2, 2]
 
 
 def _relit(rng: np.random.Generator, frame: np.ndarray, strength: float) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Sources without files: example `index` is made, whenever asked for, from (seed, split, index).
 
-A module of `GENERATED` has `load(split, *, data_dir, **options) -> source`; `sources.load` finds it
-by its name. Most make a `Generated` of a frozen dataclass that holds the options and, called with a
+Most modules here make a `Generated` of a frozen dataclass that holds the options and, called with a
 random generator, makes one example.
 """
 
@@ -14,7 +13,6 @@ import numpy as np
 
 from perceiver_jax.data.transforms import Example
 
-GENERATED = ("stereograms", "scenes", "depth_digits", "bounce", "av_digits")
 LENGTHS = {"train": 1_000_000, "test": 10_000}
 _SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 

@@ -15,7 +15,7 @@ from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch, Task
 
 
-class Reading(NamedTuple):
+class TaskData(NamedTuple):
     """`Task.train_data`, `Task.eval_data`, lines of `Task.description`, and the eval source."""
 
     train_data: Callable[[int], Iterator[Batch]]
@@ -54,7 +54,7 @@ class Reading(NamedTuple):
         )
 
 
-def read(config: ConfigDict) -> Reading:
+def open_data(config: ConfigDict) -> TaskData:
     """Opens the sources: reads headers or names, and all data where they are kept in memory."""
     data = config.data
     load = functools.partial(
@@ -91,4 +91,4 @@ def read(config: ConfigDict) -> Reading:
     description = [f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}"]
     if train_source is not None:
         description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
-    return Reading(train_data, eval_data, (*description, *unread), eval_source)
+    return TaskData(train_data, eval_data, (*description, *unread), eval_source)

@@ -1,0 +1,47 @@
+"""A set's layout: the splits it has, and where each keeps its pairs; readers that several share."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from perceiver_jax import files
+from perceiver_jax.datasets.pairs import Pair, Truth
+
+Path = pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """A dataset of pairs in a local directory.
+
+    Attributes:
+      layout: (directory, split) -> its pairs.
+      splits: their names; () allows any folder of the directory.
+      holds: the files that the directory must hold.
+      home: where they are obtained.
+      channels: of the field: 2 for flow, 1 for disparity.
+    """
+
+    layout: Callable[[Path, str], Iterator[Pair]]
+    splits: tuple[str, ...]
+    holds: str
+    home: str
+    channels: int
+
+
+def read_flo(flow: Path, occlusions: Path | None = None, invalid: Path | None = None) -> Truth:
+    """A flow in `.flo`; occluded and invalid pixels are the white ones of masks."""
+    field = files.read_flo(flow)
+    valid = np.ones(field.shape[:2], bool) if invalid is None else files.read_mask(invalid) == 0
+    return field, valid, None if occlusions is None else files.read_mask(occlusions) > 0
+
+
+def read_pfm(channels: int, path: Path, mask: Path | None = None) -> Truth:
+    """Disparity or flow; unknown where it is infinite or, in a mask, 0; 128 is occluded."""
+    field = files.read_pfm(path)[..., :channels]
+    if mask is None:
+        return field, np.isfinite(field).all(axis=-1), None
+    kinds = files.read_mask(mask)
+    return field, kinds > 0, kinds == 128
