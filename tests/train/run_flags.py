@@ -80,6 +80,6 @@ def fill_up(filler):
 if __name__ == "__main__":
     from experiments import run
 
-    sys.modules["experiments.toy"] = types.SimpleNamespace(make_task=make_task)
+    sys.modules["experiments.tasks.toy"] = types.SimpleNamespace(make_task=make_task)
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(run.main)
