@@ -17,12 +17,14 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers."""
-    task_data, data, hidden = open_data(config), config.data, config.audiovisual.eval_hidden
+    data, hidden = config.data, config.audiovisual.eval_hidden
     spec = config.model.to_dict()
+    num_classes = spec["output"]["num_classes"]
+    task_data = open_data(config, num_classes=num_classes)
     model = perceiver.build(spec)
     prepare = functools.partial(
         prepare_images,
-        num_classes=spec["output"]["num_classes"],
+        num_classes=num_classes,
         mean=data.mean,
         std=data.std,
         label_smoothing=data.label_smoothing,

@@ -26,10 +26,11 @@ METRICS = {
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
-    task_data, settings = open_data(config), config.autoencode
+    settings = config.autoencode
     spec = config.model.to_dict()
     model = perceiver.build(spec)
     num_classes = spec["output"]["modalities"]["label"]["num_classes"]
+    task_data = open_data(config, num_classes=num_classes)
     field = "config.model.output.modalities.label.num_classes"
     require_classes(task_data.eval_source, num_classes, field)
     prepare = functools.partial(

@@ -54,8 +54,13 @@ class TaskData(NamedTuple):
         )
 
 
-def open_data(config: ConfigDict) -> TaskData:
-    """Opens the sources: reads headers or names, and all data where they are kept in memory."""
+def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData:
+    """Opens the sources: reads headers or names, and all data where they are kept in memory.
+
+    Args:
+      config: its `data` section is used, and `batch_size`, `seed` and `parallel`.
+      num_classes: the model's, for examples with one `label` each; other labels are refused.
+    """
     data = config.data
     load = functools.partial(
         registry.load, data.source, data_dir=data.data_dir, in_memory=data.in_memory
@@ -76,7 +81,12 @@ def open_data(config: ConfigDict) -> TaskData:
 
     def common():
         part, parts = sharding.reader(sharding.make_mesh(config.parallel))
-        return {"readers": data.readers, "process_index": part, "process_count": parts}
+        return {
+            "readers": data.readers,
+            "process_index": part,
+            "process_count": parts,
+            "num_classes": num_classes,
+        }
 
     def train_data(start_step: int):
         if train_source is None:

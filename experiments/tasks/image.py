@@ -14,11 +14,12 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
-    task_data, data = open_data(config), config.data
+    num_classes = config.model.output.num_classes
+    task_data, data = open_data(config, num_classes=num_classes), config.data
     model = perceiver.build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
-        num_classes=config.model.output.num_classes,
+        num_classes=num_classes,
         mean=data.mean,
         std=data.std,
         label_smoothing=data.label_smoothing,

@@ -34,6 +34,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from perceiver_jax.data import checks
 from perceiver_jax.data.transforms import Example, Pipeline
 
 Batch = dict[str, np.ndarray]
@@ -58,6 +59,7 @@ class LocalBatches:
       seed: of the transforms.
       order: position to the example's index; None counts through the source again and again.
       valid: positions from here on are padding, `mask` False.
+      num_classes: the model's; labels beyond them are refused.
     """
 
     source: Any
@@ -67,21 +69,44 @@ class LocalBatches:
     seed: int
     order: grain.MapDataset | None = None
     valid: int = sys.maxsize
+    num_classes: int | None = None
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | Exception:
+        """Returns a batch, or the error that stops it.
+
+        Errors travel as values, because Grain's workers would wrap them in pages of tracebacks.
+        """
         positions = range(number * self.rows, (number + 1) * self.rows)
+        try:
+            return self._batch(positions)
+        except checks.EXPECTED as error:
+            return error
+
+    def _batch(self, positions: range) -> Batch:
         indices = [p % len(self.source) if self.order is None else self.order[p] for p in positions]
-        examples = [
-            self.transforms(
-                {**example, "position": position}, np.random.default_rng((self.seed, position))
-            )
-            for example, position in zip(fetch(self.source, indices), positions, strict=True)
-        ]
+        examples = []
+        for raw, index, position in zip(self._fetch(indices), indices, positions, strict=True):
+            with checks.named(self.source, index):
+                checks.check_images(raw)
+                rng = np.random.default_rng((self.seed, position))
+                example = self.transforms({**raw, "position": position}, rng)
+                if self.num_classes is not None:
+                    checks.check_label(example, self.num_classes)
+            examples.append(example)
         batch = {field: _stack(field, [e[field] for e in examples]) for field in examples[0]}
         return {**batch, "mask": np.asarray(positions) < self.valid}
+
+    def _fetch(self, indices: Sequence[int]) -> Sequence[Example]:
+        try:
+            return fetch(self.source, indices)
+        except checks.EXPECTED:
+            for index in indices:  # again, one at a time, to find and name the record
+                with checks.named(self.source, index):
+                    self.source[index]
+            raise
 
 
 def _stack(field: str, values: list[Any]) -> np.ndarray:
@@ -104,6 +129,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     readers: str = "auto",
+    num_classes: int | None = None,
 ) -> "BatchIterator":
     """Yields this process's rows of the batches start_step, start_step + 1, ... without end.
 
@@ -116,16 +142,23 @@ def train_batches(
       process_index: this process among `process_count`.
       process_count: how many processes share each batch.
       readers: see above.
+      num_classes: the model's. Every `label` must be one integer below it; None checks none.
 
     Returns:
       An iterator of dicts of arrays [batch_size / process_count, ...], `mask` all True. Its
       `close()` stops the readers.
+
+    Raises:
+      ValueError: an empty source, or a `batch_size` that the processes cannot share. The iterator
+        raises `checks.BadExample`, a ValueError, on an example that cannot be read or used.
     """
     rows = _local_rows(source, batch_size, process_count)
     order_seed, transform_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
     count = sys.maxsize // rows
-    batches = LocalBatches(source, transforms, rows, count, transform_seed, order)
+    batches = LocalBatches(
+        source, transforms, rows, count, transform_seed, order, num_classes=num_classes
+    )
     first = start_step * process_count + process_index
     readers = automatic_readers(source) if readers == "auto" else readers
     return BatchIterator(batches, slice(first, None, process_count), readers)
@@ -139,6 +172,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     readers: str = "threads:1",
+    num_classes: int | None = None,
 ) -> "BatchIterator":
     """Yields this process's rows of every evaluation batch: each example once, in order.
 
@@ -148,7 +182,9 @@ def eval_batches(
     """
     rows = _local_rows(source, batch_size, process_count)
     count = -(-len(source) // batch_size) * process_count
-    batches = LocalBatches(source, transforms, rows, count, seed=0, valid=len(source))
+    batches = LocalBatches(
+        source, transforms, rows, count, seed=0, valid=len(source), num_classes=num_classes
+    )
     readers = automatic_readers(source) if readers == "auto" else readers
     return BatchIterator(batches, slice(process_index, None, process_count), readers)
 
@@ -218,7 +254,10 @@ class BatchIterator(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._iterators:
             raise StopIteration
-        return next(self._iterators[0])
+        batch = next(self._iterators[0])
+        if isinstance(batch, Exception):
+            raise batch
+        return batch
 
 
 def _close(iterators: list[grain.DatasetIterator]) -> None:

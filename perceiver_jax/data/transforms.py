@@ -121,7 +121,11 @@ def decode(example: Example, rng: np.random.Generator) -> Example:
 
 
 def _decode(encoded: Encoded, field: str) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), _READ_FLAGS[encoded.channels])
+    try:
+        image = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), _READ_FLAGS[encoded.channels])
+    except cv2.error as error:
+        reason = "too large" if "MAX_IMAGE" in str(error) else str(error.err)
+        raise ValueError(f"{field!r} cannot be decoded: {reason}") from error
     if image is None:
         raise ValueError(
             f"{field!r} is no readable image: {len(encoded.data)} bytes that start with "

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
 
@@ -45,7 +46,8 @@ def into_memory(source: Any) -> Arrays:
     for start in range(0, total, 1000):
         stop = min(start + 1000, total)
         for index, encoded in enumerate(fetch(source, range(start, stop)), start):
-            example = decode(encoded, np.random.default_rng(0))
+            with checks.named(source, index):
+                example = decode(encoded, np.random.default_rng(0))
             if not arrays:
                 arrays = {field: _empty(total, value) for field, value in example.items()}
             for field, value in example.items():
