@@ -103,7 +103,7 @@ def test_the_newest_whole_checkpoint_is_taken(workdir, tmp_path):
     with pytest.raises(ValueError, match=r"is a workdir, .*leave out model, conv_kernel and cache"):
         pj.load(folder, model="flow")
     subprocess.run(["rm", "-r", copy / "checkpoints"], check=True)
-    with pytest.raises(FileNotFoundError, match="no weights in .*copy: it is neither"):
+    with pytest.raises(FileNotFoundError, match=r"no weights in .*copy: it is neither"):
         pj.load(copy)
 
 

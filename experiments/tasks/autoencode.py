@@ -176,7 +176,13 @@ def views(spec, hidden) -> dict[str, tuple[str, ...]]:
 def reconstruct(model, chunk_size, variables, batch):
     """All outputs by modality: encoded once, decoded in chunks."""
     tokens, latents = model.apply(variables, batch, train=False, method="encode")
-    return clips.decode_all(model, variables, tokens, latents, chunk_size)
+
+    def decode(indices):
+        return model.apply(
+            variables, tokens, latents, train=False, indices=indices, method="decode"
+        )
+
+    return clips.decode_clips(decode, model.output, chunk_size)
 
 
 def draw(model, predicts, prepare, task_data, frames_per_second, variables, num_examples):

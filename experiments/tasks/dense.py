@@ -16,6 +16,7 @@ from experiments.tasks.data import open_data
 from perceiver_jax import flops, losses, metrics, perceiver, plots
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference import tiles
+from perceiver_jax.inference.chunks import in_chunks
 from perceiver_jax.train.task import Task
 
 PSYCHOMETRIC = 256  # stereograms of each kind
@@ -104,9 +105,14 @@ def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
     def on_tiles(frames):
         if not chunk_size:
             return model.apply(variables, {"frames": frames}, train=False)
-        parts = tiles.decode_in_chunks(
-            model, variables, {"frames": frames}, count=tile[0] * tile[1], chunk_size=chunk_size
-        )
+        tokens, latents = model.apply(variables, {"frames": frames}, train=False, method="encode")
+
+        def decode(indices):
+            return model.apply(
+                variables, tokens, latents, train=False, indices=indices, method="decode"
+            )
+
+        parts = in_chunks(decode, tile[0] * tile[1], chunk_size)
         return parts.reshape(-1, *tile, parts.shape[-1])
 
     return tiles.blend(on_tiles, batch["whole"], batch["size"], tile=tile, min_overlap=min_overlap)

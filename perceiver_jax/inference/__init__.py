@@ -1,10 +1,10 @@
-"""Using the released models: arrays as people have them in, answers as people read them out.
+"""Prediction with the released models, from plain arrays: images, text, pairs of frames, clips.
 
-    model, variables = pretrained.load("flow")
-    field = inference.optical_flow(model, variables, first, second)
+    model, variables = pj.load("flow")
+    flow = pj.inference.optical_flow(model, variables, first, second)
 
-Each function takes its sizes from the model, so it works for any size of it. A compiled program is
-kept for each model and shape; a second call does not compile.
+Each function takes its sizes from the model, so it works at any size. The compiled program is kept
+for each model and shape: a second call does not compile.
 """
 
 from perceiver_jax.inference.clips import autoencode

@@ -1,13 +1,15 @@
-"""Video and sound through the autoencoder: read once, answered in chunks of queries."""
+"""Video and sound through the autoencoder: encoded once, decoded in chunks of queries."""
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from perceiver_jax.inference.chunks import in_chunks, num_chunks
 from perceiver_jax.inference.programs import (
     Progress,
     TopK,
@@ -18,15 +20,14 @@ from perceiver_jax.inference.programs import (
     silent,
     top_k,
 )
-from perceiver_jax.inference.tiles import in_chunks
 from perceiver_jax.modalities import multimodal
 from perceiver_jax.perceiver import Perceiver
 
-KINDS = ("audio", "label", "video")
+STREAMS = ("video", "audio")  # decoded in chunks; the label is a single query
 
 
 class Clip(NamedTuple):
-    """What the autoencoder makes of a clip.
+    """A decoded clip.
 
     Attributes:
       video: uint8 `[T, H, W, 3]`.
@@ -49,16 +50,16 @@ def autoencode(
     chunk_size: int = 8192,
     progress: Progress = silent,
 ) -> Clip:
-    """Compresses a clip into the latents and brings it back; its label is guessed on the way.
+    """Encodes a clip into the latents and decodes video, sound and label from them.
 
-    Each clip of the model's length is encoded once. Its outputs are answered in chunks, which
-    changes nothing but the memory needed: a query is answered by itself.
+    Each clip of the model's length is encoded once. The outputs are decoded in chunks, which limits
+    memory and changes no value, because queries do not depend on each other.
 
     Args:
       video: uint8 `[T, H, W, 3]`, RGB, H and W the model's, T a multiple of its frames.
       audio: float `[S]` in [-1, 1], as long as the video.
       k: how many labels.
-      chunk_size: queries (pixels, or patches of sound) answered at a time.
+      chunk_size: queries (pixels, or patches of sound) decoded at a time.
       progress: called with (chunks done, of how many).
 
     Raises:
@@ -82,22 +83,31 @@ def autoencode(
         )
     if chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size} must be at least 1")
-    total = clips * sum(1 for _ in chunks(model, chunk_size))
-    videos, sounds, logits = [], [], []
+    counts = [_num_outputs(model.output, name) for name in STREAMS]
+    total = clips * (1 + sum(num_chunks(count, chunk_size) for count in counts))
+    done = itertools.count(1)
     progress(0, total)
+
+    def each(decode_chunk, indices):
+        parts = []
+        for chunk in indices:
+            parts.append(jax.device_get(decode_chunk(chunk)))
+            progress(next(done), total)
+        return np.stack(parts)
+
+    results = []
     for clip in range(clips):
         batch = {
             "video": video[None, clip * frames : (clip + 1) * frames].astype(np.float32) / 255,
             "audio": audio[None, clip * samples : (clip + 1) * samples].astype(np.float32),
             "label": np.full(1, -1, np.int32),  # unknown
         }
-        done = clip * (total // clips)
-        answers = decode_in_chunks(
-            model, variables, *encode(model, variables, batch), chunk_size, progress, done, total
-        )
-        videos.append(answers["video"].reshape((*shape, 3)))
-        sounds.append(answers["audio"].reshape(-1))
-        logits.append(answers["label"])
+        tokens, latents = encode(model, variables, batch)
+        decode_chosen = functools.partial(decode, model, variables, tokens, latents)
+        decoded = decode_clips(decode_chosen, model.output, chunk_size, each=each)
+        results.append(jax.tree.map(lambda x: np.asarray(x)[0], decoded))
+        progress(next(done), total)  # the label
+    videos, sounds, logits = ([r[name] for r in results] for name in (*STREAMS, "label"))
     return Clip(
         (np.clip(np.concatenate(videos), 0, 1) * 255).round().astype(np.uint8),
         np.clip(np.concatenate(sounds), -1, 1),
@@ -106,68 +116,51 @@ def autoencode(
 
 
 def clip_lengths(model: Perceiver) -> tuple[int, int]:
-    """(frames, samples of sound) that the model takes at a time."""
+    """Returns the (frames, samples of sound) of the model's clips."""
     require(model.output, multimodal.Outputs, "autoencode")
     outputs = model.output.modalities
-    if sorted(outputs) != list(KINDS):
-        raise ValueError(f"autoencode needs a model of {KINDS}, not of {sorted(outputs)}")
+    names = sorted((*STREAMS, "label"))
+    if sorted(outputs) != names:
+        raise ValueError(f"autoencode needs a model of {names}, not of {sorted(outputs)}")
     audio = outputs["audio"]
     return outputs["video"].shape[0], audio.num_patches * audio.samples_per_patch
 
 
-def chunks(model: Perceiver, chunk_size: int) -> Iterator[tuple[str, np.ndarray | None, int]]:
-    """(modality, flat indices or None for all, how many of them count), in order.
+def decode_clips(
+    decode: Callable[[Mapping], Mapping],
+    outputs: multimodal.Outputs,
+    chunk_size: int,
+    *,
+    each: Callable = jax.lax.map,
+) -> dict[str, jax.Array]:
+    """Decodes all outputs of a batch of clips in chunks, from latents encoded once.
 
-    All chunks of a modality have one size, so that each compiles once: the last one asks for the
-    last output again and again, and what it says then does not count.
-    """
-    outputs = model.output.modalities
-    for name, count in (
-        ("video", int(np.prod(outputs["video"].shape))),
-        ("audio", outputs["audio"].num_patches),
-    ):
-        size = min(chunk_size, count)
-        for start in range(0, count, size):
-            indices = np.minimum(np.arange(start, start + size, dtype=np.int32), count - 1)
-            yield name, indices, min(size, count - start)
-    yield "label", None, 1
-
-
-def decode_all(model, variables, tokens, latents, chunk_size: int) -> dict[str, jax.Array]:
-    """All answers by modality, chunk after chunk within one program, for a batch of clips.
+    Args:
+      decode: flat indices by modality (None: all) -> its outputs there; see `Perceiver.decode`.
+      outputs: of the model.
+      chunk_size: queries (pixels, or patches of sound) decoded at a time.
+      each: maps the chunks, see `in_chunks`.
 
     Returns:
       `video [B, T, H, W, 3]`, `audio [B, S]`, `label [B, K]`, float32.
     """
 
-    def ask(name, indices):
-        chosen = {name: indices}
-        return model.apply(
-            variables, tokens, latents, train=False, indices=chosen, method="decode"
-        )[name]
+    def decode_modality(name):
+        return in_chunks(
+            lambda indices: decode({name: indices})[name],
+            _num_outputs(outputs, name),
+            chunk_size,
+            each=each,
+        )
 
-    outputs = model.output.modalities
-    video, patches = outputs["video"].shape, outputs["audio"].num_patches
-    answers = {"label": ask("label", None)}
-    for name, count, shape in (
-        ("video", math.prod(video), (*video, 3)),
-        ("audio", patches, (-1,)),
-    ):
-        answer = in_chunks(functools.partial(ask, name), count, min(chunk_size, count))
-        answers[name] = answer.reshape(latents.shape[0], *shape)
-    return answers
-
-
-def decode_in_chunks(
-    model, variables, tokens, latents, chunk_size, progress=silent, done=0, total=0
-) -> dict[str, np.ndarray]:
-    """All answers by modality: pixels `[n, 3]`, patches `[n, samples_per_patch]`, logits `[K]`."""
-    answers: dict[str, list[np.ndarray]] = {name: [] for name in KINDS}
-    for i, (name, indices, count) in enumerate(chunks(model, chunk_size)):
-        answer = decode(model, variables, tokens, latents, {name: indices})[name]
-        rows = 1 if indices is None else len(indices)
-        answers[name].append(jax.device_get(answer).reshape(rows, -1)[:count])
-        progress(done + i + 1, total)
-    return {name: np.concatenate(parts) for name, parts in answers.items()} | {
-        "label": answers["label"][0][0]
+    video, audio = decode_modality("video"), decode_modality("audio")
+    return {
+        "video": video.reshape(-1, *outputs.modalities["video"].shape, 3),
+        "audio": audio.reshape(audio.shape[0], -1),
+        "label": decode({"label": None})["label"],
     }
+
+
+def _num_outputs(outputs: multimodal.Outputs, name: str) -> int:
+    module = outputs.modalities[name]
+    return math.prod(module.shape) if name == "video" else module.num_patches

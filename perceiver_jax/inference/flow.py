@@ -1,18 +1,21 @@
-"""Optical flow between images larger than the model's: overlapping tiles, blended.
+"""Optical flow between images larger than the model's, in overlapping tiles.
 
-References: Perceiver IO (Jaegle et al. 2022) app. H; the released notebook, of which the tiles that
-lie twice or reach over the edge are left out.
+References: Perceiver IO (Jaegle et al. 2022) app. H; the released notebook, without its repeated
+tiles and those that reach beyond the image.
 """
 
-import itertools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from perceiver_jax.inference import tiles
 from perceiver_jax.inference.programs import Progress, predict, require, require_uint8, silent
-from perceiver_jax.inference.tiles import edge_distance, tile_starts
 from perceiver_jax.modalities import flow as flow_modality
 from perceiver_jax.perceiver import Perceiver
+
+_average_tiles = jax.jit(tiles.average_tiles, static_argnames="full")
 
 
 def optical_flow(
@@ -25,10 +28,9 @@ def optical_flow(
     batch_size: int = 1,
     progress: Progress = silent,
 ) -> np.ndarray:
-    """Where every pixel of the first image goes, in pixels.
+    """Estimates the displacement of every pixel of the first image, in pixels.
 
-    The model's output is in pixels already (`modalities.flow.Flow.scale`). Where tiles overlap,
-    the answers are averaged with weights that fall towards each tile's edge.
+    Where tiles overlap, their flows are averaged, weighted by the distance to each tile's edge.
 
     Args:
       first, second: uint8 `[H, W, 3]`, RGB, at least as large as the model's tile.
@@ -54,17 +56,13 @@ def optical_flow(
             f"images of {shape[0]} x {shape[1]} pixels (height x width) are smaller than the "
             f"model's tile of {tile[0]} x {tile[1]}: enlarge or pad them"
         )
-    starts = [tile_starts(size, edge, min_overlap) for size, edge in zip(shape, tile, strict=True)]
-    tiles = [np.s_[y : y + tile[0], x : x + tile[1]] for y, x in itertools.product(*starts)]
-    weights = edge_distance(*tile)[..., None]
-    total, weight = np.zeros((*shape, 2)), np.zeros((*shape, 1))
-    progress(0, len(tiles))
-    for i in range(0, len(tiles), batch_size):
-        chosen = tiles[i : i + batch_size]
-        batch = np.stack([frames[:, *place] for place in chosen])
-        flows = np.asarray(predict(model, variables, {"frames": batch}))
-        for place, flow in zip(chosen, flows, strict=True):
-            total[place] += flow * weights
-            weight[place] += weights
-        progress(i + len(chosen), len(tiles))
-    return (total / weight).astype(np.float32)
+    corners, needed = tiles.place_tiles(np.array([shape]), shape, tile, min_overlap)
+    places = [np.s_[y : y + tile[0], x : x + tile[1]] for y, x in np.asarray(corners)[:, 0]]
+    flows = []
+    progress(0, len(places))
+    for i in range(0, len(places), batch_size):
+        batch = np.stack([frames[:, *place] for place in places[i : i + batch_size]])
+        flows.append(predict(model, variables, {"frames": batch}))
+        progress(i + len(batch), len(places))
+    flow = _average_tiles(jnp.concatenate(flows)[:, None], corners, needed, shape)
+    return np.asarray(flow[0])

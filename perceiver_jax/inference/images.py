@@ -1,4 +1,4 @@
-"""ImageNet classes of images, prepared as in the official evaluation."""
+"""Classifies images, prepared as in the official ImageNet evaluation."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from perceiver_jax.inference.programs import (
 from perceiver_jax.modalities import image as image_modality
 from perceiver_jax.perceiver import Perceiver
 
-READS_IMAGES = (
+IMAGE_INPUTS = (
     image_modality.Pixels,
     image_modality.LearnedPositions,
     image_modality.ConvStem,
@@ -38,19 +38,19 @@ def classify(
     batch_size: int = 8,
     progress: Progress = silent,
 ) -> TopK:
-    """The k likeliest classes of each image.
+    """Finds the k likeliest classes of each image.
 
     Args:
       images: uint8 `[H, W, 3]` each, RGB, of any sizes.
-      native_size: show the network the whole image as it is, not a resized crop; models with
-        Fourier positions can.
+      native_size: predict from the whole image at its own size instead of a resized crop; needs
+        Fourier positions.
       batch_size: images in one call of the model (one where `native_size`).
       progress: called with (images done, of how many).
 
     Raises:
-      ValueError: not such images; a model for something else; learned positions at native size.
+      ValueError: other arrays, a model of another task, or learned positions at native size.
     """
-    require(model.input, READS_IMAGES, "classify")
+    require(model.input, IMAGE_INPUTS, "classify")
     learned = isinstance(model.input, image_modality.LearnedPositions)
     if native_size and learned:
         raise ValueError("native_size=True needs Fourier positions: the learned ones fit one size")
@@ -72,7 +72,7 @@ def classify(
 
 
 def image_size(model: Perceiver, variables: Any) -> int:
-    """The side of the square images that the model was trained on."""
+    """Returns the side of the square images that the model was trained on."""
     module = model.input
     if isinstance(module, image_modality.LearnedPositions):
         return math.isqrt(variables["params"]["input"]["positions"].shape[0])
@@ -83,6 +83,6 @@ def image_size(model: Perceiver, variables: Any) -> int:
 
 
 def prepare(image: np.ndarray, size: int) -> np.ndarray:
-    """The central 7/8 of the short side, bicubic to uint8 `[size, size, 3]`, whatever the size."""
+    """Crops the central 7/8 of the short side; resizes it, bicubic, to uint8 `[size, size, 3]`."""
     example = image_transforms.central_crop({"image": image}, None, 224)
     return image_transforms.resize(example, None, size)["image"]

@@ -1,4 +1,4 @@
-"""The compiled programs of inference: the whole model, or its two halves."""
+"""What all predictions share: compiled models, untrained ones, top-k classes, checks of inputs."""
 
 import functools
 from collections.abc import Callable
@@ -23,24 +23,24 @@ class TopK(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def predict(model: Perceiver, variables: Any, batch: Any) -> Any:
-    """All outputs of a prepared batch."""
+    """Predicts all outputs of a prepared batch."""
     return model.apply(variables, batch, train=False)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def encode(model: Perceiver, variables: Any, batch: Any) -> tuple[Any, jax.Array]:
-    """The tokens and the latents that read them."""
+    """Encodes a prepared batch into its tokens and latents."""
     return model.apply(variables, batch, train=False, method="encode")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode(model: Perceiver, variables: Any, tokens: Any, latents: jax.Array, indices: Any) -> Any:
-    """The outputs at `indices`; see `Perceiver.decode`."""
+    """Decodes the outputs at `indices`; see `Perceiver.decode`."""
     return model.apply(variables, tokens, latents, train=False, indices=indices, method="decode")
 
 
 def random_weights(released: Released, seed: int = 0) -> tuple[Perceiver, Any]:
-    """(model, variables) of an untrained model, to try what needs no trained one."""
+    """Returns (model, variables) of an untrained model."""
     model = released.build()
 
     @jax.jit
@@ -52,25 +52,25 @@ def random_weights(released: Released, seed: int = 0) -> tuple[Perceiver, Any]:
 
 
 def top_k(logits: np.ndarray, k: int) -> TopK:
-    """Logits `[B, K]` -> `TopK`; all K classes if there are fewer than k."""
+    """Logits `[B, K]` -> the min(k, K) likeliest classes."""
     chances = np.asarray(jax.nn.softmax(jnp.asarray(logits, jnp.float32)))
     order = np.argsort(-chances, axis=-1, kind="stable")[:, :k]
     return TopK(order, np.take_along_axis(chances, order, axis=-1))
 
 
 def silent(done: int, total: int) -> None:
-    """The progress that shows nothing."""
+    """Shows no progress."""
 
 
 def require(module: Any, kinds: Any, task: str) -> None:
-    """Refuses a model that is for something else."""
+    """Raises ValueError for a model of another task."""
     if not isinstance(module, kinds):
         names = " or ".join(k.__name__ for k in (kinds if isinstance(kinds, tuple) else (kinds,)))
         raise ValueError(f"{task} needs a model with {names}, not {type(module).__name__}")
 
 
 def require_uint8(image: np.ndarray, ndim: int, meaning: str) -> np.ndarray:
-    """The array, once it is sure to be uint8 with `ndim` axes, the last one RGB."""
+    """Raises ValueError unless `image` is uint8 with `ndim` axes, the last one RGB; returns it."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != ndim or image.shape[-1] != 3:
         raise ValueError(f"{meaning}, got {image.dtype} {list(image.shape)}")

@@ -1,4 +1,4 @@
-"""Masked bytes of a text, filled in."""
+"""Fills in masked bytes of a text."""
 
 import re
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MARKER = re.compile(r"\[MASK(?:\*(\d+))?\]")
 
 
 class Filled(NamedTuple):
-    """The whole `text`, and what was put into each span (`fills`, in the order of the text)."""
+    """The filled `text`, and the `fills` of its spans in their order."""
 
     text: str
     fills: list[str]
@@ -26,7 +26,7 @@ def fill_masks(
     text: str,
     spans: Sequence[tuple[int, int]] | None = None,
 ) -> Filled:
-    """Hides bytes of the text and fills in the likeliest ones, each by itself.
+    """Fills hidden bytes of a text, each with its likeliest value.
 
     The model does better when a hidden word's leading space is hidden too.
 
@@ -58,12 +58,12 @@ def fill_masks(
 
 
 def likeliest(logits: np.ndarray) -> np.ndarray:
-    """The ids with the largest logits `[..., K]`, bytes alone: never a reserved id."""
+    """Logits `[..., K]` -> the likeliest ids `[...]`, bytes only, never a reserved id."""
     return logits[..., text_modality.NUM_RESERVED :].argmax(-1) + text_modality.NUM_RESERVED
 
 
 def read_markers(text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """A text with markers -> its ids, MASK where they stand, and their (start, stop)."""
+    """Text with markers -> its ids, MASK at the markers, and the markers' (start, stop)."""
     parts, spans, end, length = [], [], 0, 0
     for found in MARKER.finditer(text):
         before = text_modality.encode(text[end : found.start()])
