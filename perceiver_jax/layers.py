@@ -271,7 +271,7 @@ class CrossAttention(nn.Module):
         batch = cross.batch_of(plan.params, plan.data)
         width = plan.out.kernel.shape[-1]
         hidden, out = self.mlp.weights(width)
-        rows = mesh.examples_at_hand(batch) * plan.data["content"].shape[1]
+        rows = mesh.local_batch_size(batch) * plan.data["content"].shape[1]
         widths = [width, *(weights.kernel.shape[-1] for weights in head)]
         drops = train and self.dropout_rate > 0  # between the two
         if head and not drops and is_head_folded(rows, hidden.kernel.shape[-1], widths):
@@ -283,7 +283,7 @@ class CrossAttention(nn.Module):
 
         def respond(whole, params, data):
             variables, behind, keys = whole
-            keys = {n: mesh.own_key(k, (mesh.DATA, mesh.MODEL)) for n, k in keys.items()}
+            keys = {n: mesh.local_key(k, (mesh.DATA, mesh.MODEL)) for n, k in keys.items()}
             arguments = plan, behind, params, data, train
             return block.apply(variables, *arguments, rngs=keys, method="respond")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from perceiver_jax import perceiver, pretrained
+from perceiver_jax import pretrained
+from perceiver_jax.build import build
 from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import warn
@@ -44,7 +45,7 @@ def load(
             "conv_kernel and cache"
         )
     workdir = epath.Path(source)
-    built = perceiver.build(load_config(workdir).model.to_dict())
+    built = build(load_config(workdir).model.to_dict())
     weights, _ = checkpoint.restore_weights(workdir, None, warn=warn)
     return built, {"params": weights["params"], **weights["model_state"]}
 

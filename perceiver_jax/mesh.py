@@ -32,13 +32,14 @@ class Layout(NamedTuple):
     shard_params_above: int
     shard_inputs: bool
     latents: str
+    local: bool = False
 
 
 _layout = contextvars.ContextVar("layout", default=None)
 
 
 @contextlib.contextmanager
-def laid_out(layout: Layout) -> Iterator[None]:
+def use_layout(layout: Layout) -> Iterator[None]:
     """What is *traced* inside is for `layout`."""
     token = _layout.set(layout)
     try:
@@ -59,19 +60,19 @@ def batch_axis() -> str | None:
     return DATA if layout and layout.mode == "pmap" else None
 
 
-def total(tree: Any) -> Any:
+def psum(tree: Any) -> Any:
     """Sums over the batch, of what may be sums over this device's examples."""
     return jax.lax.psum(tree, axis) if (axis := batch_axis()) else tree
 
 
-def all_rows(batch: Any) -> Any:
+def all_gather(batch: Any) -> Any:
     """The whole batch, of what may be this device's rows."""
     if axis := batch_axis():
         return jax.lax.all_gather(batch, axis, tiled=True)
     return batch
 
 
-def own_rows(batch: Any) -> Any:
+def local_rows(batch: Any) -> Any:
     """This device's rows of the whole batch, where it has its own."""
     if not (axis := batch_axis()):
         return batch
@@ -83,33 +84,33 @@ def own_rows(batch: Any) -> Any:
     return jax.tree.map(cut, batch)
 
 
-def examples_at_hand(batch: int) -> int:
+def local_batch_size(batch: int) -> int:
     """How many of a batch's examples a device has: under `jit`, where arrays are whole, a part.
 
     Under `jax.pmap` and inside `jax.shard_map` it sees its own alone.
     """
     layout = _layout.get()
-    if layout is None or layout.mode == "pmap":
+    if layout is None or layout.local:
         return batch
     devices = layout.mesh.shape[DATA]
     own = DATA in jax.sharding.get_abstract_mesh().manual_axes
     return batch if own or batch % devices else batch // devices
 
 
-def own_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Array:
+def local_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Array:
     """A random key for what devices along `axes`, by default `batch_axis`, have of their own."""
     axes = axes or batch_axis()
     return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
 
-def by_example(x: jax.Array) -> jax.Array:
+def constrain_batch(x: jax.Array) -> jax.Array:
     """Latents `[B, N, D]` with their examples over as many devices as they divide over.
 
     Where the width of the latent layers is spread over 'model', the examples are over 'data' alone.
     Said at every layer: a compiler that sees sharded parameters might spread D as it does these.
     """
     layout = _layout.get()
-    if layout is None or layout.mode == "pmap":
+    if layout is None or layout.local:
         return x
     shape = layout.mesh.shape
     axes = (DATA,) if layout.latents == "width" else (DATA, MODEL)
@@ -196,7 +197,7 @@ def _over_tokens(function, specs, whole, params, data, axes, batch):
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 
     def own(*arrays):
-        with laid_out(layout._replace(mode="pmap", shard_inputs=False)):  # all arrays are its own
+        with use_layout(layout._replace(local=True, shard_inputs=False)):
             return function(*arrays)
 
     mapped = jax.shard_map(

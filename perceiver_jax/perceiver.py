@@ -8,14 +8,12 @@
 References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al. 2022) section 3.
 """
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 
 from perceiver_jax import mesh
 from perceiver_jax.attention.factored import Head
@@ -49,7 +47,7 @@ class LatentTransformer(nn.Module):
         """`[B, N, D]` -> `[B, N, D]`."""
 
         def apply_layer(layer, z):
-            return layer(mesh.by_example(z), train=train)
+            return layer(mesh.constrain_batch(z), train=train)
 
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]
@@ -268,51 +266,3 @@ class Perceiver(nn.Module):
         """The linear layers that answers to `queries` go through; without any, the mean latent."""
         width = self.encoder.latent_channels
         return self.output.head(width if queries is None else token_sets(queries)[0].width)
-
-
-def build(spec: Mapping[str, Any]) -> Perceiver:
-    """Makes a `Perceiver` from plain values, as a config's `model` section holds them.
-
-    It is hashable and equal to another one of the same values: a static argument of `jax.jit`.
-
-    Args:
-      spec: `dtype` (a name, for compute) and the sections `input`, `encoder`, `decoder`, `output`,
-        each a dict of fields, and `embedding` where both ends share one. `module` names the class
-        where there is a choice: `"image.Pixels"` is `perceiver_jax.modalities.image.Pixels`, and
-        `"inertial:Readings"` is `Readings` of a module `inertial` of your own; a decoder is
-        `"Decoder"` or `"MeanPool"`. A field may hold modules by name (multimodal).
-
-    Raises:
-      ValueError: a module that does not exist, named.
-      TypeError: a field that the module does not have, named.
-    """
-    dtype = jnp.dtype(spec["dtype"])
-
-    def make(section: str, fields: Mapping[str, Any], folder: str, **shared):
-        fields = dict(fields)
-        path = fields.pop("module", "perceiver.Encoder")
-        if ":" in path:
-            file, _, name = path.partition(":")
-        else:
-            file, _, name = f"perceiver_jax.{folder}{path}".rpartition(".")
-        try:
-            module = getattr(importlib.import_module(file), name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"model.{section}.module={path!r} does not exist: {error}") from error
-        for key, value in fields.items():
-            if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
-                parts = {k: make(f"{section}.{key}.{k}", v, folder) for k, v in value.items()}
-                fields[key] = FrozenDict(parts)
-            elif isinstance(value, Mapping):
-                fields[key] = FrozenDict(value)
-        return module(**fields, **shared, dtype=dtype)
-
-    shared = {}
-    if "embedding" in spec:
-        shared = {"embedding": make("embedding", spec["embedding"], "modalities.")}
-    return Perceiver(
-        input=make("input", spec["input"], "modalities.", **shared),
-        encoder=make("encoder", spec["encoder"], ""),
-        decoder=make("decoder", spec["decoder"], "perceiver."),
-        output=make("output", spec["output"], "modalities.", **shared),
-    )

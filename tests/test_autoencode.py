@@ -12,7 +12,8 @@ from clip_files import write_clips
 from configs import multimodal
 from experiments.tasks import autoencode
 from experiments.tasks.data import TaskData
-from perceiver_jax import metrics, perceiver, pretrained
+from perceiver_jax import metrics, pretrained
+from perceiver_jax.build import build
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step
 
@@ -148,7 +149,7 @@ def released_size():
     shape = {"video": (1, 16, 224, 224, 3), "audio": (1, 30720), "label": (1, 700)}
     target = {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shape.items()}
     batch = target | {"target": target, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
-    return perceiver.build(config.model.to_dict()), batch
+    return build(config.model.to_dict()), batch
 
 
 def test_the_paper_s_model_has_its_size_and_its_compression():

@@ -12,7 +12,8 @@ import pytest
 
 from configs import flow, stereo
 from experiments.tasks import data, dense
-from perceiver_jax import inference, perceiver, pretrained
+from perceiver_jax import inference, pretrained
+from perceiver_jax.build import build
 from perceiver_jax.train.step import divide, make_eval_step
 
 
@@ -79,7 +80,7 @@ def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
 @pytest.mark.parametrize("variant", [*flow.SETS, "autoflow_recipe"])
 def test_the_configs_are_the_released_model(variant):
     config = flow.get_config(variant)
-    assert perceiver.build(config.model.to_dict()) == pretrained.released("flow").build()
+    assert build(config.model.to_dict()) == pretrained.released("flow").build()
 
 
 def test_a_config_of_generated_pairs_reads_files_too(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 from configs import language
 from experiments.tasks.data import TaskData
 from experiments.tasks.language import draw, prepare_text
-from perceiver_jax import losses, metrics, perceiver, pretrained
+from perceiver_jax import losses, metrics, pretrained
+from perceiver_jax.build import build
 from perceiver_jax.modalities import text
 
 TEXT = b"to be or not"
@@ -70,7 +71,7 @@ def test_the_table_shows_what_was_filled_in():
 @pytest.mark.parametrize("variant", ["bytes", "files"])
 def test_the_model_is_the_released_one(variant):
     config = language.get_config(variant)
-    model, released = perceiver.build(config.model.to_dict()), pretrained.released("language")
+    model, released = build(config.model.to_dict()), pretrained.released("language")
     shapes = pretrained.described(config.model.to_dict(), released.batch).shapes
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 201_108_230
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, released.shapes)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import stereo
 from experiments.tasks import image
-from perceiver_jax import perceiver
+from perceiver_jax.build import build
 
 NUMBERS = {"num_classes": 10, "mean": (127.5,) * 3, "std": (127.5,) * 3, "label_smoothing": 0.0}
 
@@ -16,7 +16,7 @@ def parameters(eyes):
     """Shapes by name of `depth_digits` with these eyes."""
     config = stereo.get_config("depth_digits:tiny")
     config.model.input.eyes = eyes
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     batch = {"frames": jnp.zeros((1, 2, 12, 12, 3))}
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from configs import imagenet
-from perceiver_jax import flops, perceiver
+from perceiver_jax import flops
 from perceiver_jax.attention import cost
+from perceiver_jax.build import build
 from perceiver_jax.layers import CrossAttention, SelfAttention
 from perceiver_jax.perceiver import Encoder
 from perceiver_jax.position import Fourier, Table
@@ -27,7 +28,7 @@ def random_tokens(b=2, m=12, c=3, position=None, mask=None, seed=0):
 
 
 def imagenet_model(variant):
-    model = perceiver.build(imagenet.get_config(variant).model.to_dict())
+    model = build(imagenet.get_config(variant).model.to_dict())
     image = {"image": jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)}
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), {"image": jnp.zeros((1, 224, 224, 3))}, train=False)
@@ -55,7 +56,7 @@ def test_published_size_without_sharing():
     """2021, Table 7: 326.2M parameters, the same 707.2 GFLOP."""
     config = imagenet.get_config("perceiver")
     config.model.encoder.share_weights = False
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     batch = {"image": jnp.zeros((1, 224, 224, 3))}
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
     assert sum(x.size for x in jax.tree.leaves(shapes["params"])) == 326_241_856
@@ -232,15 +233,15 @@ def test_bad_fields_are_named():
     ):
         wrong = spec | {section: spec[section] | {"module": path}}
         with pytest.raises(ValueError, match=rf"model\.{section}\.module='{path}' does not exist"):
-            perceiver.build(wrong)
+            build(wrong)
     with pytest.raises(TypeError, match="num_latent"):
-        perceiver.build(spec | {"encoder": {"num_latent": 3}})
+        build(spec | {"encoder": {"num_latent": 3}})
 
 
 @pytest.mark.parametrize("variant", ["fourier", "learned", "conv", "perceiver", "permuted"])
 def test_jit_is_eager_and_gradients_reach_every_parameter(variant):
     config = imagenet.get_config(f"{variant}:tiny")
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     batch = {"image": jax.random.normal(jax.random.key(0), (2, 32, 32, 3))}
     variables = model.init(jax.random.key(1), batch, train=False)
 
@@ -260,7 +261,7 @@ def test_jit_is_eager_and_gradients_reach_every_parameter(variant):
 
 
 def test_attention_weights_can_be_looked_at():
-    model = perceiver.build(imagenet.get_config("fourier:tiny").model.to_dict())
+    model = build(imagenet.get_config("fourier:tiny").model.to_dict())
     batch = {"image": jax.random.normal(jax.random.key(0), (2, 32, 32, 3))}
     variables = model.init(jax.random.key(1), batch, train=False)
     assert set(variables) == {"params"}

@@ -148,7 +148,7 @@ def test_wrong_tasks_are_named(config, task):
 def test_the_paper_s_inputs(variant, tokens):
     """Perceiver IO, Table 5: 13,024 or 17,344 tokens of 487 channels."""
     config = multimodal.get_config(f"audioset_{variant}")
-    model = tagging.perceiver.build(config.model.to_dict())
+    model = tagging.build(config.model.to_dict())
     batch = {
         "video": jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32),
         "audio": jax.ShapeDtypeStruct((1, 61_440), jnp.float32),

@@ -18,6 +18,7 @@ from configs import imagenet, multimodal
 from configs.released import sizes
 from experiments.tasks import autoencode
 from perceiver_jax import flops, losses, perceiver, pretrained
+from perceiver_jax.build import build
 from perceiver_jax.layers import CrossAttention
 from perceiver_jax.modalities.audio import Patches
 from perceiver_jax.modalities.image import Pixels
@@ -158,7 +159,7 @@ def config(variant: str, size: int = 224):
         config = imagenet.get_config(f"{variant}:tiny" if tiny else variant)
         config.batch_size = batch_size
         config.model.dtype = dtype
-        model = perceiver.build(config.model.to_dict())
+        model = build(config.model.to_dict())
         edge = 16 if tiny else size
         batch = image_batch(batch_size, edge, edge, config.model.output.num_classes)
         encoder = config.model.encoder
@@ -180,7 +181,7 @@ def released(name: str, chunks: int = 1, **other_sizes):
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
         values = sizes.get_config(f"{name}:tiny" if tiny else name).to_dict()
         known = pretrained.released(**values | PORT[name] | other_sizes)
-        model = perceiver.build(known.spec | {"dtype": dtype})
+        model = build(known.spec | {"dtype": dtype})
         batch = {
             n: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
             for n, x in known.batch.items()
@@ -219,7 +220,7 @@ def clip(batch_size: int, tiny: bool, dtype: str) -> Subject:
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
     mask = jax.ShapeDtypeStruct((batch_size,), bool)
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     prepared = jax.eval_shape(prepare, batch | {"mask": mask}, jax.random.key(0))
     return Subject(
         model,

@@ -25,7 +25,8 @@ from configs import common, digits, flow, imagenet, multimodal, stereo
 from experiments import make_task
 from experiments.tasks.dense import prepare_pairs
 from experiments.tasks.image import prepare_images
-from perceiver_jax import losses, perceiver
+from perceiver_jax import losses
+from perceiver_jax.build import build as build_model
 from perceiver_jax.train import sharding
 from perceiver_jax.train.start import build
 from perceiver_jax.train.state import TrainState
@@ -157,7 +158,7 @@ def task_of_shapes(config: ConfigDict, shapes: dict, prepare: Callable, loss: Ca
     """A task without data."""
     shapes = shapes | {"mask": ((), bool)}
     return Task(
-        model=perceiver.build(config.model.to_dict()),
+        model=build_model(config.model.to_dict()),
         example={n: jax.ShapeDtypeStruct((1, *s), kind) for n, (s, kind) in shapes.items()},
         train_data=None,
         eval_data=None,

@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from experiments.tasks.autoencode import classify_alone, draw_mass, hide
 from experiments.tasks.data import open_data
 from experiments.tasks.image import prepare_images
-from perceiver_jax import losses, metrics, perceiver, plots
+from perceiver_jax import losses, metrics, plots
+from perceiver_jax.build import build
 from perceiver_jax.train.task import Task
 
 
@@ -21,7 +22,7 @@ def make_task(config: ConfigDict) -> Task:
     spec = config.model.to_dict()
     num_classes = spec["output"]["num_classes"]
     task_data = open_data(config, num_classes=num_classes)
-    model = perceiver.build(spec)
+    model = build(spec)
     prepare = functools.partial(
         prepare_images,
         num_classes=num_classes,

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.tasks.data import open_data
 from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax.build import build
 from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
 from perceiver_jax.train.task import Task
@@ -28,7 +29,7 @@ def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
     settings = config.autoencode
     spec = config.model.to_dict()
-    model = perceiver.build(spec)
+    model = build(spec)
     num_classes = spec["output"]["modalities"]["label"]["num_classes"]
     task_data = open_data(config, num_classes=num_classes)
     field = "config.model.output.modalities.label.num_classes"
@@ -148,7 +149,7 @@ def measure(name, function, prediction, batch):
 def hide(spec, names) -> perceiver.Perceiver:
     """The model to which all tokens of some modalities are hidden; its parameters are the same."""
     rates = spec["input"]["mask_rates"] | dict.fromkeys(names, 1.0)
-    return perceiver.build(spec | {"input": spec["input"] | {"mask_rates": rates}})
+    return build(spec | {"input": spec["input"] | {"mask_rates": rates}})
 
 
 def classify_alone(spec, prepare, activation, variables, batch) -> dict[str, np.ndarray]:

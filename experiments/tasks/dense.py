@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments.tasks import psychometric
 from experiments.tasks.data import open_data
-from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax import flops, losses, metrics, plots
+from perceiver_jax.build import build
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference import tiles
 from perceiver_jax.inference.chunks import in_chunks
@@ -25,7 +26,7 @@ PSYCHOMETRIC = 256  # stereograms of each kind
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; lists the data's files, and reads all of them if kept in memory."""
     task_data, dense = open_data(config), config.dense
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     tile = tuple(config.model.output.shape)
     prepare = functools.partial(prepare_pairs, tile=tile, num_queries=dense.num_queries)
     predict = functools.partial(

@@ -7,7 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.data import open_data
-from perceiver_jax import losses, metrics, perceiver, plots
+from perceiver_jax import losses, metrics, plots
+from perceiver_jax.build import build
 from perceiver_jax.data import on_device
 from perceiver_jax.train.task import Task
 
@@ -16,7 +17,7 @@ def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
     num_classes = config.model.output.num_classes
     task_data, data = open_data(config, num_classes=num_classes), config.data
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
         num_classes=num_classes,

@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.data import open_data
-from perceiver_jax import losses, metrics, perceiver
+from perceiver_jax import losses, metrics
+from perceiver_jax.build import build
 from perceiver_jax.inference.text import likeliest
 from perceiver_jax.modalities import text as text_modality
 from perceiver_jax.train.task import Task
@@ -17,7 +18,7 @@ from perceiver_jax.train.task import Task
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers."""
     task_data = open_data(config)
-    model = perceiver.build(config.model.to_dict())
+    model = build(config.model.to_dict())
     return task_data.task(
         model,
         prepare_text,

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments.tasks.autoencode import classify_alone, hide, require_classes
 from experiments.tasks.data import open_data
-from perceiver_jax import losses, metrics, perceiver
+from perceiver_jax import losses, metrics
+from perceiver_jax.build import build
 from perceiver_jax.data import on_device
 from perceiver_jax.train.task import Task
 
@@ -22,7 +23,7 @@ def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
     task_data, data, hidden = open_data(config), config.data, config.tagging.eval_hidden
     spec = config.model.to_dict()
-    model = perceiver.build(spec)
+    model = build(spec)
     num_classes = spec["output"]["num_classes"]
     require_classes(task_data.eval_source, num_classes, "config.model.output.num_classes")
     prepare = functools.partial(

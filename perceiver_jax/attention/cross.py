@@ -98,13 +98,13 @@ def read_set(query: jax.Array, tokens: Tokens, key: Folded, value: Folded, dtype
         return functools.reduce(functools.partial(join, following="rows"), parts)
 
     def reduce_group(params, data):
-        examples = mesh.examples_at_hand(batch_of(params, data))
+        examples = mesh.local_batch_size(batch_of(params, data))
         at_once = tokens_at_once(examples * heads * count)
         parts = [read_columns(part, params, data, at_once) for part in cut_row(unit, at_once)]
         return functools.reduce(functools.partial(join, following="inner"), parts)
 
     def reduce(params, data):
-        examples = mesh.examples_at_hand(batch_of(params, data))
+        examples = mesh.local_batch_size(batch_of(params, data))
         rows = examples * heads * count
         # A group of examples goes through the params' gradients again, if they are not by example.
         width = unit if dtype == jnp.float32 else cut_row(unit, tokens_at_once(rows))[0].stop
@@ -182,7 +182,7 @@ class Answer(NamedTuple):
 
         Nothing is carried over from chunk to chunk, so they are twice as large as when reading.
         """
-        batch = mesh.examples_at_hand(batch_of(params, data))
+        batch = mesh.local_batch_size(batch_of(params, data))
         weights = max(batch * self.count // 2, 1)
         parts = cut(data, self.unit, tokens_at_once(weights))
         return [(part.count, part.stack(data)) for part in parts]

@@ -122,7 +122,7 @@ def _parts(query, key) -> tuple[int, int]:
     twice as large, because each goes through all keys again; a TPU's must stay where it is made.
     """
     batch, heads, count = query.shape[:3]
-    weights = mesh.examples_at_hand(batch) * heads * count * key.shape[2]
+    weights = mesh.local_batch_size(batch) * heads * count * key.shape[2]
     least = 4 * weights / chunk_bytes()
     if least <= 4:  # a loop would cost more than it saves
         return 1, 1

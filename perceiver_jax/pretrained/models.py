@@ -1,4 +1,4 @@
-"""The six released Perceiver IO models: what `perceiver.build` makes them from, at any size.
+"""The six released Perceiver IO models: what `build.build` makes them from, at any size.
 
 | name               | parameters  | task                                     | published          |
 |--------------------|-------------|------------------------------------------|--------------------|
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from perceiver_jax import perceiver
+from perceiver_jax.build import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Released:
 
     Attributes:
       name: which one.
-      spec: for `perceiver.build`.
+      spec: for `build.build`.
       batch: what a prepared batch of one example holds: arrays' shapes and types by name.
     """
 
@@ -39,7 +40,7 @@ class Released:
 
     def build(self) -> perceiver.Perceiver:
         """The model."""
-        return perceiver.build(self.spec)
+        return build(self.spec)
 
     @functools.cached_property
     def shapes(self) -> Any:
@@ -64,7 +65,7 @@ def described(spec: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
     """The one of the six that a config's `model` section describes, at its sizes.
 
     Args:
-      spec: as for `perceiver.build`; its `input` and `output` modules say which model it is.
+      spec: as for `build.build`; its `input` and `output` modules say which model it is.
       batch: arrays' shapes and types of a prepared batch.
 
     Raises:

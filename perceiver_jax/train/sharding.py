@@ -18,7 +18,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from perceiver_jax.mesh import DATA, MODEL, Layout, laid_out
+from perceiver_jax.mesh import DATA, MODEL, Layout, use_layout
 from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
 
@@ -76,7 +76,7 @@ def make_layout(parallel: ConfigDict, devices: list[jax.Device] | None = None) -
             f"latents={parallel.latents!r}: more than one device along 'model' is for sharded "
             "inputs or latents='width', and these need more than one"
         )
-    return Layout(make_mesh(parallel, devices), **parallel)
+    return Layout(make_mesh(parallel, devices), **parallel, local=parallel.mode == "pmap")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -252,7 +252,7 @@ def compile_train_step(step: Callable, layout: Layout, state: Any) -> Callable:
     """Compiles a training step `(state, batch) -> (state, metrics)`; the state is donated.
 
     Args:
-      step: pure, written for the global batch (see `sharded` for what that takes under `pmap`).
+      step: pure, written for the global batch (see `mesh` for what that takes under `pmap`).
       layout: where it runs.
       state: of `place`: where the state is.
     """
@@ -268,18 +268,18 @@ def compile_eval_step(step: Callable, layout: Layout, state: Any) -> Callable:
 
 
 def _compile(step: Callable, layout: Layout, state: Any, outputs: Any, **donated) -> Callable:
-    def laid_out_step(state, batch):
-        with laid_out(layout):
+    def step_on_layout(state, batch):
+        with use_layout(layout):
             if layout.mode == "jit":
                 batch = jax.lax.with_sharding_constraint(batch, batch_shardings(batch, layout))
             return step(state, batch)
 
     if layout.mode == "jit":
-        return jax.jit(laid_out_step, in_shardings=(state, None), out_shardings=outputs, **donated)
+        return jax.jit(step_on_layout, in_shardings=(state, None), out_shardings=outputs, **donated)
     # The state is one array on all devices for `pmap` too; the batch has the axis that it maps.
     devices = list(np.ravel(layout.mesh.devices))
     mapped = jax.pmap(
-        laid_out_step, DATA, in_axes=(None, 0), out_axes=None, devices=devices, **donated
+        step_on_layout, DATA, in_axes=(None, 0), out_axes=None, devices=devices, **donated
     )
     if jax.process_count() == 1:
         return mapped

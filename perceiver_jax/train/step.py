@@ -1,7 +1,7 @@
 """The training step and the evaluation step: pure functions of a state and a batch.
 
 They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them. Where
-each device runs them on its own rows of the batch (`jax.pmap`), sums go over all devices: `total`.
+each device runs them on its own rows of the batch (`jax.pmap`), sums go over all devices: `psum`.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from perceiver_jax.mesh import all_rows, own_key, own_rows, total
+from perceiver_jax.mesh import all_gather, local_key, local_rows, psum
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Batch, Task
 
@@ -86,18 +86,18 @@ def make_train_step(
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         prepare_key = jax.random.fold_in(key, STREAMS["prepare"])
-        batch = own_rows(task.prepare(all_rows(batch), prepare_key))
-        count = jnp.maximum(total(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
+        batch = local_rows(task.prepare(all_gather(batch), prepare_key))
+        count = jnp.maximum(psum(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
         (loss, (model_state, sums)), grads = (
             gradient if accumulate == 1 else accumulated_gradient
         )(
             state.params,
             state.model_state,
             batch,
-            own_key(jax.random.fold_in(key, STREAMS["dropout"])),
+            local_key(jax.random.fold_in(key, STREAMS["dropout"])),
             count,
         )
-        loss, sums, grads = total((loss, sums, grads))
+        loss, sums, grads = psum((loss, sums, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -130,7 +130,7 @@ def make_eval_step(task: Task) -> Callable[[TrainState, Batch], tuple[Sums, Batc
         prediction = predict(variables, batch)
         loss = masked_loss(task, prediction, batch)
         rows = task.collect(prediction, batch) | {"mask": batch["mask"]} if task.collect else {}
-        return total({"loss": loss} | metric_sums(task, prediction, batch)), all_rows(rows)
+        return psum({"loss": loss} | metric_sums(task, prediction, batch)), all_gather(rows)
 
     return eval_step
 

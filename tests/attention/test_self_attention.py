@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from perceiver_jax import flops
+from perceiver_jax import flops, mesh
 from perceiver_jax.attention import self_attention
 from perceiver_jax.attention.softmax import attend
 from perceiver_jax.layers import SelfAttention
@@ -99,25 +99,26 @@ def test_attention_is_cut_for_the_devices_that_are_traced_for():
     """By each one's examples: else more devices would have more and smaller blocks."""
     query, key, _ = jax.eval_shape(lambda: [jnp.zeros((64, 8, 512, 128))] * 3)
     devices = np.array([types.SimpleNamespace(platform="tpu")] * 4, object)
-    mesh = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
+    slice_ = types.SimpleNamespace(devices=devices, shape={"data": 4, "model": 1})
     for mode, parts in (("jit", (8, 1)), ("pmap", (8, 4))):  # 16 or 64 examples of 8 MiB
-        with mesh.laid_out(mesh.Layout(mesh, mode, 1, 0, False, "batch")):
+        layout = mesh.Layout(slice_, mode, 1, 0, False, "batch", local=mode == "pmap")
+        with mesh.use_layout(layout):
             assert self_attention._parts(query, key) == parts
     assert self_attention._parts(query, key) == (8, 8)  # on this CPU all 64, in blocks of 8 MiB
 
 
-def test_examples_at_hand_are_those_of_a_device_also_where_it_sees_no_others():
-    mesh = jax.sharding.Mesh(np.reshape(jax.devices(), (-1, 1)), ("data", "model"))
+def test_local_batch_size_is_those_of_a_device_also_where_it_sees_no_others():
+    devices = jax.sharding.Mesh(np.reshape(jax.devices(), (-1, 1)), ("data", "model"))
     seen = []
 
     def look(x):
-        seen.append(mesh.examples_at_hand(x.shape[0]))
+        seen.append(mesh.local_batch_size(x.shape[0]))
         return x
 
     spec = jax.sharding.PartitionSpec("data")
-    own = jax.shard_map(look, mesh=mesh, in_specs=spec, out_specs=spec)
-    batch = jnp.zeros(8 * mesh.size)
-    with mesh.laid_out(mesh.Layout(mesh, "jit", 1, 0, False, "batch")):
+    own = jax.shard_map(look, mesh=devices, in_specs=spec, out_specs=spec)
+    batch = jnp.zeros(8 * devices.size)
+    with mesh.use_layout(mesh.Layout(devices, "jit", 1, 0, False, "batch")):
         jax.eval_shape(look, batch)
         jax.eval_shape(own, batch)
     assert seen == [8, 8]

@@ -45,7 +45,7 @@ def assert_agrees(queries, inputs, **fields):
         one = with_gradient(arrays)
         budget = 4 * 2 * 2 * 3 * 2  # 2 tokens at once, of 2 examples, 2 heads, 3 queries
         layout = make_layout(4, model=2, shard_inputs=True)
-        with mesh.laid_out(layout), cost.forced(chunk_bytes=budget):
+        with mesh.use_layout(layout), cost.forced(chunk_bytes=budget):
             return one, with_gradient(arrays)
 
     one, ours = jax.jit(both)(arrays)
@@ -96,7 +96,7 @@ def test_chunks_are_of_what_one_device_has(asked):
         layout = make_layout(devices)
 
         def apply(variables, layout=layout):
-            with mesh.laid_out(layout):
+            with mesh.use_layout(layout):
                 return block.apply(variables, *arguments, train=False)
 
         with cost.forced(chunk_bytes=4 * 3 * 8 * 4):
@@ -130,7 +130,7 @@ def test_memory_falls_with_the_number_of_devices(asked):
         place = sharding.batch_shardings({"image": many}, layout)["image"]
 
         def loss(variables, few, many):
-            with mesh.laid_out(layout):
+            with mesh.use_layout(layout):
                 return jnp.sum(jnp.square(apply(variables, few, many)))
 
         shards = (None, None, place)
@@ -162,7 +162,7 @@ def test_latents_stay_where_their_examples_are(way):
     places = jax.tree.map(lambda x: x.sharding, sharding.place(shapes, layout))
 
     def loss(variables, z):
-        with mesh.laid_out(layout):
+        with mesh.use_layout(layout):
             return jnp.sum(jnp.square(stack.apply(variables["blocks"], z, train=False)))
 
     rows = sharding.batch_shardings({"z": z}, layout)["z"]

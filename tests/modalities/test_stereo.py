@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import flops, perceiver
+from perceiver_jax import flops
 from perceiver_jax.attention import cost
+from perceiver_jax.build import build as build_model
 from perceiver_jax.modalities import stereo
 
 SHAPE = (4, 6)
@@ -28,7 +29,7 @@ def build(kind="StackedEyes", output=DISPARITY, **fields):
         "decoder": {"module": "Decoder", "query_residual": False},
         "output": output,
     }
-    return perceiver.build(spec)
+    return build_model(spec)
 
 
 def frames(count=2):
