@@ -9,9 +9,8 @@ import os
 import pathlib
 import tempfile
 import urllib.parse
-import urllib.request
 
-_CHUNK = 1 << 20
+import pooch
 
 
 def cache_directory() -> pathlib.Path:
@@ -21,7 +20,7 @@ def cache_directory() -> pathlib.Path:
 
 
 def fetch(url: str, directory: str | pathlib.Path | None = None) -> pathlib.Path:
-    """The local copy of `url`, downloaded if it is not there yet.
+    """Returns the local copy of `url`, downloaded if it is not there yet.
 
     A download appears under its name only when it is complete.
 
@@ -37,12 +36,12 @@ def fetch(url: str, directory: str | pathlib.Path | None = None) -> pathlib.Path
     record = path.with_name(path.name + ".sha256")
     recorded = record.read_text().strip() if record.exists() else None
     if path.exists() and recorded:
-        _check(_digest(path), recorded, path, record)
+        _check(pooch.file_hash(path), recorded, path, record)
         return path
     with tempfile.TemporaryDirectory(dir=directory) as temporary:
         part = pathlib.Path(temporary) / "part"
         _download(url, part)
-        digest = _digest(part)
+        digest = pooch.file_hash(part)
         if recorded:
             _check(digest, recorded, url, record)
         else:
@@ -55,22 +54,17 @@ def fetch(url: str, directory: str | pathlib.Path | None = None) -> pathlib.Path
 
 def _download(url: str, path: pathlib.Path) -> None:
     try:
-        with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as file:
-            expected = response.headers.get("Content-Length")
-            while chunk := response.read(_CHUNK):
-                file.write(chunk)
-    except OSError as error:
+        pooch.HTTPDownloader(progressbar=True, timeout=60)(url, path, None)
+    except OSError as error:  # what requests raises
+        cause = error.args[0] if error.args else None
+        incomplete = getattr(cause, "args", ())[1:]
+        if incomplete and hasattr(incomplete[0], "partial"):
+            done, size = incomplete[0].partial, incomplete[0].partial + incomplete[0].expected
+            raise OSError(f"{url} stopped after {done} of {size} bytes: try again") from error
         raise OSError(
-            f"cannot fetch {url}: {error}. Where there is no network, fetch the file elsewhere and "
-            "give load() its path"
+            f"cannot fetch {url}: {error}. Without a network, fetch the file elsewhere and give "
+            "load() its path"
         ) from error
-    if expected is not None and path.stat().st_size != int(expected):
-        raise OSError(f"{url} stopped after {path.stat().st_size} of {expected} bytes: try again")
-
-
-def _digest(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(digest: str, recorded: str, what, record: pathlib.Path) -> None:
