@@ -25,7 +25,7 @@ setuptools.setup(
         "matplotlib>=3.9,<4",
         "ml-collections>=1.1,<2",
         "numpy>=2,<3",
-        "opencv-python-headless>=4.10,<6",
+        "opencv-python-headless>=4.11,<6",
         "optax>=0.2.5,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=11,<14",

@@ -30,7 +30,7 @@ from etils import epath
 from configs import common
 from experiments import make_task
 from perceiver_jax import plots
-from perceiver_jax.files import media
+from perceiver_jax.files import video
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
@@ -75,7 +75,7 @@ def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
     """Writes one of them to `path` with the ending that it takes, and returns that."""
     if isinstance(figure, plots.Clip):
         path = path.with_suffix(".mp4")
-        media.write_mp4(path, **figure._asdict())
+        video.write_mp4(path, **figure._asdict())
     elif isinstance(figure, list):
         path = path.with_suffix(".csv")
         with path.open("w", newline="") as file:

@@ -16,7 +16,7 @@ What is written to the folder `--output`, and printed:
     flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
     kinetics     clip.mp4, audio.wav and predictions.json (pip install 'perceiver_jax[video]').
                  The video is a file, resampled to --frame_rate, or a folder of images. The sound is
-                 the file's, resampled too, or that of a second --input, a .wav of 16 bits, which
+                 the file's, resampled too, or that of a second --input, a .wav, which
                  starts with the video and is cut to it (released: 1,920 samples a frame).
 
 Classes are named where the weights know how: by the id2label of a Hugging Face config.json, or for

@@ -12,14 +12,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 
-Example = dict[str, Any]
+from perceiver_jax.files.image import decode_image
 
-# TensorFlow ignores the camera's rotation tag, so the published ImageNet results do too.
-_AS_STORED = cv2.IMREAD_IGNORE_ORIENTATION
-_READ_FLAGS = {1: cv2.IMREAD_GRAYSCALE | _AS_STORED, 3: cv2.IMREAD_COLOR_RGB | _AS_STORED}
+Example = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,7 +109,10 @@ def _read_step(node: ast.expr, line: str) -> tuple[str, tuple[Any, ...], dict[st
 
 @transform
 def decode(example: Example, rng: np.random.Generator) -> Example:
-    """Decodes every `Encoded` field to uint8 [H, W, C]; arrays pass through."""
+    """Decodes every `Encoded` field to uint8 [H, W, C] as `files.decode_image` does.
+
+    Arrays pass through.
+    """
     del rng
     return {
         field: _decode(value, field) if isinstance(value, Encoded) else value
@@ -122,16 +122,11 @@ def decode(example: Example, rng: np.random.Generator) -> Example:
 
 def _decode(encoded: Encoded, field: str) -> np.ndarray:
     try:
-        image = cv2.imdecode(np.frombuffer(encoded.data, np.uint8), _READ_FLAGS[encoded.channels])
-    except cv2.error as error:
-        reason = "too large" if "MAX_IMAGE" in str(error) else str(error.err)
-        raise ValueError(f"{field!r} cannot be decoded: {reason}") from error
-    if image is None:
+        return decode_image(encoded.data, repr(field), encoded.channels)
+    except ValueError as error:
         raise ValueError(
-            f"{field!r} is no readable image: {len(encoded.data)} bytes that start with "
-            f"{encoded.data[:8]!r}; the dataset's files may be damaged, prepare them again"
-        )
-    return with_channels(image)
+            f"{error}; the dataset's files may be damaged, prepare them again"
+        ) from error
 
 
 @transform

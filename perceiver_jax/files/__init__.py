@@ -13,17 +13,14 @@ from perceiver_jax.files.fields import (
     write_kitti_flow,
     write_pfm,
 )
-from perceiver_jax.files.image import read_image, write_image
-from perceiver_jax.files.media import (
-    read_clip,
-    read_video,
-    read_wav,
-    video_seconds,
-    write_mp4,
-    write_wav,
-)
+from perceiver_jax.files.image import decode_image, existing, natural_order, read_image, write_image
+from perceiver_jax.files.sound import read_wav, write_wav
+from perceiver_jax.files.video import read_clip, read_video, video_seconds, write_mp4
 
 __all__ = [
+    "decode_image",
+    "existing",
+    "natural_order",
     "read_clip",
     "read_flo",
     "read_image",

@@ -3,70 +3,83 @@
 A field is float32 `[H, W, C]`: a flow (right, down), a disparity, or whatever a `.pfm` holds. Where
 a format says which pixels are known there is `valid`, bool `[H, W]`, and unknown pixels are 0.
 
-OpenCV decodes PNG, PGM and PPM, also of 16 bits. It reads `.pfm` too, but divides by the header's
-scale, which the files of Middlebury do not mean, and knows no `.flo`: those two are read here.
+OpenCV decodes PNG, PGM and PPM, also of 16 bits. Two formats are read here. OpenCV divides the
+values of a `.pfm` by the header's scale, which Middlebury's files do not mean. It reads a `.flo`
+from local folders alone, accepts one with bytes left over, allocates whatever size a damaged header
+has, and gives None without a reason for the others.
 """
 
-import pathlib
 import re
 
+import chex
 import cv2
 import numpy as np
+from etils import epath
 
-from perceiver_jax.files.image import Path, existing
+from perceiver_jax.files.image import Path, existing, imdecode
 
 FLO_MAGIC = 202021.25  # "PIEH" read as a float
-PFM_HEADER = re.compile(rb"(PF|Pf)\s+(\d+)\s+(\d+)\s+([-+.\deE]+)\s")
+_GAP = rb"(?:\s|#[^\n]*\n)+"  # white space and comments
+_SCALE = rb"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=\s)"
+PFM_HEADER = re.compile(_GAP.join([rb"(PF|Pf)", rb"(\d+)", rb"(\d+)", _SCALE]))
+PFM_LINE_END = re.compile(rb"[ \t]*(?:#[^\n]*|\r)?\n|\s")  # between the header and the values
 
 
 def read_flo(path: Path) -> np.ndarray:
-    """A Middlebury `.flo` file -> float32 `[H, W, 2]`."""
+    """A Middlebury `.flo` file -> float32 `[H, W, 2]`, as stored: beyond 1e9 a value is unknown."""
     data = existing(path).read_bytes()
     if len(data) < 12 or np.frombuffer(data, "<f4", 1)[0] != FLO_MAGIC:
-        raise ValueError(f"{path} is no .flo file: it does not begin with 'PIEH'")
+        raise ValueError(f"{path} is no .flo file: it does not begin with 'PIEH' and two sizes")
     width, height = (int(n) for n in np.frombuffer(data, "<i4", 2, 4))
-    if len(data) != 12 + 8 * width * height:
+    if min(width, height) < 1 or len(data) != 12 + 8 * width * height:
         raise ValueError(f"{path} holds {len(data)} bytes, not those of {width} x {height} vectors")
     return np.frombuffer(data, "<f4", offset=12).reshape(height, width, 2).astype(np.float32)
 
 
 def write_flo(path: Path, flow: np.ndarray) -> None:
     """Writes a flow `[H, W, 2]` as Middlebury `.flo`."""
+    chex.assert_shape(flow, (None, None, 2))
     height, width, _ = flow.shape
     header = np.float32(FLO_MAGIC).astype("<f4").tobytes()
     header += np.array([width, height], "<i4").tobytes()
-    pathlib.Path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+    epath.Path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
 
 
 def read_pfm(path: Path) -> np.ndarray:
     """A `.pfm` file, grey or colour, of either byte order -> float32 `[H, W, 1 or 3]`.
 
     Values are as stored: the magnitude of the header's scale is left alone, only its sign (the byte
-    order) counts.
+    order) counts. The header may have comments, and lines that end as on Windows.
     """
     data = existing(path).read_bytes()
     header = PFM_HEADER.match(data)
-    if header is None:
-        raise ValueError(f"{path} is no .pfm file: it does not begin with 'Pf' or 'PF' and sizes")
+    scale = float(header[4]) if header else 0.0
+    if not scale:
+        raise ValueError(
+            f"{path} is no .pfm file: it does not begin with 'Pf' or 'PF', two sizes and a scale "
+            f"that is not 0, but with {data[:24]!r}"
+        )
     channels = 3 if header[1] == b"PF" else 1
     width, height = int(header[2]), int(header[3])
-    if len(data) - header.end() != 4 * width * height * channels:
+    begin = len(data) - 4 * width * height * channels
+    if not width * height or not PFM_LINE_END.fullmatch(data[header.end() : max(begin, 0)]):
         raise ValueError(
-            f"{path} holds {len(data) - header.end()} bytes after its header, not those of "
+            f"{path} holds {len(data) - header.end() - 1} bytes after its header, not those of "
             f"{width} x {height} x {channels} floats"
         )
-    order = "<f4" if float(header[4]) < 0 else ">f4"
-    rows = np.frombuffer(data, order, offset=header.end()).reshape(height, width, channels)
+    order = "<f4" if scale < 0 else ">f4"
+    rows = np.frombuffer(data, order, offset=begin).reshape(height, width, channels)
     return rows[::-1].astype(np.float32)  # the file begins at the bottom
 
 
 def write_pfm(path: Path, field: np.ndarray) -> None:
     """Writes `[H, W, 1]` (grey) or `[H, W, 3]` (colour) as little-endian `.pfm`."""
+    chex.assert_rank(field, 3)
     height, width, channels = field.shape
     if channels not in (1, 3):
         raise ValueError(f"a .pfm file has 1 or 3 channels, not the {channels} of {field.shape}")
     header = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n".encode()
-    pathlib.Path(path).write_bytes(header + np.ascontiguousarray(field[::-1], "<f4").tobytes())
+    epath.Path(path).write_bytes(header + np.ascontiguousarray(field[::-1], "<f4").tobytes())
 
 
 def read_kitti_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +95,12 @@ def read_kitti_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_kitti_flow(path: Path, flow: np.ndarray, valid: np.ndarray) -> None:
-    """Writes (`[H, W, 2]`, valid) as KITTI's PNG; refuses flows beyond 512 pixels."""
+    """Writes (`[H, W, 2]`, valid) as KITTI's PNG.
+
+    Raises:
+      ValueError: a valid flow is not a number or beyond 512 pixels.
+    """
+    chex.assert_shape(flow, (*valid.shape, 2))
     stored = np.round(np.where(valid[..., None], flow, 0) * 64 + 2**15)
     stored = np.where(valid[..., None], stored, 0)
     _write_png(path, np.concatenate([stored, valid[..., None]], axis=-1), "a flow within +-512")
@@ -98,7 +116,11 @@ def write_kitti_disparity(path: Path, disparity: np.ndarray, valid: np.ndarray) 
     """Writes (`[H, W, 1]`, valid) as KITTI's PNG.
 
     0 means unknown there, so a known disparity below 1/256 is written as 1/256.
+
+    Raises:
+      ValueError: a valid disparity is not a number, negative or beyond 255.99 pixels.
     """
+    chex.assert_shape(disparity, (*valid.shape, 1))
     known = valid[..., None]
     stored = np.maximum(
         np.round(np.where(known, disparity, 1) * 256), np.where(disparity < 0, -1, 1)
@@ -125,15 +147,15 @@ def read_scaled_disparity(path: Path, scale: float) -> tuple[np.ndarray, np.ndar
 
 def read_mask(path: Path) -> np.ndarray:
     """A black-and-white image -> uint8 `[H, W]`, 255 where it is white."""
-    return _read_grey(path)
+    mask = _read_grey(path)
+    if mask.dtype != np.uint8:
+        raise ValueError(f"{path} is {mask.dtype}; a mask has uint8")
+    return mask
 
 
 def _decode(path: Path) -> np.ndarray:
-    data = np.frombuffer(existing(path).read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise ValueError(f"{path} is no readable image")
-    return image
+    """Values as stored, `[H, W]` or `[H, W, C]`, blue first."""
+    return imdecode(existing(path).read_bytes(), str(path), cv2.IMREAD_UNCHANGED)
 
 
 def _read_png(path: Path, dtype: type, channels: int) -> np.ndarray:
@@ -149,17 +171,20 @@ def _read_png(path: Path, dtype: type, channels: int) -> np.ndarray:
 
 
 def _read_grey(path: Path) -> np.ndarray:
-    """`[H, W]`; an image with three equal channels counts as grey."""
+    """`[H, W]`; an image whose three colours are equal counts as grey, opaque or not."""
     image = _decode(path)
     if image.ndim == 3:
-        if np.any(image != image[..., :1]):
+        if np.any(image[..., :3] != image[..., :1]):
             raise ValueError(f"{path} is a colour image where a grey one is needed")
         image = image[..., 0]
     return image
 
 
 def _write_png(path: Path, stored: np.ndarray, meaning: str) -> None:
-    if stored.min() < 0 or stored.max() > 2**16 - 1:
-        raise ValueError(f"{path}: 16 bits hold {meaning} pixels, not what is given")
+    if not (stored.min() >= 0 and stored.max() <= 2**16 - 1):  # NaN fails both
+        raise ValueError(
+            f"{path}: 16 bits hold {meaning} pixels, not {stored.min():g} to {stored.max():g} of "
+            "their steps; mark other pixels as not valid"
+        )
     image = np.ascontiguousarray(stored.astype(np.uint16)[..., ::-1])  # OpenCV has blue first
-    pathlib.Path(path).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    epath.Path(path).write_bytes(cv2.imencode(".png", image)[1].tobytes())

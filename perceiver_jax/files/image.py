@@ -1,36 +1,121 @@
 """Image files to arrays and back. RGB everywhere."""
 
-import pathlib
+import io
+import os
+import re
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from PIL import Image
+from etils import epath
+from PIL import Image, ImageOps
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-Path = str | pathlib.Path
+Path = str | os.PathLike
+JPEG = b"\xff\xd8"  # the first bytes; it has no transparency
+FAINT = 2**14  # 16-bit images below it hold values of 10, 12 or 14 bits
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Any common image -> uint8 `[H, W, 3]`.
+    """Any common image -> uint8 `[H, W, 3]`; `decode_image` says how.
 
     Raises:
-      ValueError: there is no readable image.
+      ValueError: there is no readable image, or it is too large.
     """
-    data = np.frombuffer(existing(path).read_bytes(), np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    return decode_image(existing(path).read_bytes(), str(path))
+
+
+def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
+    """The bytes of an image file -> uint8 `[H, W, channels]`.
+
+    The image is turned as its EXIF orientation says. Transparent pixels are laid on white. 16 bits
+    become 8 by their upper half.
+
+    Args:
+      data: of the file: JPEG, PNG, WebP, TIFF, BMP, PPM.
+      name: what an error calls the image.
+      channels: 3 for RGB, 1 for grey.
+
+    Raises:
+      ValueError: no readable image, too large a one, values that are neither 8 nor 16 bits, or
+        16-bit values that would be nearly black.
+    """
+    colour = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[channels]
+    image = imdecode(data, name, colour | cv2.IMREAD_ANYDEPTH)
+    if channels == 3:  # not IMREAD_COLOR_RGB: with it OpenCV 5 leaves 16-bit TIFFs unset
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    if image.dtype == np.uint16:
+        if 0 < image.max() < FAINT:
+            raise ValueError(
+                f"{name} holds 16-bit values of at most {image.max()}, nearly black: where they "
+                "mean 10, 12 or 14 bits, scale them to 16 bits or save the image with 8"
+            )
+        image = (image >> 8).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise ValueError(f"{name} holds {image.dtype} values: save the image with 8 or 16 bits")
+    image = image.reshape(*image.shape[:2], channels)
+    return image if data.startswith(JPEG) else _on_white(image, data, name)
+
+
+def imdecode(data: bytes, name: str, flags: int) -> np.ndarray:
+    """OpenCV's `imdecode`, whose failures become a ValueError of one line."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" not in str(error):
+            raise ValueError(f"{name} is no readable image: {error.err}") from error
+        raise ValueError(
+            f"{name} is too large an image: OpenCV reads 2^30 pixels, 2^20 a side; shrink it"
+        ) from error
     if image is None:
-        raise ValueError(f"{path} is no readable image")
+        raise ValueError(
+            f"{name} is no readable image: {len(data)} bytes that start with {data[:8]!r}"
+        )
     return image
 
 
+def _on_white(image: np.ndarray, data: bytes, name: str) -> np.ndarray:
+    """The image `[H, W, C]`, on white where the file's alpha channel or palette is transparent."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            if not file.has_transparency_data:
+                return image
+            transparent = ImageOps.exif_transpose(file).convert("RGBA")
+    except Image.UnidentifiedImageError:
+        return image  # a format that OpenCV alone knows
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large an image; shrink it: {error}") from error
+    white = Image.new("RGBA", transparent.size, "white")
+    opaque = Image.alpha_composite(white, transparent).convert(
+        "RGB" if image.shape[2] == 3 else "L"
+    )
+    return np.asarray(opaque).reshape(image.shape)
+
+
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 `[H, W, 3]`; the ending says the format."""
+    """Writes uint8 `[H, W, 3]`, or grey `[H, W]`; the ending of the name says the format."""
+    if image.dtype != np.uint8:
+        raise ValueError(f"{path}: an image is written from uint8, not from {image.dtype}")
     Image.fromarray(image).save(path)
 
 
-def existing(path: Path) -> pathlib.Path:
-    """The path, once it is sure that something is there."""
-    path = pathlib.Path(path)
+def existing(path: Path) -> epath.Path:
+    """The path, once it is sure that something is there; `~` is the home directory.
+
+    Raises:
+      ValueError: nothing is there.
+    """
+    path = epath.Path(path).expanduser()
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     return path
+
+
+def natural_order(paths: Iterable[epath.Path]) -> list[epath.Path]:
+    """Paths sorted by name with numbers as numbers: `frame2.png` comes before `frame10.png`."""
+
+    def key(path: epath.Path) -> tuple[list, str]:
+        parts = re.split(r"(\d+)", path.name)  # text and numbers take turns
+        return [int(x) if i % 2 else x for i, x in enumerate(parts)], path.name
+
+    return sorted(paths, key=key)

@@ -118,8 +118,8 @@ def test_decode_copes_with_the_odd_files_of_imagenet():
     Image.fromarray(colour).convert("CMYK").save(cmyk, "jpeg")
     assert run("decode", Encoded(cmyk.getvalue(), 3)).shape == (20, 30, 3)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by the camera: not honoured
-    assert run("decode", Encoded(encoded(colour, "jpeg", exif=exif), 3)).shape == (20, 30, 3)
+    exif[0x0112] = 6  # turned by the camera, as everywhere
+    assert run("decode", Encoded(encoded(colour, "jpeg", exif=exif), 3)).shape == (30, 20, 3)
 
 
 def test_a_damaged_file_is_named():

@@ -3,10 +3,12 @@
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 
 from perceiver_jax import files
+from perceiver_jax.datasets.pair_sets import layout
 
 
 def png(values):
@@ -58,6 +60,94 @@ def test_pfm_refusals(tmp_path):
         files.write_pfm(path, random((2, 3, 2)))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Pf\r\n3 2\r\n-1\r\n",
+        b"Pf\n# made by hand\n3 2\n-1.0\n",
+        b"Pf # one\n# two\r\n3\n2 # three\n-1e0\n",
+        b"Pf 3 2 -.5 ",
+        b"Pf\n3 2\n-1.0 \n",
+    ],
+)
+def test_pfm_headers(tmp_path, header):
+    """Line ends of Windows and comments; data that begin with a line end or a comment sign."""
+    path = tmp_path / "a.pfm"
+    for first in (b"\x20\x41\x23\x40", b"#\n 1", b"\r\n\r\n"):
+        data = first + random((5,)).tobytes()
+        path.write_bytes(header + data)
+        expected = np.frombuffer(data, "<f4").reshape(2, 3, 1)[::-1]
+        np.testing.assert_array_equal(files.read_pfm(path), expected)
+
+
+@pytest.mark.parametrize(
+    "header", [b"Pf\n3 2\n0\n", b"Pf\n3 2\n1.2.3\n", b"Pf\n-3 2\n1\n", b"Pf\n3\n", b"PF4\n3 2\n1\n"]
+)
+def test_wrong_pfm_headers(tmp_path, header):
+    (tmp_path / "a.pfm").write_bytes(header + bytes(24))
+    with pytest.raises(ValueError, match=r"a\.pfm (is no \.pfm file|holds \d+ bytes)") as error:
+        files.read_pfm(tmp_path / "a.pfm")
+    assert "\n" not in str(error.value)
+
+
+def flo(width, height, count):
+    return b"PIEH" + struct.pack("<ii", width, height) + bytes(8 * count)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (flo(3, 2, 6)[:-1], "holds 59 bytes, not those of 3 x 2 vectors"),
+        (flo(3, 2, 6) + b"x", "holds 61 bytes, not those of 3 x 2 vectors"),
+        (flo(3, 2, 6)[:14], "holds 14 bytes, not those of 3 x 2 vectors"),
+        (flo(100_000, 100_000, 6), "not those of 100000 x 100000 vectors"),
+        (flo(-3, -2, 6), "not those of -3 x -2 vectors"),
+        (flo(0, 0, 0), "not those of 0 x 0 vectors"),
+        (flo(3, 2, 6)[:11], "is no .flo file"),
+        (b"", "is no .flo file"),
+        (b"HEIP" + flo(3, 2, 6)[4:], "is no .flo file"),
+    ],
+)
+def test_flo_refusals(tmp_path, data, message):
+    (tmp_path / "a.flo").write_bytes(data)
+    with pytest.raises(ValueError, match=rf"a\.flo .*{message}"):
+        files.read_flo(tmp_path / "a.flo")
+
+
+def test_flo_keeps_every_value(tmp_path):
+    """Also those that mean unknown; and OpenCV reads what is written."""
+    flow, path = random((2, 3, 2)), tmp_path / "a.flo"
+    flow[0, 0], flow[0, 1, 0], flow[1, 2, 1] = 1.666e9, np.nan, -np.inf
+    files.write_flo(path, flow)
+    np.testing.assert_array_equal(files.read_flo(path), flow)
+    np.testing.assert_array_equal(cv2.readOpticalFlow(str(path)), flow)
+    with pytest.raises(AssertionError, match="shape"):
+        files.write_flo(path, random((2, 3, 3)))
+
+
+def test_unknown_flow_is_not_valid(tmp_path):
+    flow = random((2, 3, 2))
+    flow[0, 0, 0], flow[1, 1, 1] = 1.666e9, np.nan
+    files.write_flo(tmp_path / "a.flo", flow)
+    _, valid, _ = layout.read_flo(tmp_path / "a.flo")
+    np.testing.assert_array_equal(valid, [[False, True, True], [True, False, True]])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_only_numbers_are_valid(tmp_path, wrong):
+    """What is not a number is refused where it is valid, and unknown where it is not."""
+    valid = np.ones((2, 2), bool)
+    for write, channels in ((files.write_kitti_flow, 2), (files.write_kitti_disparity, 1)):
+        field = np.ones((2, 2, channels), np.float32)
+        field[0, 1] = wrong
+        with pytest.raises(ValueError, match=r"a\.png: 16 bits hold a .* mark other pixels as not"):
+            write(tmp_path / "a.png", field, valid)
+        assert not (tmp_path / "a.png").exists()
+        write(tmp_path / "b.png", field, np.isfinite(field).all(axis=-1))
+    _, known = files.read_kitti_disparity(tmp_path / "b.png")
+    np.testing.assert_array_equal(known, [[True, False], [True, True]])
+
+
 def test_kitti_flow(tmp_path):
     stored = np.array(
         [[[2**15, 2**15, 1], [2**15 + 64, 2**15 - 96, 1]], [[0, 0, 0], [2**16 - 1, 0, 1]]],
@@ -105,6 +195,9 @@ def test_sintel_disparity_and_masks(tmp_path):
         np.testing.assert_array_equal(files.read_mask(path), [[0, 255]])
     path.write_bytes(png(np.array([[[0, 255, 0]]], np.uint8)))
     with pytest.raises(ValueError, match=r"a\.png is a colour image where a grey one is needed"):
+        files.read_mask(path)
+    path.write_bytes(png(mask.astype(np.uint16)))
+    with pytest.raises(ValueError, match=r"a\.png is uint16; a mask has uint8"):
         files.read_mask(path)
 
 

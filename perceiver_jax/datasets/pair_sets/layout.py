@@ -10,6 +10,7 @@ from perceiver_jax import files
 from perceiver_jax.datasets.pairs import Pair, Truth
 
 Path = pathlib.Path
+UNKNOWN_FLOW = 1e9  # Middlebury's flow code: pixels from there on mean unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,9 @@ class Set:
 def read_flo(flow: Path, occlusions: Path | None = None, invalid: Path | None = None) -> Truth:
     """A flow in `.flo`; occluded and invalid pixels are the white ones of masks."""
     field = files.read_flo(flow)
-    valid = np.ones(field.shape[:2], bool) if invalid is None else files.read_mask(invalid) == 0
+    valid = (np.abs(field) < UNKNOWN_FLOW).all(axis=-1)
+    if invalid is not None:
+        valid &= files.read_mask(invalid) == 0
     return field, valid, None if occlusions is None else files.read_mask(occlusions) > 0
 
 

@@ -1,22 +1,18 @@
-"""Video and sound files to arrays and back.
+"""Video files and folders of images to arrays, and arrays to mp4.
 
-PyAV reads and writes everything but WAV (`pip install 'perceiver_jax[video]'`).
+PyAV reads and writes the files (`pip install -e '.[video]'`). A WAV file is `sound`'s.
 """
 
 import itertools
-import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
-from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
+from etils import epath
 
-from perceiver_jax.files.image import IMAGES, Path, existing, read_image
-
-# Containers may round the times of frames to a millisecond.
-ROUNDING = 1e-3
+from perceiver_jax.files.image import IMAGES, Path, existing, natural_order, read_image
+from perceiver_jax.files.streams import frames_from, mono, on_screen, open_container, pyav
 
 
 def read_video(
@@ -29,8 +25,9 @@ def read_video(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A video file and its sound, or a folder of images in the order of their names.
 
-    Each frame is cut to its central square and resized. A file is resampled to the rates asked
-    for; a folder is taken to have them.
+    Each frame is cut to its central square and resized. A file is resampled to the rates asked for.
+    A folder is taken to have them; numbers in its names count as numbers, so that `frame2.png`
+    comes before `frame10.png`.
 
     Returns:
       (uint8 `[T, size, size, 3]`, float32 `[S]` in [-1, 1] of as many seconds, or None where there
@@ -50,7 +47,8 @@ def read_video(
             frames_per_second=frames_per_second,
             samples_per_second=samples_per_second,
         )
-    names = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)[:max_frames]
+    names = [p for p in path.iterdir() if p.suffix.lower() in IMAGES and p.name[0] != "."]
+    names = natural_order(names)[:max_frames]
     if not names:
         raise ValueError(f"{path} is a folder without images")
     return np.stack([_square(read_image(name), size) for name in names]), None
@@ -68,7 +66,7 @@ def read_clip(
     """`num_frames` frames of a video file from `start` seconds on, and the sound of that time.
 
     The frame of a time is the one on screen then, so that any frame rate can be asked for. Sound is
-    mixed to one channel and resampled; it is silent where the file has none at that time.
+    the mean of its channels, resampled; it is silent where the file has none at that time.
 
     Returns:
       (uint8 `[T, H, W, 3]`, the shorter side `short_side` pixels, float32 `[S]` in [-1, 1] with S
@@ -95,20 +93,23 @@ def read_clip(
 
 
 def video_seconds(path: Path) -> float:
-    """How long the video of a file lasts, as the file says.
+    """How long the video of a file lasts, as the file says; a bare stream is counted.
 
     Raises:
       ValueError: the file is missing, damaged, or does not say.
       ImportError: PyAV is not installed.
     """
-    av = _pyav()
+    av, path = pyav(), existing(path)
     try:
-        with av.open(str(existing(path))) as container:
+        with open_container(path) as container:
             video = container.streams.video
             if video and video[0].duration:
                 return float(video[0].duration * video[0].time_base)
             if video and container.duration:
                 return container.duration / av.time_base
+            if video and video[0].average_rate:  # a stream without a container
+                packets = sum(1 for packet in container.demux(video[0]) if packet.size)
+                return float(packets / video[0].average_rate)
     except av.FFmpegError as error:
         raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
     raise ValueError(f"{path} has no video in it, or does not say how long it is")
@@ -128,7 +129,7 @@ def write_mp4(
       video: uint8 `[T, H, W, 3]`, H and W even.
       audio: float `[S]` in [-1, 1], or None for a video without sound.
     """
-    av = _pyav()
+    av = pyav()
     height, width = video.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"an mp4 needs an even height and width, got {height} x {width}")
@@ -150,41 +151,8 @@ def write_mp4(
             container.mux(sound.encode())
 
 
-def read_wav(path: Path) -> tuple[np.ndarray, int]:
-    """(the first channel of a 16-bit WAV file, float32 `[S]` in [-1, 1], samples per second)."""
-    try:
-        with wave.open(str(existing(path)), "rb") as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            data = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        raise ValueError(f"{path} is no readable WAV file: {error}") from error
-    if width != 2:
-        raise ValueError(f"{path} has {8 * width} bits per sample; convert it to 16")
-    return np.frombuffer(data, "<i2").reshape(-1, channels)[:, 0] / np.float32(32768), rate
-
-
-def write_wav(path: Path, audio: np.ndarray, samples_per_second: int) -> None:
-    """Writes float `[S]` in [-1, 1] as 16-bit WAV, one channel."""
-    data = (np.clip(audio, -1, 1) * 32767).round().astype("<i2")
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(samples_per_second)
-        file.writeframes(data.tobytes())
-
-
-def _pyav() -> ModuleType:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(
-            "video files need PyAV: pip install 'perceiver_jax[video]'", name="av"
-        ) from error
-    return av
-
-
 def _read(
-    path: Path,
+    path: epath.Path,
     start: float,
     finish: Callable[[np.ndarray], np.ndarray],
     *,
@@ -193,69 +161,26 @@ def _read(
     samples_per_second: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """At most `num_frames` frames, each passed through `finish`, and as many seconds of sound."""
-    av = _pyav()
+    av = pyav()
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             if not container.streams.video:
                 raise ValueError(f"{path} has no video in it")
-            start += (container.start_time or 0) / av.time_base
-            times = (start + i / frames_per_second for i in itertools.count())
-            shown = _on_screen(_decode(container, "video", start), times)
+            video = container.streams.video[0]
+            begin = start + float((video.start_time or 0) * video.time_base)
+            times = (begin + i / frames_per_second for i in itertools.count())
+            shown = on_screen(frames_from(path, container, "video", begin), times)
             images = [finish(image) for image in itertools.islice(shown, num_frames)]
-            seconds = len(images) / frames_per_second
             audio = None
             if images and container.streams.audio:
-                count = round(seconds * samples_per_second)
-                audio = _sound(container, start, count, samples_per_second)
+                count = round(len(images) / frames_per_second * samples_per_second)
+                frames = frames_from(path, container, "audio", begin)
+                audio = mono(frames, begin, count, samples_per_second)
     except av.FFmpegError as error:
         raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
     if not images:
         raise ValueError(f"{path} has no readable frame from there on: {start:g} s")
     return np.stack(images), audio
-
-
-def _decode(container: Any, kind: str, start: float) -> Iterator[Any]:
-    """The frames of the first stream of a kind, from `start` or somewhat before."""
-    stream = getattr(container.streams, kind)[0]
-    # Sound that is overlapped with what was before it needs that, so it begins a little earlier.
-    begin = start - 0.1 if kind == "audio" else start
-    container.seek(int(max(begin, 0.0) / stream.time_base), stream=stream)
-    return container.decode(stream)
-
-
-def _on_screen(frames: Iterator[Any], times: Iterator[float]) -> Iterator[np.ndarray]:
-    """RGB `[H, W, 3]` at each of the ascending times, until the last frame has been shown."""
-    time, shown, image = next(times), None, None
-    for frame in itertools.chain(frames, [None]):
-        if shown is not None:
-            end = frame.time if frame else shown.time + float(shown.duration * shown.time_base)
-            while time < end - ROUNDING:
-                image = _upright(shown) if image is None else image
-                yield image
-                time = next(times)
-        shown, image = frame, None
-
-
-def _upright(frame: Any) -> np.ndarray:
-    """RGB `[H, W, 3]`, turned as the file says (telephones film lying on their side)."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-
-
-def _sound(container: Any, start: float, count: int, rate: int) -> np.ndarray:
-    """`count` samples of one channel from `start` seconds on, float32 in [-1, 1]."""
-    resampler = _pyav().AudioResampler(format="flt", layout="mono", rate=rate)
-    result, position = np.zeros(count, np.float32), None
-    for frame in itertools.chain(_decode(container, "audio", start), [None]):
-        if position is None and frame is not None:
-            position = round((frame.time - start) * rate)
-        for piece in resampler.resample(frame) if position is not None else ():
-            samples = piece.to_ndarray()[0][max(-position, 0) :][: count - max(position, 0)]
-            if position < count:
-                result[max(position, 0) :][: len(samples)] = samples
-            position += piece.samples
-        if position is not None and position >= count:
-            break
-    return np.clip(result, -1, 1)
 
 
 def _square(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,0 +1,104 @@
+"""Inside a video file: its frames and sound from any time on, even where seeking fails."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+ROUNDING = 1e-3  # seconds: containers may round the times of frames to a millisecond
+SEEK_BACK = (0.0, 1.0, 10.0)  # seconds to seek before a time, one after the other
+
+
+def pyav() -> ModuleType:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("video files need PyAV: pip install -e '.[video]'", name="av") from error
+    return av
+
+
+def open_container(path: epath.Path) -> Any:
+    """PyAV's container of a file on disk or in a bucket."""
+    return pyav().open(path.open("rb") if "://" in str(path) else str(path))
+
+
+def frames_from(
+    path: epath.Path, container: Any, kind: str, start: float
+) -> Iterator[tuple[float, float, Any]]:
+    """(begin, end, frame) of the first stream of a kind, from `start` or somewhat before.
+
+    Seeking is not exact: a stream may have no index, and MPEG-TS is searched by its bytes. Where
+    the first decoded frame is later than asked, this seeks further back, and at last decodes the
+    file from its start.
+    """
+    stream = getattr(container.streams, kind)[0]
+    first = float((stream.start_time or 0) * stream.time_base)
+    # Sound that is overlapped with what was before it needs that, so it begins a little earlier.
+    lead = 0.1 if kind == "audio" else 0.0
+    for back in SEEK_BACK:
+        target = max(start - lead - back, 0.0)
+        try:
+            container.seek(int(target / stream.time_base), stream=stream)
+            frames = container.decode(stream)
+            frame = next(frames, None)
+        except pyav().FFmpegError:
+            break  # not to be sought in
+        if frame is not None and frame.time is not None and frame.time <= start + ROUNDING:
+            yield from _timed(itertools.chain([frame], frames))
+            return
+        if target <= first:
+            break
+    with open_container(path) as again:
+        yield from _timed(again.decode(getattr(again.streams, kind)[0]))
+
+
+def _timed(frames: Iterable[Any]) -> Iterator[tuple[float, float, Any]]:
+    """(begin, end, frame), in seconds; a frame without a time follows the one before it."""
+    end = 0.0
+    for frame in frames:
+        begin = end if frame.time is None else frame.time
+        end = begin + float((frame.duration or 0) * frame.time_base)
+        yield begin, end, frame
+
+
+def on_screen(
+    frames: Iterator[tuple[float, float, Any]], times: Iterator[float]
+) -> Iterator[np.ndarray]:
+    """RGB `[H, W, 3]` at each of the ascending times, until the last frame has been shown."""
+    time, shown, last = next(times), None, 0.0
+    for begin, end, frame in itertools.chain(frames, [(None, None, None)]):
+        if shown is not None:
+            image = None
+            while time < (last if begin is None else begin) - ROUNDING:
+                image = _upright(shown) if image is None else image
+                yield image
+                time = next(times)
+        shown, last = frame, end
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """RGB `[H, W, 3]`, turned as the file says (telephones film lying on their side)."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+
+
+def mono(
+    frames: Iterator[tuple[float, float, Any]], start: float, count: int, rate: int
+) -> np.ndarray:
+    """`count` samples from `start` seconds on, float32 in [-1, 1]: the mean of the channels."""
+    resampler = pyav().AudioResampler(format="fltp", rate=rate)
+    result, position = np.zeros(count, np.float32), None
+    for begin, _, frame in itertools.chain(frames, [(0.0, 0.0, None)]):
+        if position is None and frame is not None:
+            position = round((begin - start) * rate)
+        for piece in resampler.resample(frame) if position is not None else ():
+            samples = piece.to_ndarray().mean(axis=0)  # [C, n] -> [n]
+            samples = samples[max(-position, 0) :][: count - max(position, 0)]
+            if position < count:
+                result[max(position, 0) :][: len(samples)] = samples
+            position += piece.samples
+        if position is not None and position >= count:
+            break
+    return np.clip(result, -1, 1)
