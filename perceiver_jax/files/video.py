@@ -63,7 +63,7 @@ def read_clip(
     samples_per_second: int,
     short_side: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`num_frames` frames of a video file from `start` seconds on, and the sound of that time.
+    """`num_frames` frames from `start` seconds after the first frame on, and the sound of that time.
 
     The frame of a time is the one on screen then, so that any frame rate can be asked for. Sound is
     the mean of its channels, resampled; it is silent where the file has none at that time.
