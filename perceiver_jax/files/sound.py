@@ -4,6 +4,7 @@ import io
 import struct
 import warnings
 
+import chex
 import numpy as np
 from scipy.io import wavfile
 
@@ -41,4 +42,7 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
 
 def write_wav(path: Path, audio: np.ndarray, samples_per_second: int) -> None:
     """Writes float `[S]` in [-1, 1] as 16-bit WAV, one channel."""
+    chex.assert_rank(audio, 1)
+    if not np.isfinite(audio).all():
+        raise ValueError(f"{path}: the samples to write are not all numbers")
     wavfile.write(path, samples_per_second, (np.clip(audio, -1, 1) * 32767).round().astype("<i2"))

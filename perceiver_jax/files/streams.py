@@ -28,13 +28,13 @@ def open_container(path: epath.Path) -> Any:
 def frames_from(
     path: epath.Path, container: Any, kind: str, start: float
 ) -> Iterator[tuple[float, float, Any]]:
-    """(begin, end, frame) of the first stream of a kind, from `start` or somewhat before.
+    """(begin, end, frame) of the main stream of a kind, from `start` or somewhat before.
 
     Seeking is not exact: a stream may have no index, and MPEG-TS is searched by its bytes. Where
     the first decoded frame is later than asked, this seeks further back, and at last decodes the
     file from its start.
     """
-    stream = getattr(container.streams, kind)[0]
+    stream = container.streams.best(kind)
     first = float((stream.start_time or 0) * stream.time_base)
     # Sound that is overlapped with what was before it needs that, so it begins a little earlier.
     lead = 0.1 if kind == "audio" else 0.0
@@ -52,7 +52,7 @@ def frames_from(
         if target <= first:
             break
     with open_container(path) as again:
-        yield from _timed(again.decode(getattr(again.streams, kind)[0]))
+        yield from _timed(again.decode(again.streams[stream.index]))
 
 
 def _timed(frames: Iterable[Any]) -> Iterator[tuple[float, float, Any]]:

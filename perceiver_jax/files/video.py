@@ -63,7 +63,7 @@ def read_clip(
     samples_per_second: int,
     short_side: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """`num_frames` frames from `start` seconds after the first frame on, and the sound of that time.
+    """`num_frames` frames from `start` seconds after the first frame on, and their sound.
 
     The frame of a time is the one on screen then, so that any frame rate can be asked for. Sound is
     the mean of its channels, resampled; it is silent where the file has none at that time.
@@ -76,8 +76,11 @@ def read_clip(
       ValueError: the file is missing, damaged, or ends before the clip does.
       ImportError: PyAV is not installed.
     """
+    path = existing(path)
+    if not 0 <= start < float("inf"):
+        raise ValueError(f"{path}: start={start} must be a number of seconds from 0 on")
     video, audio = _read(
-        existing(path),
+        path,
         start,
         lambda image: _shrink(image, short_side),
         num_frames=num_frames,
@@ -102,14 +105,14 @@ def video_seconds(path: Path) -> float:
     av, path = pyav(), existing(path)
     try:
         with open_container(path) as container:
-            video = container.streams.video
-            if video and video[0].duration:
-                return float(video[0].duration * video[0].time_base)
+            video = container.streams.best("video")
+            if video and video.duration:
+                return float(video.duration * video.time_base)
             if video and container.duration:
                 return container.duration / av.time_base
-            if video and video[0].average_rate:  # a stream without a container
-                packets = sum(1 for packet in container.demux(video[0]) if packet.size)
-                return float(packets / video[0].average_rate)
+            if video and video.average_rate:  # a stream without a container
+                packets = sum(1 for packet in container.demux(video) if packet.size)
+                return float(packets / video.average_rate)
     except av.FFmpegError as error:
         raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
     raise ValueError(f"{path} has no video in it, or does not say how long it is")
@@ -164,18 +167,20 @@ def _read(
     av = pyav()
     try:
         with open_container(path) as container:
-            if not container.streams.video:
+            video = container.streams.best("video")  # not the picture of a cover
+            if video is None:
                 raise ValueError(f"{path} has no video in it")
-            video = container.streams.video[0]
             begin = start + float((video.start_time or 0) * video.time_base)
             times = (begin + i / frames_per_second for i in itertools.count())
             shown = on_screen(frames_from(path, container, "video", begin), times)
             images = [finish(image) for image in itertools.islice(shown, num_frames)]
             audio = None
-            if images and container.streams.audio:
+            if images and container.streams.best("audio"):
                 count = round(len(images) / frames_per_second * samples_per_second)
                 frames = frames_from(path, container, "audio", begin)
                 audio = mono(frames, begin, count, samples_per_second)
+                if not np.isfinite(audio).all():
+                    raise ValueError(f"{path} has samples that are not a number or infinite")
     except av.FFmpegError as error:
         raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
     if not images:

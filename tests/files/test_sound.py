@@ -67,6 +67,8 @@ def test_sound_files(tmp_path):
     back, rate = files.read_wav(tmp_path / "a.wav")
     np.testing.assert_allclose(back, np.clip(audio, -1, 1), atol=1e-4)
     assert rate == 48000
+    with pytest.raises(ValueError, match=r"c\.wav: the samples to write are not all numbers"):
+        files.write_wav(tmp_path / "c.wav", np.array([0, np.nan]), 8000)
     (tmp_path / "b.wav").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match="no readable WAV"):
         files.read_wav(tmp_path / "b.wav")

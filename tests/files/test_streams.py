@@ -67,6 +67,28 @@ def test_a_damaged_stream_is_named(folder, tmp_path):
         files.read_clip(tmp_path / "b.ts", **CLIP)
 
 
+@pytest.mark.parametrize("start", [-1.0, float("nan"), float("inf")])
+def test_a_start_is_a_number_of_seconds(folder, start):
+    with pytest.raises(ValueError, match=rf"a\.mp4: start={start} must be a number of seconds"):
+        files.read_clip(folder / "a.mp4", start, **CLIP)
+
+
+def test_a_cover_is_not_the_video(tmp_path):
+    """A file may begin with a stream of one small picture."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        cover, video = file.add_stream("mjpeg", rate=1), file.add_stream("libx264", rate=25)
+        cover.width = cover.height = 32
+        video.width = video.height = 64
+        cover.pix_fmt, video.pix_fmt = "yuvj420p", "yuv420p"
+        for stream, count in ((cover, 1), (video, 10)):
+            for t in range(count):
+                image = np.full((stream.height, stream.width, 3), 2 * t + 20, np.uint8)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            file.mux(stream.encode())
+    video, _ = files.read_clip(tmp_path / "a.mkv", 0.0, **CLIP)
+    np.testing.assert_allclose(video.mean(axis=(1, 2, 3)), 2 * np.arange(4) + 20, atol=1.6)
+
+
 @pytest.mark.parametrize("layout", ["stereo", "5.1"])
 @pytest.mark.parametrize("container", ["mp4", "mpegts"])
 def test_sound_is_the_mean_of_its_channels(tmp_path, layout, container):
