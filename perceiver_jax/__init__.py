@@ -17,6 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from perceiver_jax import files, inference, plots, pretrained
     from perceiver_jax.loading import load
+    from perceiver_jax.maps import attention_maps
     from perceiver_jax.modalities import audio, flow, image, label, multimodal, stereo, text, video
     from perceiver_jax.perceiver import Decoder, Encoder, MeanPool, Perceiver
     from perceiver_jax.position import Fourier, Table
@@ -39,6 +40,7 @@ __all__ = [  # noqa: RUF022  by use
     "text",
     "video",
     "load",
+    "attention_maps",
     "files",
     "inference",
     "plots",
@@ -55,6 +57,7 @@ _DEFINED_IN = {
     "Fourier": "position",
     "Table": "position",
     "load": "loading",
+    "attention_maps": "maps",
 }
 _MODALITIES = ("audio", "flow", "image", "label", "multimodal", "stereo", "text", "video")
 
