@@ -73,7 +73,11 @@ def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData
         # empty a dict.
         unread = [f"source_options: not read, {data.source} has none"]
         options = train_options = {}
+    if registry.find(data.source.removeprefix("blank:")).takes_lists:
+        lists = {"lists": tuple(filter(None, (data.train_split, data.eval_split)))}
+        options, train_options = options | lists, train_options | lists
     eval_source = load(split=data.eval_split, options=options)
+    check_class_order(eval_source, num_classes, config.start.weights)
     train_source = load(split=data.train_split, options=train_options) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
     train = {"batch_size": config.batch_size, "seed": config.seed}
@@ -102,3 +106,15 @@ def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData
     if train_source is not None:
         description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
     return TaskData(train_data, eval_data, (*description, *unread), eval_source)
+
+
+def check_class_order(source: Any, num_classes: int | None, weights: str) -> None:
+    """Refuses weights for a list of too few classes, whose sorted names are not their numbers."""
+    found = len(getattr(source, "classes", ()))
+    by_name = not getattr(source, "classes_fixed", True)
+    if weights and num_classes and by_name and found != num_classes:
+        raise ValueError(
+            f"{source!r} names {found} classes, config.start.weights={weights!r} knows "
+            f"{num_classes}: put a classes.txt with all their names, in the order of the weights, "
+            "into config.data.data_dir"
+        )

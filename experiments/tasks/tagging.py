@@ -21,10 +21,11 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the lists of the data and one example."""
-    task_data, data, hidden = open_data(config), config.data, config.tagging.eval_hidden
+    data, hidden = config.data, config.tagging.eval_hidden
     spec = config.model.to_dict()
     model = build(spec)
     num_classes = spec["output"]["num_classes"]
+    task_data = open_data(config, num_classes=num_classes)
     require_classes(task_data.eval_source, num_classes, "config.model.output.num_classes")
     prepare = functools.partial(
         prepare_clips, num_classes=num_classes, mean=data.mean, std=data.std

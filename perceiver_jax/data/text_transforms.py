@@ -15,6 +15,8 @@ import numpy as np
 from perceiver_jax.data.transforms import Example, transform
 
 WORD = re.compile(rb"\s?\S+")  # with the space before it, as in the released notebook's example
+CHARACTER = re.compile(rb"[^\x80-\xbf][\x80-\xbf]*|[\x80-\xbf]+")  # of UTF-8, cut ones too
+LONGEST = 32  # bytes of a word; few words of alphabets are longer, with the space before them
 
 
 @transform
@@ -39,15 +41,27 @@ def _window(example: Example, text: bytes, length: int) -> Example:
 
 @transform
 def hide_words(example: Example, rng: np.random.Generator, share: float) -> Example:
-    """Says in `hidden` which bytes of the window a model has to fill in: whole words.
+    """Marks in `hidden` the bytes that a model has to predict: those of whole words.
 
-    A word is what white space delimits, and takes the space before it along; `share` of the words
-    of a window, rounded, but at least one, is drawn without replacement.
+    A word is a run without white space, with the space before it. Runs longer than `LONGEST` bytes,
+    as in Chinese, are drawn by characters instead. `share` of the words of a window, rounded, but
+    at least one, is drawn without replacement.
     """
-    words = [m.span() for m in WORD.finditer(example["text"][example["text_mask"]].tobytes())]
+    spans = _words(example["text"][example["text_mask"]].tobytes())
     hidden = np.zeros(example["text"].shape, bool)
-    if words:
-        count = max(1, round(share * len(words)))
-        for number in rng.choice(len(words), count, replace=False):
-            hidden[slice(*words[number])] = True
+    if spans:
+        count = max(1, round(share * len(spans)))
+        for number in rng.choice(len(spans), count, replace=False):
+            hidden[slice(*spans[number])] = True
     return {**example, "hidden": hidden}
+
+
+def _words(text: bytes) -> list[tuple[int, int]]:
+    """(start, stop) of each word, or of each character of a run that is too long for one."""
+    spans = []
+    for word in WORD.finditer(text):
+        if word.end() - word.start() <= LONGEST:
+            spans.append(word.span())
+        else:
+            spans += [found.span() for found in CHARACTER.finditer(text, *word.span())]
+    return spans

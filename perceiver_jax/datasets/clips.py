@@ -1,14 +1,14 @@
 """Local video files with sound and labels, listed in CSV files: Kinetics, AudioSet, your own."""
 
-import csv
-import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from perceiver_jax.data.transforms import Example
+from perceiver_jax.datasets import clip_lists
 from perceiver_jax.files import read_clip, video_seconds
+from perceiver_jax.files.paths import user_path
 
 OBTAINED = """\
 Make a folder with the video files and, for each split, <split>.csv:
@@ -18,9 +18,10 @@ Make a folder with the video files and, for each split, <split>.csv:
 
 `path` within the folder; `start` in seconds; `label` a class's name or number (or `labels`, with
 ';' between several). Classes are numbered as in classes.txt, one name a line, if that is there,
-else as their names are sorted over all the folder's CSV files. Lists of Kinetics-700-2020 and
+else as their names are sorted over the lists of train_split and eval_split. Lists of Kinetics and
 copies of its videos: https://github.com/cvdfoundation/kinetics-dataset; lists of AudioSet:
-https://research.google.com/audioset. Then --config.data.data_dir=FOLDER."""
+https://research.google.com/audioset; `python -m experiments.convert_list` makes lists of this form
+of both. Then --config.data.data_dir=FOLDER."""
 
 
 class Clips:
@@ -38,6 +39,8 @@ class Clips:
 
     Attributes:
       classes: names by number.
+      classes_fixed: whether classes.txt or the list itself says the numbers, or only the names in
+        the lists do: then another list may number them otherwise.
       unreadable: reason by path, for the files that this process has met.
     """
 
@@ -48,6 +51,7 @@ class Clips:
         split: str,
         data_dir: str,
         *,
+        lists: Sequence[str] = (),
         num_frames: int,
         frames_per_second: float,
         samples_per_second: int,
@@ -61,6 +65,8 @@ class Clips:
         Args:
           split: name of the CSV file.
           data_dir: the folder.
+          lists: the names of all CSV files whose classes are numbered together, where there is no
+            classes.txt; () is `split` alone.
           num_frames: T.
           frames_per_second: of `video`, whatever the file's.
           samples_per_second: of `audio`, whatever the file's.
@@ -81,18 +87,19 @@ class Clips:
                 f"{samples:g} samples at {samples_per_second}, clips_per_row={clips_per_row}: "
                 "need a whole number of samples and at least one clip"
             )
-        path = pathlib.Path(data_dir, f"{split}.csv")
+        path = user_path(data_dir) / f"{split}.csv"
         if not data_dir or not path.is_file():
             where = f"there is no {path}" if data_dir else "config.data.data_dir is not set"
             raise FileNotFoundError(f"{self.name}: {where}. {OBTAINED}")
-        self.field, rows = _read_list(path)
+        self.field, rows = clip_lists.read_list(path)
         if not rows:
             raise ValueError(f"{path} lists no file")
-        self.classes, known = _class_names(path.parent)
+        self.classes, self.classes_fixed = clip_lists.read_classes(path.parent, lists or (split,))
+        known = {name: number for number, name in enumerate(self.classes)}
         self.folder = path.parent
         self.paths = [row.path for row in rows]
         self.starts = [row.start for row in rows]
-        self.labels = [_numbers(row, self.classes, known, path) for row in rows]
+        self.labels = [clip_lists.class_numbers(row, self.classes, known, path) for row in rows]
         self.samples, self.clips_per_row, self.replace = int(samples), clips_per_row, replace
         self.row_seconds = row_seconds
         self.reading = {
@@ -163,9 +170,9 @@ class Clips:
         return self.name
 
 
-def load(split: str, *, data_dir: str = "", **options) -> Clips:
+def load(split: str, *, data_dir: str = "", lists: Sequence[str] = (), **options) -> Clips:
     """Opens `<split>.csv` of the folder `data_dir`; `options` are those of `Clips`."""
-    return Clips(split, data_dir, **options)
+    return Clips(split, data_dir, lists=lists, **options)
 
 
 def spec(*, num_frames, frames_per_second, samples_per_second, short_side, **_) -> Example:
@@ -177,61 +184,3 @@ def spec(*, num_frames, frames_per_second, samples_per_second, short_side, **_) 
         "label": np.int32(0),
         "readable": np.bool_(True),
     }
-
-
-class Row(NamedTuple):
-    """A line of a list: its number, a file, seconds, and the names of classes."""
-
-    line: int
-    path: str
-    start: float
-    labels: list[str]
-
-
-def _read_list(path: pathlib.Path) -> tuple[str, list[Row]]:
-    """(`label` or `labels`, the rows) of a CSV file."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = set(reader.fieldnames or ())
-        fields = columns & {"label", "labels"}
-        if not {"path", "start"} <= columns or len(fields) != 1:
-            raise ValueError(
-                f"{path} begins with {sorted(columns)}; it needs path, start and one of label, "
-                "labels"
-            )
-        field, rows = fields.pop(), []
-        for cells in reader:
-            line, text = reader.line_num, cells[field] or ""
-            labels = [text] if field == "label" else [x for x in text.split(";") if x]
-            try:
-                rows.append(Row(line, cells["path"], float(cells["start"]), labels))
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{path}, line {line}: start={cells['start']!r} is no number of seconds"
-                ) from None
-    return field, rows
-
-
-def _class_names(folder: pathlib.Path) -> tuple[list[str], dict[str, int]]:
-    """Names by number, and numbers by name."""
-    file = folder / "classes.txt"
-    if file.is_file():
-        names = file.read_text(encoding="utf-8").splitlines()
-    else:
-        lists = [_read_list(path)[1] for path in sorted(folder.glob("*.csv"))]
-        used = {name for rows in lists for row in rows for name in row.labels}
-        numbers = used and all(name.isdigit() for name in used)
-        names = list(map(str, range(max(map(int, used)) + 1))) if numbers else sorted(used)
-    return names, {name: number for number, name in enumerate(names)}
-
-
-def _numbers(row: Row, classes: list[str], known: dict[str, int], path: pathlib.Path) -> list[int]:
-    """The numbers of a row's classes."""
-    numbers = [known.get(x, int(x) if x.isdigit() else -1) for x in row.labels]
-    for number, name in zip(numbers, row.labels, strict=True):
-        if not 0 <= number < len(classes):
-            raise ValueError(
-                f"{path}, line {row.line}: {name!r} is none of the {len(classes)} classes of "
-                f"{path.parent / 'classes.txt'}, nor the number of one"
-            )
-    return numbers

@@ -41,6 +41,11 @@ class Dataset:
         _, *others = inspect.signature(self.load).parameters
         return others != ["data_dir"]
 
+    @property
+    def takes_lists(self) -> bool:
+        """Whether `load` numbers the classes of several splits together: its `lists`."""
+        return "lists" in inspect.signature(self.load).parameters
+
 
 def find(name: str) -> Dataset:
     """Returns the dataset of a name, without a `blank:` before it; opens nothing."""

@@ -4,12 +4,16 @@ An example is `text`, any number of bytes; `data.text_transforms` cuts windows o
 """
 
 import bisect
+import codecs
 import itertools
 import pathlib
 from typing import Any
 
+from etils import epath
+
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
+from perceiver_jax.files.paths import check_utf8, user_path
 
 
 class Texts:
@@ -23,7 +27,7 @@ class Texts:
     in_memory = False
 
     def __init__(self, split: str, data_dir: str, *, length: int):
-        """Reads the sizes of the files only.
+        """Reads the sizes of the files and the beginning of each.
 
         Args:
           split: which files of the folder, as a pattern: 'train.txt', 'train/**/*.txt'.
@@ -32,7 +36,7 @@ class Texts:
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError: they are all empty; a `length` below 1.
+          ValueError: they are all empty, or one is not UTF-8; a `length` below 1.
         """
         self.name, self.length = f"texts[{split}]", length
         if length < 1:
@@ -43,10 +47,15 @@ class Texts:
                 "those to train and to evaluate on, as config.data.train_split='train/*.txt' and "
                 "config.data.eval_split='test/*.txt'"
             )
-        self.paths = sorted(path for path in pathlib.Path(data_dir).glob(split) if path.is_file())
+        folder = user_path(data_dir)
+        if "://" in data_dir and "**" in split:
+            raise ValueError(f"{self.name}: '**' matches no folders in a bucket: write one * each")
+        self.paths = sorted(path for path in folder.glob(split) if path.is_file())
         if not self.paths:
             raise FileNotFoundError(f"{self.name}: no file of {data_dir} matches {split!r}")
-        self.ends = list(itertools.accumulate(path.stat().st_size for path in self.paths))
+        self.starts = [_start_of_text(path) for path in self.paths]
+        sizes = [_size(path) - s for path, s in zip(self.paths, self.starts, strict=True)]
+        self.ends = list(itertools.accumulate(sizes))
         if not self.ends[-1]:
             raise ValueError(f"{self.name}: all files of {data_dir} that match are empty")
 
@@ -61,8 +70,9 @@ class Texts:
             end = min(stop, self.ends[number])
             begin = self.ends[number - 1] if number else 0
             with self.paths[number].open("rb") as file:
-                file.seek(start - begin)
+                file.seek(self.starts[number] + start - begin)
                 parts.append(file.read(end - start))
+            check_utf8(parts[-1], self.paths[number])
             if len(parts[-1]) != end - start:
                 raise ValueError(f"{self.paths[number]} became shorter since the run began")
             start, number = end, number + 1
@@ -70,6 +80,18 @@ class Texts:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _start_of_text(path: pathlib.Path) -> int:
+    """How many bytes of a byte order mark to leave out; refuses files that are not UTF-8."""
+    with path.open("rb") as file:
+        beginning = file.read(4096)
+    check_utf8(beginning, path)
+    return len(codecs.BOM_UTF8) if beginning.startswith(codecs.BOM_UTF8) else 0
+
+
+def _size(path: pathlib.Path) -> int:
+    return epath.Path(path).stat().length
 
 
 def load(split: str, *, data_dir: str = "", **options) -> Texts:

@@ -9,6 +9,7 @@ import numpy as np
 from perceiver_jax.data.transforms import Encoded, Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.texts import Documents
+from perceiver_jax.files.paths import user_path
 
 
 class UnknownName(ValueError):
@@ -106,7 +107,7 @@ def find_builder(name: str, data_dir: str = "") -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        return tfds.builder(name, data_dir=data_dir or None)
+        return tfds.builder(name, data_dir=str(user_path(data_dir)) if data_dir else None)
     except tfds.core.DatasetNotFoundError:
         raise UnknownName(f"TFDS has no dataset {name!r}") from None
 

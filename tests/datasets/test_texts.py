@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tfds_files import write_texts
 
-from perceiver_jax.data import eval_batches, parse, train_batches
+from perceiver_jax.data import eval_batches, parse, text_transforms, train_batches
 from perceiver_jax.datasets import registry
 
 WORDS = b"  the quick brown\nfox  jumps over a\tlazy caf\xc3\xa9 dog " * 3
@@ -129,3 +129,46 @@ def test_documents_of_a_tfds_set_are_joined(tmp_path):
         documents(join=0)
     with pytest.raises(ValueError, match="wikipedia: only with apache-beam, or prepared"):
         registry.load("wikipedia/20230601.en", "train", data_dir=str(tmp_path))
+
+
+def test_text_without_spaces_is_hidden_by_characters():
+    """Chinese: `share` of the characters, each whole, where there are no words to draw."""
+    text = "感知器可以处理任何形式的输入数据并且不需要改变它的结构" * 4
+    line = parse("first_window(301) | hide_words(0.15) | keep('text', 'text_mask', 'hidden')")
+    shares = []
+    for seed in range(20):
+        example = line({"text": text.encode()}, np.random.default_rng(seed))
+        shares.append(example["hidden"].mean())
+        runs = example["hidden"][:300].reshape(-1, 3)  # 3 bytes each
+        np.testing.assert_array_equal(runs.any(axis=1), runs.all(axis=1))
+    assert 0.1 < np.mean(shares) < 0.2
+    # A long run in a text of words takes nothing else along.
+    mixed = b"two words " + b"x" * 40 + b" end"
+    spans = text_transforms._words(mixed)
+    assert spans[:2] == [(0, 3), (3, 9)] and spans[-1] == (50, 54) and len(spans) == 44
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "1.txt").write_bytes(b"\xef\xbb\xbfabcdefghijkl")
+    (tmp_path / "2.txt").write_bytes(b"\xef\xbb\xbfmno")
+    source = load(tmp_path)
+    assert len(source) == 2
+    assert source[0]["text"] == b"abcdefghijklmno" and source[1]["text"] == b"klmno"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_other_encodings_are_refused_by_name(tmp_path, encoding):
+    (tmp_path / "a.txt").write_text("plain ascii")
+    (tmp_path / "b.txt").write_bytes("ein Käse".encode(encoding))
+    with pytest.raises(ValueError, match=r"b\.txt is not UTF-8 text .*iconv"):
+        load(tmp_path)
+
+
+def test_an_encoding_that_changes_later_is_refused_where_it_does(tmp_path):
+    late = b"a" * 8190 + "é".encode() + b"b" * 20
+    (tmp_path / "a.txt").write_bytes(late)
+    source = load(tmp_path, length=8191)
+    assert source[0]["text"] == late and source[1]["text"] == late[8191:]  # cut within a character
+    (tmp_path / "a.txt").write_bytes(late + b"caf\xe9 ")
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 text \(at byte 0xe9\)"):
+        load(tmp_path, length=8191)[0]

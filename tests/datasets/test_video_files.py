@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from clip_files import write_clip, write_clips
 
+from experiments.tasks.data import check_class_order
 from perceiver_jax.data import eval_batches, parse, train_batches
 from perceiver_jax.datasets import registry
 from perceiver_jax.files import video_seconds, write_wav
@@ -125,7 +126,10 @@ def test_classes(tmp_path):
     source = write(tmp_path, "path,start,label\na.mp4,1.5,b\nc.mp4,0,d\n")
     assert (source.classes, source.labels, source.starts) == (["b", "d"], [[0], [1]], [1.5, 0])
     write(tmp_path, "path,start,label\na.mp4,1.5,a\n", split="validate")
-    assert load(tmp_path).labels == [[1], [2]]  # numbered over all lists
+    assert load(tmp_path).labels == [[0], [1]]  # numbered over its own list,
+    assert load(tmp_path, lists=("train", "validate")).labels == [[1], [2]]  # or over these
+    (tmp_path / "official.csv").write_text("label,youtube_id,time_start,time_end,split\n")
+    assert load(tmp_path, lists=("train", "validate")).labels == [[1], [2]]
     source = write(tmp_path, "path,start,label\na.mp4,0,7\n", split="validate")
     (tmp_path / "train.csv").unlink()
     assert load(tmp_path, "validate").labels == [[7]]
@@ -149,6 +153,11 @@ def test_several_labels(tmp_path):
         ("path,label\na,b\n", "needs path, start and one of label, labels"),
         ("path,start,label\na.mp4,soon,b\n", r"train\.csv, line 2: start='soon' is no number"),
         ("path,start,label\n", r"train\.csv lists no file"),
+        ("path,start,label\na.mp4,inf,b\n", r"train\.csv, line 2: start='inf' is no number"),
+        ("path,start,label\na.mp4,0,b\na.mp4,nan,b\n", r"line 3: start='nan' is no number"),
+        ("path,start,label\na.mp4,-1,b\n", r"train\.csv, line 2: start='-1' is no number"),
+        ("path,start,label\na.mp4,0,b\na.mp4,0, \n", r"train\.csv, line 3: label is blank"),
+        ("path,start,label\n,0,b\n", r"train\.csv, line 2: path is blank"),
     ],
 )
 def test_wrong_lists(tmp_path, text, message):
@@ -167,3 +176,43 @@ def test_what_is_needed_is_said(tmp_path):
         load(tmp_path, num_frames=1, samples_per_second=1601)
     with pytest.raises(ValueError, match=r"the source 'digits' has no options, got \['replace'\]"):
         registry.load("digits", "train", options={"replace": True})
+
+
+def test_lists_as_spreadsheets_write_them(tmp_path):
+    """A byte order mark, and spaces about the cells, change nothing."""
+    text = "path,start,label\n0.mp4,0,kind 0\n1.mp4,0,kind 1\n"
+    plain = write(tmp_path, text)
+    (tmp_path / "train.csv").write_text(text, encoding="utf-8-sig")
+    marked = load(tmp_path)
+    spaced = write(tmp_path, text.replace(",", " , "))
+    for source in (marked, spaced):
+        assert (source.classes, source.labels, source.paths) == (
+            plain.classes,
+            plain.labels,
+            plain.paths,
+        )
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / "train.csv").write_bytes((text + "2.mp4,0,café\n").encode(encoding))
+        with pytest.raises(ValueError, match=r"train\.csv is not UTF-8 text"):
+            load(tmp_path)
+
+
+def test_classes_txt_has_one_name_a_line(tmp_path):
+    text = "path,start,label\na.mp4,0,two\n"
+    (tmp_path / "classes.txt").write_text("one \n two\n\n", encoding="utf-8-sig")
+    source = write(tmp_path, text)
+    assert source.classes == ["one", "two"] and source.classes_fixed
+    for classes, problem in ((["one", "", "two"], "is blank"), (["one", "two", "one"], "repeats")):
+        with pytest.raises(ValueError, match=rf"classes\.txt, line [23] {problem}"):
+            write(tmp_path, text, classes)
+
+
+def test_weights_fix_the_order_of_the_classes(tmp_path):
+    """A list of fewer classes than the weights' would number them otherwise."""
+    source = write(tmp_path, "path,start,label\na.mp4,0,juggling\nb.mp4,0,archery\n")
+    check_class_order(source, 2, "kinetics")
+    check_class_order(source, 700, "")
+    with pytest.raises(ValueError, match=r"names 2 classes, .*'kinetics' knows 700: put a classes"):
+        check_class_order(source, 700, "kinetics")
+    text = "path,start,label\na.mp4,0,juggling\n"
+    check_class_order(write(tmp_path, text, ["archery", "juggling"]), 700, "kinetics")

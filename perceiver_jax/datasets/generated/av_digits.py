@@ -6,7 +6,6 @@ jackson, lucas, nicolas, theo, yweweler; 50 of each digit).
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.generated.source import configured, require_range
 from perceiver_jax.datasets.tfds import Tfds
+from perceiver_jax.files.paths import user_path
 
 SPLITS = ("train", "test")
 
@@ -97,7 +97,7 @@ def spoken_digits(data_dir: str = "") -> list[tuple[int, str, np.ndarray]]:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from tensorflow_datasets.proto import tf_example_pb2
 
-    folder = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "spoken_digit"
+    folder = user_path(data_dir or tfds.core.constants.DATA_DIR) / "spoken_digit"
     paths = sorted(map(str, folder.glob("*/spoken_digit-train.array_record*")))
     if not paths:
         raise FileNotFoundError(

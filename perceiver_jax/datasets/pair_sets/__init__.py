@@ -12,9 +12,9 @@ import numpy as np
 
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.pair_sets import kitti, middlebury, scene_flow, sintel
-from perceiver_jax.datasets.pair_sets.layout import Path
 from perceiver_jax.datasets.pair_sets.middlebury import write_middlebury
 from perceiver_jax.datasets.pairs import Pairs
+from perceiver_jax.files.paths import user_path
 
 __all__ = ["SETS", "load", "spec", "write_middlebury"]
 
@@ -38,7 +38,7 @@ def load(name: str, split: str, *, data_dir: str = "") -> Pairs:
     if not match or (chosen.splits and match[1] not in chosen.splits):
         known = " or ".join(map(repr, chosen.splits)) or "a folder of data_dir"
         raise ValueError(f"{name} has no split {split!r}: it is {known}, or a part of it as [a:b]")
-    root = Path(data_dir)
+    root = user_path(data_dir)
     remedy = (
         f"config.data.data_dir={data_dir!r} must be a folder that holds {chosen.holds}, unpacked "
         f"from {chosen.home}"
@@ -47,7 +47,7 @@ def load(name: str, split: str, *, data_dir: str = "") -> Pairs:
         raise FileNotFoundError(f"{name}: no folder {data_dir!r}; {remedy}")
     pairs = list(chosen.layout(root, match[1]))
     if not pairs:
-        raise FileNotFoundError(f"{name}: nothing of {match[1]!r} in {root.resolve()}; {remedy}")
+        raise FileNotFoundError(f"{name}: nothing of {match[1]!r} in {root}; {remedy}")
     needed = (path for pair in pairs for path in (pair.first, pair.second, *pair.truth))
     for path in needed:
         if not path.exists():

@@ -9,6 +9,7 @@ from perceiver_jax import files
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.pair_sets.layout import Path, Set, read_pfm
 from perceiver_jax.datasets.pairs import Pair, Truth
+from perceiver_jax.files.paths import user_path
 
 HOME = "vision.middlebury.edu/stereo/data"
 
@@ -83,7 +84,7 @@ def write_middlebury(folder: Path, example: Example) -> None:
       folder: the scene's own, made where it is not there; that above it is the split.
       example: `frames`, `field` `[H, W, 1]`, `valid` and `occluded`, as a generator makes them.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, view in zip(("im0.png", "im1.png"), example["frames"], strict=True):
         files.write_image(folder / name, view)

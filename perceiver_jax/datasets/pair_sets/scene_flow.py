@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from perceiver_jax.datasets.pair_sets.layout import Path, Set, read_flo, read_pfm
 from perceiver_jax.datasets.pairs import Pair
+from perceiver_jax.files.paths import read_text
 
 HOME = "lmb.informatik.uni-freiburg.de/resources/datasets"
 
@@ -12,7 +13,7 @@ HOME = "lmb.informatik.uni-freiburg.de/resources/datasets"
 def _flying_chairs(root: Path, split: str) -> Iterator[Pair]:
     flows = sorted((root / "data").glob("*_flow.flo"))
     listed = root / "FlyingChairs_train_val.txt"
-    kinds = listed.read_text().split() if listed.exists() else []
+    kinds = read_text(listed).split() if listed.exists() else []
     if flows and len(kinds) != len(flows):
         raise ValueError(
             f"{listed} must have a line, 1 (train) or 2 (validation), for each of the {len(flows)} "
@@ -32,7 +33,8 @@ def _scene_flow(look: str, root: Path, split: str) -> Iterator[Pair]:
     inside = truths / split.upper() if (truths / "TRAIN").exists() else truths
     if inside == truths and split != "train":
         return
-    for path in sorted(inside.rglob("left/*.pfm")):
+    depths = range(6)  # no `rglob`, which buckets lack
+    for path in sorted(p for n in depths for p in inside.glob("*/" * n + "left/*.pfm")):
         left = (root / look / path.relative_to(truths)).with_suffix(".png")
         right = left.parent.with_name("right") / left.name
         yield Pair(left, right, functools.partial(read_pfm, 1), (path,))
