@@ -13,7 +13,7 @@ def softmax_cross_entropy(logits: jax.Array, batch) -> jax.Array:
 
 
 def sigmoid_cross_entropy(logits: jax.Array, batch) -> jax.Array:
-    """The mean over K labels, each present or not, of the cross-entropy of logits `[B, K]`.
+    """The mean over K independent labels of the binary cross-entropy of logits `[B, K]`.
 
     `batch["target"]` `[B, K]` holds 0 and 1.
     """
@@ -21,11 +21,11 @@ def sigmoid_cross_entropy(logits: jax.Array, batch) -> jax.Array:
 
 
 def hidden_cross_entropy(logits: jax.Array, batch) -> jax.Array:
-    """The mean cross-entropy of an example's hidden places, in nats; without any it is 0.
+    """The mean cross-entropy of an example's masked bytes, in nats; 0 without any.
 
     Args:
       logits: `[B, M, K]`.
-      batch: `target` `[B, M]`, the ids, and `hidden` `[B, M]`, True where they count.
+      batch: `target` `[B, M]`, the ids, and `hidden` `[B, M]`, True at masked bytes.
     """
     hidden = batch["hidden"]
     values = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
@@ -46,14 +46,14 @@ def mean_squared_error(prediction: jax.Array, batch) -> jax.Array:
 
 
 def robust_field(*, epsilon: float, power: float) -> Callable:
-    """Of flow and disparity: the mean of (|error|^2 + epsilon^2)^power over an example's pixels.
+    """For flow and disparity: the mean of (|error|^2 + epsilon^2)^power over an example's pixels.
 
-    Only pixels that `batch["valid"]` keeps count; an example without any has loss 0. The error's
-    length is that of all channels together. Power 0.5 is its absolute value, smooth below epsilon
-    (Charbonnier et al. 1994); lower powers care less for outliers (Sun, Roth and Black 2010: 0.45).
+    Only pixels where `batch["valid"]` is True count; an example without any has loss 0. |error| is
+    the length over all channels. Power 0.5 is the absolute value, smoothed below epsilon
+    (Charbonnier et al. 1994); lower powers weigh outliers less (Sun, Roth and Black 2010: 0.45).
 
     Args:
-      epsilon: pixels, > 0: at 0 the gradient of a right answer would not exist.
+      epsilon: pixels, > 0: at 0 a correct prediction would have no gradient.
       power: in (0, 1].
 
     Returns:

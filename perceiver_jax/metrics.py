@@ -1,6 +1,6 @@
-"""Metrics: `metric(prediction, batch) -> (sum, count)` over the real examples of a batch.
+"""Metrics: `metric(prediction, batch) -> (sum, count)` over the examples that `mask` keeps.
 
-And, at the end, one of a whole evaluation, which is no mean over its examples.
+The last one, mean average precision, is computed from a whole evaluation at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,19 @@ def _sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def top_accuracy(k: int) -> Callable:
-    """Share of examples whose `label` has one of the k largest logits `[B, K]`; ties lose."""
+    """Share of examples whose `label` has one of the k largest logits `[B, K]`.
+
+    Ties count as wrong, and so do labels outside 0..K-1 and logits that are NaN.
+    """
 
     def metric(logits, batch):
-        label = batch["label"][:, None]
-        own = jnp.take_along_axis(logits, label, axis=1)
-        others = jnp.sum(logits >= own, axis=1) - 1  # as large as the label's own logit, besides it
-        return masked_sum((others < k).astype(jnp.float32), batch)
+        label = batch["label"]
+        known = (label >= 0) & (label < logits.shape[1])
+        own = jnp.take_along_axis(logits, jnp.where(known, label, 0)[:, None], axis=1)
+        # Comparisons with NaN are false: counted by what is surely smaller, NaN never helps.
+        smaller = jnp.sum(logits < own, axis=1)
+        right = known & (smaller >= logits.shape[1] - k) & ~jnp.isnan(own[:, 0])
+        return masked_sum(right.astype(jnp.float32), batch)
 
     return metric
 
@@ -37,12 +43,12 @@ def top_accuracy(k: int) -> Callable:
 def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array, jax.Array]:
     """Peak signal-to-noise ratio in dB, 10 log10(peak^2 / mean squared error), of each example.
 
-    At most 100 + 20 log10(peak), so that a silent clip brought back as silence stays finite.
+    At most 100 + 20 log10(peak), so that a perfect reconstruction stays finite.
 
     Args:
       prediction: `[B, ...]`.
       batch: `target`, of the same shape.
-      peak: the largest value that there can be.
+      peak: the largest possible value.
     """
     error = jnp.maximum(mean_squared_error(prediction, batch), 1e-10)
     return masked_sum(10 * jnp.log10(peak**2 / error), batch)
@@ -50,29 +56,30 @@ def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array,
 
 # --- Bytes: logits [B, M, K] against the ids `batch["target"]` [B, M] ---------------------------
 #
-# The places that `hidden` says, of all examples together, make one mean.
+# The mean is over all masked bytes (`batch["hidden"]`) of all examples together.
 
 
 def hidden_accuracy(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
-    """Share of the hidden bytes whose logit is the largest."""
+    """Share of the masked bytes whose logit is the largest; NaN counts as wrong."""
     right = jnp.argmax(logits, axis=-1) == batch["target"]
+    right &= ~jnp.isnan(jnp.max(logits, axis=-1))  # argmax takes NaN for the largest
     return _sum(right.astype(jnp.float32), batch["hidden"] & batch["mask"][:, None])
 
 
 def bits_per_byte(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of the hidden bytes in bits: what telling one of them still costs."""
+    """Mean cross-entropy of the masked bytes, in bits."""
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
     return _sum(nats / jnp.log(2.0), batch["hidden"] & batch["mask"][:, None])
 
 
 # --- Fields: a flow [B, ..., 2] or a disparity [B, ..., 1] against `batch["field"]` ------------
 #
-# Pixels count where `valid` is True, with `visible` only those that are not `occluded`; those of
-# all examples together make one mean.
+# The mean is over all pixels of all examples together where `valid` is True; with `visible` only
+# over those that are not `occluded`.
 
 
 def end_point_error(*, visible: bool = False) -> Callable:
-    """Mean length of the error, pixels (Otte and Nagel 1994): EPE; of a disparity its size."""
+    """Mean length of the error, in pixels (Otte and Nagel 1994): the end-point error, EPE."""
 
     def metric(prediction, batch):
         return _sum(_error(prediction, batch), _counted(batch, visible))
@@ -97,7 +104,7 @@ def bad_pixels(threshold: float, *, visible: bool = False) -> Callable:
     """Share of pixels whose error is above `threshold` pixels (Scharstein and Szeliski 2002)."""
 
     def metric(prediction, batch):
-        bad = _error(prediction, batch) > threshold
+        bad = ~(_error(prediction, batch) <= threshold)  # NaN too
         return _sum(bad.astype(jnp.float32), _counted(batch, visible))
 
     return metric
@@ -111,7 +118,7 @@ def outliers(*, visible: bool = False) -> Callable:
 
     def metric(prediction, batch):
         error, length = _error(prediction, batch), jnp.linalg.norm(batch["field"], axis=-1)
-        bad = (error > 3.0) & (error > 0.05 * length)
+        bad = ~((error <= 3.0) | (error <= 0.05 * length))  # NaN too
         return _sum(bad.astype(jnp.float32), _counted(batch, visible))
 
     return metric
@@ -127,18 +134,18 @@ def _counted(batch, visible: bool) -> jax.Array:
     return valid & ~batch["occluded"] if visible else valid
 
 
-# --- The whole evaluation: `metric(collected) -> float` of numpy arrays `[N, ...]`, see `Task` ----
+# --- Whole evaluation: `metric(collected) -> float` of numpy arrays `[N, ...]`, see `Task` ------
 
 
 def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
     """mAP: the mean over labels of the area under each label's precision by recall (AudioSet's).
 
     The scores of a file's clips are averaged first (Perceiver 2021, section 4.2: 16 of each). A
-    label that no file has does not count; if none has any, the result is nan.
+    label without a file does not count; without any label the result is nan.
 
     Args:
-      collected: `score` `[N, K]`; `target` bool `[N, K]`; `file` `[N]`, which clips belong
-        together.
+      collected: `score` `[N, K]`; `target` bool `[N, K]`; `file` `[N]`, the file of each
+        clip.
     """
     from sklearn.metrics import average_precision_score  # slow to import
 
@@ -147,7 +154,7 @@ def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
     np.add.at(score, file, collected["score"])
     score /= np.bincount(file)[:, None]
     target = collected["target"][first]
-    # A label at a time: handed over as matrices, scores and truth may be transposed unnoticed.
+    # One label at a time: transposed matrices would be accepted and give a wrong number.
     precisions = [
         average_precision_score(target[:, k], score[:, k]) for k in np.flatnonzero(target.any(0))
     ]

@@ -175,7 +175,7 @@ def test_the_roofline_is_the_longest_of_three():
 @pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:64", "v5e:0x4", "cpu"])
 def test_an_unknown_slice_is_told_what_there_is(name):
     with pytest.raises(ValueError, match=rf"--topology='{name}' is no TPU slice.* v5e:1x1, 2x2"):
-        chips.describe(name)
+        chips.slice_devices(name)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_the_compiler_refuses_is_told(monkeypatch, said, kind, message):
 
     monkeypatch.setattr(chips.topologies, "get_topology_desc", refuse)
     with pytest.raises(kind, match=message):
-        chips.describe("v4:2x2x1")
+        chips.slice_devices("v4:2x2x1")
 
 
 STEP = program.Step(
@@ -359,7 +359,7 @@ SLICES = {
 def test_the_papers_configs_fit(name):
     topology, settings = SLICES[name]
     try:
-        devices = chips.describe(topology)
+        devices = chips.slice_devices(topology)
     except chips.NoCompiler as error:
         pytest.skip(str(error))
     file, _, variant = name.partition(":")

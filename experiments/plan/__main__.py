@@ -72,7 +72,7 @@ def main(argv):
 def plan(config, topology: str, *, name: str, settings: str, search: bool) -> report.Plan:
     """Compiles the step, says what comes out, and returns it."""
     chip, _ = chips.read_topology(topology)
-    devices = chips.describe(topology)
+    devices = chips.slice_devices(topology)
     print(report.heading(name, settings, config), flush=True)
     made = functools.partial(
         report.Plan, name, settings, topology, chip, config.batch_size, config.steps

@@ -95,7 +95,7 @@ def read_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
     return CHIPS[generation], tuple(map(int, sides.split("x")))
 
 
-def describe(name: str) -> list[Any]:
+def slice_devices(name: str) -> list[Any]:
     """The devices of a slice that need not be there: programs can be compiled for them, not run.
 
     Raises:

@@ -67,7 +67,7 @@ def compile_step(config: ConfigDict, devices: list[Any]) -> Step:
 
     Args:
       config: of an experiment. Its data need not be there.
-      devices: of this machine, or of `chips.describe`.
+      devices: of this machine, or of `chips.slice_devices`.
 
     Raises:
       OutOfMemory: the compiler finds no way to fit the step into a device.

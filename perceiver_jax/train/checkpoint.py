@@ -72,7 +72,7 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
 
 
 @contextlib.contextmanager
-def told(manager: ocp.CheckpointManager) -> Iterator[None]:
+def raise_not_saved(manager: ocp.CheckpointManager) -> Iterator[None]:
     """Raises NotSaved for what goes wrong in here, except on devices."""
     try:
         yield
@@ -96,12 +96,12 @@ def finish(manager: ocp.CheckpointManager) -> None:
     Raises:
       NotSaved: it could not be.
     """
-    with told(manager):
+    with raise_not_saved(manager):
         manager.wait_until_finished()
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
-    """Starts saving `state` under its step; returns once the arrays have been copied.
+def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> int:
+    """Starts saving `state`; returns its step once the arrays have been copied.
 
     Args:
       manager: from `open_manager`.
@@ -113,8 +113,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     """
     items = pack(state)
     step = int(jax.device_get(state.step))
-    meta = {**meta, "step": step, "arrays": describe(items)}
-    with told(manager):
+    meta = {**meta, "step": step, "arrays": array_records(items)}
+    with raise_not_saved(manager):
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -122,6 +122,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
                 **{META: ocp.args.JsonSave(meta)},
             ),
         )
+    return step
 
 
 def restore_newest(
@@ -159,7 +160,7 @@ def restore_newest(
             warn(f"checkpoint {path} is damaged, trying the one before. {damaged[path]}")
             continue
         for bad in damaged if set_aside else ():
-            distributed.by_first(lambda bad=bad: move_aside(bad, set_aside))
+            distributed.on_process_zero(lambda bad=bad: move_aside(bad, set_aside))
             warn(f"moved {bad} to {set_aside}; going on from {path}")
         return restored
     if damaged:
@@ -311,14 +312,14 @@ def read(
 
         def load(**args):
             args = ocp.args.Composite(**args)
-            return distributed.together(lambda: reader.restore(absolute(path), args=args))
+            return distributed.all_or_raise(lambda: reader.restore(absolute(path), args=args))
 
         meta = load(**{META: ocp.args.JsonRestore()})[META]
         saved = {n: v for n, v in meta["arrays"].items() if n.split("/", 1)[0] in shapes}
         check_arrays(path, saved, wanted)
         items = load(**{name: ocp.args.StandardRestore(item) for name, item in wanted.items()})
     items = {name: items[name] for name in shapes}
-    sums = {name: checksum for name, (_, _, checksum) in describe(items).items()}
+    sums = {name: checksum for name, (_, _, checksum) in array_records(items).items()}
     wrong = [name for name, checksum in sums.items() if checksum != saved[name][2]]
     if wrong:
         raise OSError(f"the data of {len(wrong)} arrays has changed since it was saved: {wrong}")
@@ -343,7 +344,7 @@ def check_arrays(path: epath.Path, saved: dict[str, Any], wanted: Any) -> None:
         )
 
 
-def describe(items: Any) -> dict[str, list]:
+def array_records(items: Any) -> dict[str, list]:
     """Returns `{path: [shape, dtype, checksum]}` of every array."""
     names, leaves = zip(*named_leaves(items), strict=True)
     sums = jax.device_get(checksums(list(leaves)))

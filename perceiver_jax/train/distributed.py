@@ -102,19 +102,19 @@ def ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
     return spread, jax.jit(jnp.any, out_shardings=whole)
 
 
-def anywhere(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Returns whether `flag` is True in any process. Every process must call it."""
     return bool(jax.device_get(vote(flag))) if jax.process_count() > 1 else flag
 
 
-def together(action: Callable[[], T]) -> T:
+def all_or_raise(action: Callable[[], T]) -> T:
     """Returns `action()`. Where it raises in one process, it raises in every process."""
     result = error = None
     try:
         result = action()
     except Exception as raised:
         error = raised
-    if anywhere(error is not None):
+    if any_process(error is not None):
         raise error or RuntimeError("it did not succeed in another process")
     return result
 
@@ -122,9 +122,9 @@ def together(action: Callable[[], T]) -> T:
 def same(text: str) -> bool:
     """Returns whether all processes call it with the same text. Every process must call it."""
     mine = np.int32(zlib.crc32(text.encode()) >> 1)
-    return not anywhere(mine != multihost_utils.broadcast_one_to_all(mine))
+    return not any_process(mine != multihost_utils.broadcast_one_to_all(mine))
 
 
-def by_first(action: Callable[[], object]) -> None:
+def on_process_zero(action: Callable[[], object]) -> None:
     """Runs `action` in process 0, and waits for it. Where it raises, every process raises."""
-    together(lambda: action() if jax.process_index() == 0 else None)
+    all_or_raise(lambda: action() if jax.process_index() == 0 else None)

@@ -1,45 +1,64 @@
-"""The one training loop, for every task, and the evaluation of what it made.
+"""The training loop of every task, and the evaluation of a state.
 
-Start, loop, end: `train` reads top to bottom. A step's metrics are fetched after the next step has
-been dispatched, so the device never waits for the log. Everything that decides the numbers is in
-the state and in `(seed, step)`: a run that is killed and started again ends bit-equal.
+`train` is the entry: it starts or resumes a run, trains, saves and evaluates. The metrics of a step
+are fetched after the next step has been dispatched, so the device never waits for the log. All
+numbers follow from the state and from `(seed, step)`: a run that was killed and resumed ends
+bit-equal to one that was not.
 """
 
 import contextlib
-import functools
 import json
 import math
 import os
 import time
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax.train import checkpoint, distributed, sharding
-from perceiver_jax.train.checkpoint import open_manager
 from perceiver_jax.train.log import Log, Timer, progress, say, show, warn, with_prefix
 from perceiver_jax.train.profile import tracing
 from perceiver_jax.train.start import Program, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS, divide
 from perceiver_jax.train.stop import Diverged, Preempted, StopRequest, end_together, stop_on_signals
-from perceiver_jax.train.task import Task
+from perceiver_jax.train.task import Batch, Task
 from perceiver_jax.train.workdir import (
     CHECKPOINTS,
     DAMAGED,
     RESULT,
     as_json,
-    claim,
+    check_config,
     git_commit,
-    held,
+    lock,
     write_atomically,
 )
 
 EVALUATION_SAYS = 10.0  # seconds between two lines of progress
+
+
+class Delayed:
+    """Calls `use` with each result one step late, when the device is already at the next one."""
+
+    def __init__(self, use: Callable[..., None]):
+        self._use = use
+        self._held = None
+
+    def push(self, *result: Any) -> None:
+        """Uses the result pushed before, and holds this one."""
+        self.flush()
+        self._held = result
+
+    def flush(self) -> None:
+        """Uses the held result now."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._use(*held)
 
 
 def train(
@@ -49,125 +68,168 @@ def train(
     *,
     profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Trains to `config.steps`, or goes on from where the workdir is, and evaluates.
+    """Trains to `config.steps`, from the start or from where the workdir is, and evaluates.
 
     Args:
       task: what to train.
       config: `seed`, `batch_size` (global), `steps`, `accumulate`, `optimizer`, `eval_every`,
         `log_every`, `checkpoint_every` (in steps, 0 is never), `checkpoints_kept`, `tensorboard`,
-        `start` ('' for none; `model` too for released weights), `parallel`. The rest is only
-        recorded.
-      workdir: of this run alone; made if it is not there. Many processes share it.
+        `start` ('' for none; `model` too for released weights), `parallel`. The other fields are
+        only recorded.
+      workdir: the folder of this run alone, created if missing. All processes share it.
       profile: the steps to trace, see `profile.tracing`.
 
     Returns:
-      What is written to `result.json`: every evaluation metric, 'step', 'seconds' (training, over
-      all restarts), 'examples_per_second' (None if unknown), 'commit' and 'device'.
+      The contents of `result.json`: every evaluation metric, 'step', 'seconds' (training, over all
+      restarts), 'examples_per_second' (None if unknown), 'commit' and 'device'.
 
     Raises:
-      ValueError: the config is wrong, or another one made the workdir.
-      InUse: another run has the workdir.
-      Diverged: something was not finite; the last good checkpoint stays.
-      Preempted: SIGTERM or SIGINT came, to any process; the state is saved.
-      NotSaved: a checkpoint could not be written; those before stay.
+      ValueError: the config or the evaluation is wrong, or another config made the workdir.
+      InUse: another run uses the workdir.
+      Diverged: a loss or norm was not finite; the last good checkpoint stays.
+      Preempted: SIGTERM or SIGINT reached a process; the state is saved.
+      NotSaved: a checkpoint could not be written; the earlier ones stay.
     """
     workdir = epath.Path(workdir)
     program = build(task, config)
-    claim(workdir, config, write=False)
-    with held(workdir, warn=warn):
+    check_evaluation(task, program)
+    check_config(workdir, config, write=False)
+    with lock(workdir, warn=warn):
         state, meta = start(config, workdir, program, set_aside=workdir / DAMAGED)
-        claim(workdir, config, write=True)  # after a start that failed, it is still anybody's
-        return go_on(task, config, workdir, program, state, meta, profile)
+        check_config(workdir, config, write=True)  # only now: a start that failed claims no folder
+        with (
+            stop_on_signals() as stop,
+            checkpoint.open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
+        ):
+            run = Run(task, config, workdir, program, Timer(**meta["timer"]), manager, stop)
+            return run.train(state, profile)
 
 
-def go_on(
-    task: Task,
-    config: ConfigDict,
-    workdir: epath.Path,
-    program: Program,
-    state: TrainState,
-    meta: dict[str, Any],
-    profile: tuple[int, int] | None,
-) -> dict[str, Any]:
-    """Trains from `state`, which is given away, and `meta` on; see `train`."""
-    step = int(jax.device_get(state.step))
-    describe(task, state, f"step {step} of {config.steps}")
-    if step >= config.steps:
-        say("this run is finished: evaluating it again")
-    timer = Timer(**meta["timer"])
+class Run:
+    """One call of `train`: the loop, and what happens between its steps."""
 
-    with (
-        stop_on_signals() as stop,
-        contextlib.closing(Log(workdir, step=step, tensorboard=config.tensorboard)) as log,
-        open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
-        sharding.on_devices(task.train_data(step), program.layout) as batches,
-        tracing(workdir, profile) as trace,
-        jax.transfer_guard("disallow"),
-        end_together(),
-    ):
-        record = functools.partial(
-            report, task=task, config=config, timer=timer, log=log, manager=manager
-        )
-        measure = functools.partial(evaluate_state, task, program, timer=timer, log=log, stop=stop)
-        saved, pending = manager.latest_step(), None
+    def __init__(self, task, config, workdir, program, timer, manager, stop):
+        self.task, self.config, self.workdir, self.program = task, config, workdir, program
+        self.timer, self.manager, self.stop = timer, manager, stop
+        self.saved = manager.latest_step()
 
-        while step < config.steps and not stop():
-            # At the top, so that a run killed between a save and its evaluation makes up for it.
-            wanted = step and due(step, config.eval_every)
-            if wanted and distributed.anywhere(not log.has(step, "eval")) and not measure(state):
-                break
-            trace(step, state)
-            with timer.waiting("input"):
-                batch = next(batches, None)
-            if batch is None:
-                raise RuntimeError(f"Task.train_data ended at step {step}; it must never end")
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = program.train_step(state, batch)
-            step += 1
-            if pending:
-                record(*pending)
-            pending = step, metrics
-            save_now = due(step, config.checkpoint_every)
-            if save_now or due(step, config.eval_every):
-                record(*pending)
-                pending = None
-            if save_now:
-                save(state, config, timer, manager)
-                saved = step
-
-        if pending:
-            record(*pending)
-        if saved != step:
-            save(state, config, timer, manager)
-        with timer.pause():
-            checkpoint.finish(manager)
-        metrics = measure(state) if step == config.steps else {}
-        if not metrics:
+    def train(self, state: TrainState, profile: tuple[int, int] | None) -> dict[str, Any]:
+        """Trains from `state`, whose arrays are donated; see the function `train`."""
+        task, config, timer = self.task, self.config, self.timer
+        step = int(jax.device_get(state.step))
+        print_summary(task, state, f"step {step} of {config.steps}")
+        if step >= config.steps:
+            say("this run is finished: evaluating it again")
+        with (
+            contextlib.closing(Log(self.workdir, step=step, tensorboard=config.tensorboard)) as log,
+            sharding.on_devices(task.train_data(step), self.program.layout) as batches,
+            tracing(self.workdir, profile) as trace,
+            jax.transfer_guard("disallow"),
+            end_together(),
+        ):
+            lag = Delayed(lambda *result: self.record(log, *result))
+            while step < config.steps and not self.stop():
+                # Before the step, so that a run killed between a save and its evaluation evaluates.
+                if step and due(step, config.eval_every):
+                    missing = distributed.any_process(not log.has(step, "eval"))
+                    if missing and self.evaluate(state, log) is None:
+                        break
+                trace(step, state)
+                with timer.waiting("input"):
+                    batch = next(batches, None)
+                if batch is None:
+                    raise RuntimeError(f"Task.train_data ended at step {step}; it must never end")
+                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                    state, metrics = self.program.train_step(state, batch)
+                step += 1
+                lag.push(step, metrics, batch)
+                saving = due(step, config.checkpoint_every)
+                if saving or due(step, config.eval_every):
+                    lag.flush()  # so that nothing that is not finite is saved or evaluated
+                if saving:
+                    self.save(state)
+            lag.flush()
+            if self.saved != step:
+                self.save(state)
+            with timer.pause():
+                checkpoint.finish(self.manager)
+            metrics = self.evaluate(state, log) if step >= config.steps else None
+        if metrics is None:
             raise Preempted(
-                f"{stop.signal or 'a signal to another process'} at step {step} of {config.steps}; "
-                f"the state is saved in {workdir}. Run the same command again to go on."
+                f"{self.stop.signal or 'a signal to another process'} at step {step} of "
+                f"{config.steps}; the state is saved in {self.workdir}. Run the same command again "
+                "to go on."
+            )
+        return write_result(self.workdir, metrics, step, timer, config)
+
+    def record(self, log: Log, step: int, metrics: dict[str, jax.Array], batch: Batch) -> None:
+        """Waits for a step and logs it if that is due; raises Diverged if it is not finite."""
+        task, config, timer = self.task, self.config, self.timer
+        with timer.waiting("device"):
+            values = jax.device_get(metrics)
+        timer.tick()
+        # `jit` sorts the names; a reader wants the loss first.
+        metrics = {name: float(values[name]) for name in ("loss", *task.metrics, *VITALS)}
+        bad = [name for name in VITALS if not math.isfinite(metrics[name])]
+        if bad or due(step, config.log_every):
+            recent = timer.recent()
+            rate = recent.steps_per_second * config.batch_size
+            times = {"seconds": timer.seconds, "examples_per_second": rate}
+            shares = {f"{name}_share": share for name, share in recent.shares.items()}
+            log.write(step, "train", metrics | times | shares)
+            sizes = {
+                "batch_size": config.batch_size,
+                "flops_per_example": task.flops_per_example,
+            }
+            say(progress(step, config.steps, metrics, recent=recent, **sizes))
+        if bad:
+            checkpoint.finish(self.manager)
+            last = self.manager.latest_step()
+            kept = "there is no checkpoint"
+            if last is not None:
+                kept = f"the last good checkpoint is {last}"
+            raise Diverged(
+                f"step {step}: {', '.join(bad)} not finite ({show(metrics)}); {kept} in "
+                f"{self.manager.directory}. {cause(batch, self.program)}"
             )
 
-    return write_result(workdir, metrics, step, timer, config)
+    def save(self, state: TrainState) -> None:
+        """Starts to save the state, and beside it the config, seed, timer and versions."""
+        with self.timer.pause(), jax.transfer_guard("allow"):  # Orbax transfers implicitly
+            meta = {
+                "config": as_json(self.config),
+                "seed": self.config.seed,
+                "timer": self.timer.saved(),
+                "versions": checkpoint.versions(),
+            }
+            self.saved = checkpoint.save(self.manager, state, meta)
+
+    def evaluate(self, state: TrainState, log: Log) -> dict[str, float] | None:
+        """Evaluates and logs; None if the run is asked to stop meanwhile."""
+        with self.timer.pause():
+            metrics = evaluate_state(self.task, self.program, state, stop=self.stop)
+        if metrics is not None:
+            log.write(int(jax.device_get(state.step)), "eval", metrics)
+        return metrics
 
 
 def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
-    """Evaluates the newest whole checkpoint and writes `result.json`.
+    """Evaluates the newest intact checkpoint and writes `result.json`.
 
     Args:
       task: what to evaluate.
-      config: as for `train`. Without checkpoints in `workdir` those of `config.start` are taken.
+      config: as for `train`. If `workdir` has no checkpoint, `config.start` names the weights.
       workdir: of a run.
 
     Returns:
-      What is written; see `train`.
+      The contents of `result.json`; see `train`.
 
     Raises:
       FileNotFoundError: there is nothing to evaluate.
       ValueError: another config made the workdir.
     """
     workdir = epath.Path(workdir)
-    claim(workdir, config, write=False)
+    check_config(workdir, config, write=False)
     directory = workdir / CHECKPOINTS
     if not (checkpoint.checkpoints(directory) or config.start.run or config.start.weights):
         raise FileNotFoundError(
@@ -175,131 +237,114 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict
             "config.start.weights are empty"
         )
     program = build(task, config)
+    check_evaluation(task, program)
     state, meta = start(config, workdir, program, set_aside=None)
-    claim(workdir, config, write=True)
+    check_config(workdir, config, write=True)
     step = int(jax.device_get(state.step))
-    describe(task, state, f"evaluating step {step}")
+    print_summary(task, state, f"evaluating step {step}")
     with end_together():
         metrics = evaluate_state(task, program, state)
     return write_result(workdir, metrics, step, Timer(**meta["timer"]), config)
 
 
-def report(
-    step: int,
-    metrics: dict[str, jax.Array],
-    *,
-    task: Task,
-    config: ConfigDict,
-    timer: Timer,
-    log: Log,
-    manager: ocp.CheckpointManager,
-) -> None:
-    """Waits for a step, logs it where that is due, and raises Diverged if it is not finite."""
-    with timer.waiting("device"):
-        values = jax.device_get(metrics)
-    timer.tick()
-    # `jit` sorts the names; a reader wants the loss first.
-    metrics = {name: float(values[name]) for name in ("loss", *task.metrics, *VITALS)}
-    bad = [name for name in VITALS if not math.isfinite(metrics[name])]
-    if bad or due(step, config.log_every):
-        recent = timer.recent()
-        rate = recent.steps_per_second * config.batch_size
-        times = {"seconds": timer.seconds, "examples_per_second": rate}
-        shares = {f"{name}_share": share for name, share in recent.shares.items()}
-        log.write(step, "train", metrics | times | shares)
-        line = progress(
-            step,
-            config.steps,
-            metrics,
-            recent=recent,
-            batch_size=config.batch_size,
-            flops_per_example=task.flops_per_example,
-        )
-        say(line)
-    if bad:
-        checkpoint.finish(manager)
-        last = manager.latest_step()
-        kept = "there is no checkpoint" if last is None else f"the last good checkpoint is {last}"
-        raise Diverged(
-            f"step {step}: {', '.join(bad)} not finite ({show(metrics)}); {kept} in "
-            f"{manager.directory}. Running again repeats this: lower "
-            "config.optimizer.learning_rate or clip_norm, in a new workdir."
-        )
+class Totals:
+    """The results of evaluation steps, added up; each example counts once."""
 
+    def __init__(self):
+        self._sums, self._rows = {}, []
 
-def save(
-    state: TrainState, config: ConfigDict, timer: Timer, manager: ocp.CheckpointManager
-) -> None:
-    """Starts saving the state, with all that is needed to understand it."""
-    with timer.pause(), jax.transfer_guard("allow"):  # Orbax copies implicitly
-        meta = {
-            "config": as_json(config),
-            "seed": config.seed,
-            "timer": timer.saved(),
-            "versions": checkpoint.versions(),
-        }
-        checkpoint.save(manager, state, meta)
+    def add(self, sums: dict[str, tuple[jax.Array, jax.Array]], rows: Batch) -> None:
+        """Waits for one step and adds its sums, and the collected rows that its mask keeps."""
+        sums, rows = jax.device_get((sums, rows))
+        for name, pair in sums.items():
+            # In float64: float32 could not count beyond 2^24.
+            self._sums[name] = np.add(self._sums.get(name, 0.0), pair, dtype=np.float64)
+        if rows:
+            mask = rows.pop("mask")
+            self._rows.append({name: values[mask] for name, values in rows.items()})
+
+    @property
+    def examples(self) -> float:
+        """How many examples were counted so far."""
+        return self._sums["loss"][1] if self._sums else 0
+
+    def metrics(self, task: Task) -> dict[str, float]:
+        """Returns every metric by name, the loss first."""
+        means = divide(self._sums)
+        result = {name: means[name] for name in ("loss", *task.metrics)}
+        if self._rows:
+            whole = jax.tree.map(lambda *parts: np.concatenate(parts), *self._rows)
+            result |= {name: float(metric(whole)) for name, metric in task.whole_metrics.items()}
+        return result
 
 
 def evaluate_state(
-    task: Task,
-    program: Program,
-    state: TrainState,
-    *,
-    timer: Timer | None = None,
-    log: Log | None = None,
-    stop: StopRequest | None = None,
-) -> dict[str, float]:
+    task: Task, program: Program, state: TrainState, *, stop: StopRequest | None = None
+) -> dict[str, float] | None:
     """Returns every metric over the whole evaluation data, each example counted once.
 
-    Says it and how far it is, and logs it where there is a `log`. If `stop` says so meanwhile:
-    `{}`, nothing logged.
+    Prints its progress and the result. Returns None as soon as `stop` asks to stop.
     """
-    totals, collected = {}, []
+    totals = Totals()
     began = said = time.monotonic()
 
     def add(result):
-        sums, rows = jax.device_get(result)
-        for name, (total, count) in sums.items():
-            before = totals.get(name, (0.0, 0.0))
-            totals[name] = (before[0] + float(total), before[1] + float(count))
-        if rows:
-            mask = rows.pop("mask")
-            collected.append({name: values[mask] for name, values in rows.items()})
+        nonlocal said
+        totals.add(*result)
+        if time.monotonic() - said >= EVALUATION_SAYS:
+            said = time.monotonic()
+            rate = with_prefix(totals.examples / (said - began))
+            say(f"evaluation | {totals.examples:,.0f} examples | {rate} examples/s")
 
-    pending = None
-    with (
-        timer.pause() if timer else contextlib.nullcontext(),
-        sharding.on_devices(task.eval_data(), program.layout) as batches,
-    ):
+    lag = Delayed(add)
+    with sharding.on_devices(task.eval_data(), program.layout, fill=True) as batches:
         for batch in batches:
             if stop and stop():
-                return {}
-            result = program.eval_step(state, batch)
-            if pending:
-                add(pending)
-                now = time.monotonic()
-                if now - said >= EVALUATION_SAYS:
-                    done, said = totals["loss"][1], now
-                    rate = with_prefix(done / (now - began))
-                    say(f"evaluation | {done:,.0f} examples | {rate} examples/s")
-            pending = result
-        if pending is None:
-            raise ValueError("Task.eval_data yielded no batch")
-        add(pending)
-    metrics, step = divide(totals), int(jax.device_get(state.step))
-    metrics = {name: metrics[name] for name in ("loss", *task.metrics)}
-    if collected:
-        whole = {name: np.concatenate([part[name] for part in collected]) for name in collected[0]}
-        metrics |= {name: float(metric(whole)) for name, metric in task.whole_metrics.items()}
-    say(f"step {step} evaluation | {show(metrics)}")
-    if log:
-        log.write(step, "eval", metrics)
+                return None
+            lag.push(program.eval_step(state, batch))
+        lag.flush()
+    if not totals.examples:
+        raise ValueError("Task.eval_data yielded no batch")
+    metrics = totals.metrics(task)
+    say(f"step {int(jax.device_get(state.step))} evaluation | {show(metrics)}")
     return metrics
 
 
-def describe(task: Task, state: TrainState, what: str) -> None:
-    """Prints what is about to run."""
+def check_evaluation(task: Task, program: Program) -> None:
+    """Traces the evaluation step on the shapes of an evaluation batch, without running it.
+
+    Raises:
+      ValueError: the step cannot be traced: no evaluation would work.
+    """
+    batch = sharding.batch_shapes(task.example, program.layout)
+    try:
+        jax.eval_shape(program.eval_step, program.target, batch)
+    except Exception as error:  # of any library that the task calls
+        *_, last = traceback.extract_tb(error.__traceback__)
+        shapes = {name: f"{x.dtype}{list(x.shape)}" for name, x in task.example.items()}
+        raise ValueError(
+            f"evaluation would fail: {checkpoint.first_line(error)} ({last.filename}:{last.lineno},"
+            f" for an example {shapes}); make config.data.eval give what the task reads"
+        ) from error
+
+
+def cause(batch: Batch, program: Program) -> str:
+    """Says whether the batch of a step that is not finite was finite itself, and the remedy."""
+    bad = sharding.rows_not_finite(batch, program.layout)
+    if distributed.any_process(bool(bad)):
+        found = "; ".join(f"batch[{name!r}] in rows {rows[:8]}" for name, rows in bad.items())
+        return (
+            f"The input of this step was not finite: {found or 'in rows of another process'}. "
+            "Running again repeats this: correct these examples in the data."
+        )
+    return (
+        "The input of this step was finite. Running again repeats this: lower "
+        "config.optimizer.learning_rate or clip_norm, in a new workdir."
+    )
+
+
+def print_summary(task: Task, state: TrainState, what: str) -> None:
+    """Prints the task, the number of parameters, the devices and `what` is about to run."""
     for line in task.description:
         say(line)
     size = sum(x.size for x in jax.tree.leaves(state.params))
@@ -317,7 +362,7 @@ def due(step: int, every: int) -> bool:
 def write_result(
     workdir: epath.Path, metrics: dict[str, float], step: int, timer: Timer, config: ConfigDict
 ) -> dict[str, Any]:
-    """Writes `result.json` and returns what it holds; None for what is not a number."""
+    """Writes `result.json` and returns its contents; None for what is not a number."""
     rate = timer.overall() * config.batch_size
     numbers = metrics | {"step": step, "seconds": timer.seconds, "examples_per_second": rate}
     devices = jax.devices()

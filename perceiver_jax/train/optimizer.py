@@ -5,10 +5,10 @@ arXiv:2107.14795, appendix): clip the global norm, Adam, add the decayed weights
 trust ratio of each layer, then the schedule.
 """
 
+import collections
 import inspect
-import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-# Layers that are scanned over keep their parameters stacked along axis 0. The papers' trust ratio
-# is per layer, so below such a path axis 0 counts layers and is not part of the tensor.
+# Scanned layers keep their parameters stacked along axis 0, below a path `layers/`. The papers'
+# trust ratio is per layer, so there axis 0 counts layers and is not part of the tensor.
 STACKED = r"(^|/)layers/"
 
 
@@ -28,8 +28,8 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, op
       config: `batch_size`, `steps` and the section `optimizer`: `name` ('lamb' or 'adamw'),
         `learning_rate` (multiplied by `batch_size / reference_batch_size`, or as it is where that
         is 0), `b1`, `b2`, `eps`, `weight_decay`, `no_decay` (regular expressions searched in
-        'block/dense/kernel'; what matches is not decayed), `clip_norm` (of the whole gradient; 0
-        is no clipping) and `schedule` (see `make_schedule`).
+        'block/dense/kernel'; what matches is not decayed), `clip_norm` (a global
+        norm; 0 is no clipping) and `schedule` (see `make_schedule`).
 
     Returns:
       The gradient transformation and the schedule, step to learning rate.
@@ -66,7 +66,7 @@ def decay_mask(params: Any, no_decay: Sequence[str]) -> Any:
     """Returns a tree of bools: True where no pattern of `no_decay` is found in the path.
 
     A single pattern may match nothing (one recipe serves models with and without batch norm), but
-    a list of which nothing matches anywhere is a mistake.
+    a list without any match is a mistake.
 
     Raises:
       ValueError: patterns are given and no parameter matches any of them.
@@ -88,7 +88,7 @@ def scale_by_layer_trust_ratio(stacked: str = STACKED) -> optax.GradientTransfor
     """Scales each update by |parameter| / |update|, layer by layer (LAMB's equation 1).
 
     As `optax.scale_by_trust_ratio`, which treats a leaf as one tensor, except that leaves whose
-    path matches `stacked` hold one tensor per index of axis 0. A zero norm gives a ratio of 1.
+    path matches `stacked` hold one tensor for each index of axis 0. A zero norm gives a ratio of 1.
     """
 
     def norm(x: jax.Array, layers: bool) -> jax.Array:
@@ -112,7 +112,7 @@ def scale_by_layer_trust_ratio(stacked: str = STACKED) -> optax.GradientTransfor
 
 
 def make_schedule(peak: float, steps: int, *, name: str, **fields: Any) -> optax.Schedule:
-    """Returns `step -> learning rate` for one of the schedules below.
+    """Returns `step -> learning rate` for one of the schedules below, after a linear warm-up.
 
     Args:
       peak: the highest learning rate.
@@ -121,46 +121,45 @@ def make_schedule(peak: float, steps: int, *, name: str, **fields: Any) -> optax
       **fields: exactly the keyword arguments of that schedule.
 
     Raises:
-      ValueError: unknown name; fields missing or too many.
+      ValueError: the name is unknown; a field is missing or unexpected.
     """
     if name not in SCHEDULES:
         raise ValueError(f"config.optimizer.schedule.name is {name!r}; choose from {[*SCHEDULES]}")
-    shape = SCHEDULES[name]
-    takes = set(inspect.signature(shape).parameters) - {"steps"}
+    make = SCHEDULES[name]
+    takes = set(inspect.signature(make).parameters) - {"steps"}
     if takes != set(fields):
         raise ValueError(
             f"config.optimizer.schedule: {name!r} takes the fields {sorted(takes)}; "
             f"missing {sorted(takes - set(fields))}, unexpected {sorted(set(fields) - takes)}"
         )
-    multiplier = shape(steps, **fields)
-    return lambda step: peak * multiplier(jnp.asarray(step, jnp.float32))
+    schedule = make(steps, **fields)
+    warmup_steps = fields["warmup_steps"]
+    if not warmup_steps:
+        return lambda step: peak * schedule(step)
+    warm_up = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return lambda step: peak * warm_up(step) * schedule(step)
 
 
-def constant(steps: int, *, warmup_steps: int) -> Callable:
-    """1 throughout, after `warmup_steps` of linear growth from 0."""
-    del steps
-    return lambda step: warm_up(step, warmup_steps)
+def constant(steps: int, *, warmup_steps: int) -> optax.Schedule:
+    """1 throughout."""
+    del steps, warmup_steps
+    return optax.constant_schedule(1.0)
 
 
 def constant_cosine(
     steps: int, *, warmup_steps: int, constant_fraction: float, end_value: float
-) -> Callable:
+) -> optax.Schedule:
     """1 for `constant_fraction` of the run, then half a cosine to `end_value` (of the peak).
 
     Perceiver IO trains ImageNet with 0.5, 0.0 and no warm-up (arXiv:2107.14795, appendix).
     """
     begin = max(constant_fraction * steps, warmup_steps)
-
-    def multiplier(step):
-        fraction = jnp.clip((step - begin) / max(steps - begin, 1), 0.0, 1.0)
-        cosine_part = end_value + (1 - end_value) * 0.5 * (1 + jnp.cos(math.pi * fraction))
-        return warm_up(step, warmup_steps) * cosine_part
-
-    return multiplier
+    decay = optax.cosine_decay_schedule(1.0, max(steps - begin, 1), alpha=end_value)
+    return optax.join_schedules([optax.constant_schedule(1.0), decay], [begin])
 
 
-def cosine(steps: int, *, warmup_steps: int, end_value: float) -> Callable:
-    """Half a cosine from 1 to `end_value` (of the peak), after the warm-up."""
+def cosine(steps: int, *, warmup_steps: int, end_value: float) -> optax.Schedule:
+    """Half a cosine from 1, at the end of the warm-up, to `end_value` (of the peak)."""
     return constant_cosine(
         steps, warmup_steps=warmup_steps, constant_fraction=0.0, end_value=end_value
     )
@@ -168,24 +167,15 @@ def cosine(steps: int, *, warmup_steps: int, end_value: float) -> Callable:
 
 def piecewise(
     steps: int, *, warmup_steps: int, boundaries: Sequence[float], factor: float
-) -> Callable:
+) -> optax.Schedule:
     """1, multiplied by `factor` at each of `boundaries` (fractions of the run).
 
     Perceiver (arXiv:2103.03206, section 4.1): 120 epochs, 0.1 at epochs 84, 102 and 114, which is
     (0.7, 0.85, 0.95).
     """
-    knots = [round(boundary * steps) for boundary in boundaries]
-
-    def multiplier(step):
-        passed = sum((step >= knot).astype(jnp.float32) for knot in knots)
-        return warm_up(step, warmup_steps) * factor**passed
-
-    return multiplier
-
-
-def warm_up(step: jax.Array, warmup_steps: int) -> jax.Array:
-    """Grows from 0 at step 0 to 1 at `warmup_steps`; 1 throughout where that is 0."""
-    return jnp.minimum(step / warmup_steps, 1.0) if warmup_steps else jnp.ones_like(step)
+    del warmup_steps
+    knots = collections.Counter(round(boundary * steps) for boundary in boundaries)
+    return optax.piecewise_constant_schedule(1.0, {k: factor**n for k, n in knots.items()})
 
 
 SCHEDULES = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -185,21 +186,26 @@ def batch_shardings(batch: Batch, layout: Layout) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, batch)
 
 
-def shard_batch(batch: Batch, layout: Layout) -> Batch:
+def shard_batch(batch: Batch, layout: Layout, *, fill: bool = False) -> Batch:
     """Puts this process's rows of a batch on its devices.
 
     Args:
       batch: arrays `[B / count, ...]`, `count` from `reader`.
-      layout: of all processes' devices.
+      layout: the mesh of all processes' devices.
+      fill: whether rows that do not divide are filled up with copies whose `mask` is False.
 
     Returns:
       Global arrays `[B, ...]`; for `pmap` `[devices, B / devices, ...]`.
 
     Raises:
-      ValueError: the rows do not divide by the devices that they are for.
+      ValueError: the rows do not divide over the devices.
     """
     _, count = reader(layout.mesh)
     devices = layout.mesh.shape[DATA] // count
+    missing = -len(batch["mask"]) % devices if fill else 0
+    if missing:
+        batch = jax.tree.map(lambda x: np.concatenate([x, np.repeat(x[-1:], missing, 0)]), batch)
+        batch["mask"][-missing:] = False
 
     def check(path, x):
         if x.ndim == 0 or x.shape[0] % devices:
@@ -220,19 +226,43 @@ def shard_batch(batch: Batch, layout: Layout) -> Batch:
         return jax.tree.map(put, batch, batch_shardings(batch, layout))
 
 
+def batch_shapes(example: Batch, layout: Layout) -> Batch:
+    """Returns the shapes of `shard_batch` for a batch of one example like `example` per device."""
+    rows = (layout.mesh.shape[DATA],) + (1,) * (layout.mode == "pmap")
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(rows + x.shape[1:], x.dtype), example)
+
+
+def rows_not_finite(batch: Batch, layout: Layout) -> dict[str, list[int]]:
+    """Returns which rows of which arrays of `shard_batch` hold NaN or infinity, by name.
+
+    Of the rows that this process holds; names without such a row are left out.
+    """
+    found = collections.defaultdict(set)
+    for path, x in jax.tree_util.tree_leaves_with_path(batch):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            continue
+        for shard in x.addressable_shards:
+            values, first = jax.device_get(shard.data), shard.index[0].start or 0
+            if layout.mode == "pmap":
+                values, first = values[0], first * x.shape[1]
+            finite = np.isfinite(values.astype(np.float32)).reshape(len(values), -1).all(axis=1)
+            found[path_name(path)] |= {first + int(row) for row in np.flatnonzero(~finite)}
+    return {name: sorted(rows) for name, rows in found.items() if rows}
+
+
 @contextlib.contextmanager
 def on_devices(
-    batches: Iterator[Batch], layout: Layout, *, depth: int = 2
+    batches: Iterator[Batch], layout: Layout, *, fill: bool = False, depth: int = 2
 ) -> Iterator[Iterator[Batch]]:
-    """Gives an iterator over `shard_batch` of each batch; closes `batches` at the end.
+    """Yields an iterator over `shard_batch` of each batch, and closes `batches` at the end.
 
-    `depth` batches are under way, so that a transfer overlaps with the step before.
+    `depth` batches are in flight, so that a transfer overlaps with the step before.
     """
 
     def ahead():
         queue = collections.deque()
         for batch in batches:
-            queue.append(shard_batch(batch, layout))
+            queue.append(shard_batch(batch, layout, fill=fill))
             if len(queue) == depth:
                 yield queue.popleft()
         yield from queue

@@ -77,7 +77,7 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def held(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+def lock(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
     """Keeps every other run out of the folder, which is made if it is not there.
 
     Of many processes the first holds the lock for all. A killed process holds none.
@@ -91,8 +91,8 @@ def held(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
       ValueError: some process does not see the folder that process 0 sees.
     """
     with contextlib.ExitStack() as stack:
-        distributed.by_first(lambda: stack.enter_context(lock(workdir, warn=warn)))
-        if distributed.anywhere(not (workdir / LOCK).exists()):
+        distributed.on_process_zero(lambda: stack.enter_context(lock_file(workdir, warn=warn)))
+        if distributed.any_process(not (workdir / LOCK).exists()):
             raise ValueError(
                 f"{workdir} is not the same folder in all {jax.process_count()} processes: it must "
                 "be on a file system that they share, or in a bucket"
@@ -101,8 +101,8 @@ def held(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
-    """As `held`, for one process."""
+def lock_file(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
+    """As `lock`, for one process."""
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / LOCK
     now = time.strftime("%Y-%m-%d %H:%M:%S %Z")
@@ -157,7 +157,7 @@ def load_config(workdir: epath.Path) -> ConfigDict:
     return ConfigDict(tuples(json.loads(path.read_text(encoding="utf-8"))))
 
 
-def claim(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
+def check_config(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
     """Checks that the folder belongs to this config; a new folder is made its own.
 
     The `parallel` section changes no number but by rounding, so it may be another one: of the
@@ -185,7 +185,7 @@ def claim(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
                 "this one to go on from it), set the fields back, or delete the folder."
             )
     if write:
-        distributed.by_first(lambda: theirs == ours or make_ours(path, ours))
+        distributed.on_process_zero(lambda: theirs == ours or make_ours(path, ours))
 
 
 def make_ours(path: epath.Path, config: dict[str, Any]) -> None:

@@ -218,9 +218,9 @@ def test_the_checksum_is_what_notices_a_flipped_bit(saved, copy, monkeypatch):
     flip_one_bit(copy / "3")
     path = copy / "3" / "meta" / "metadata"
     meta = json.loads(path.read_text())
-    real = checkpoint.describe
+    real = checkpoint.array_records
     monkeypatch.setattr(
-        checkpoint, "describe", lambda items: {n: [*meta["arrays"][n]] for n in real(items)}
+        checkpoint, "array_records", lambda items: {n: [*meta["arrays"][n]] for n in real(items)}
     )
     (state, _), warnings = restore(copy, target_of(states[1]))
     assert not warnings

@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be(tmp_path):
 
 def test_a_folder_is_held_by_one_run(tmp_path):
     folder, warnings = epath.Path(tmp_path / "run"), []
-    with workdir.held(folder, warn=warnings.append):
+    with workdir.lock(folder, warn=warnings.append):
         with pytest.raises(workdir.InUse) as raised:
             train(toy.make_task(), toy.make_config(), folder)
         text, code = explain(raised.value)
@@ -96,7 +96,7 @@ def test_where_nothing_can_be_locked_a_warning(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     warnings = []
-    with workdir.held(epath.Path(tmp_path), warn=warnings.append):
+    with workdir.lock(epath.Path(tmp_path), warn=warnings.append):
         pass
     assert "cannot be locked (Operation not supported)" in warnings[0]
 
@@ -104,20 +104,20 @@ def test_where_nothing_can_be_locked_a_warning(tmp_path, monkeypatch):
 def test_other_devices_are_no_other_config(tmp_path):
     """`parallel` may change between a run and its resumption, and is written down; nothing else."""
     folder = epath.Path(tmp_path)
-    workdir.claim(folder, toy.make_config(), write=True)
+    workdir.check_config(folder, toy.make_config(), write=True)
     changed = toy.make_config(parallel__shard_params_above=7)
-    workdir.claim(folder, changed, write=False)
+    workdir.check_config(folder, changed, write=False)
     assert workdir.load_config(folder).parallel.shard_params_above == 0
-    workdir.claim(folder, changed, write=True)
+    workdir.check_config(folder, changed, write=True)
     assert workdir.load_config(folder).parallel.shard_params_above == 7
     with pytest.raises(ValueError, match=r"config.seed: 0 -> 1") as raised:
-        workdir.claim(folder, toy.make_config(seed=1), write=True)
+        workdir.check_config(folder, toy.make_config(seed=1), write=True)
     assert "parallel" not in str(raised.value)
     # A run from before there was such a section.
     old = {name: value for name, value in json.loads(toy.make_config().to_json()).items()}
     del old["parallel"]
     (folder / "config.json").write_text(json.dumps(old))
-    workdir.claim(folder, toy.make_config(), write=True)
+    workdir.check_config(folder, toy.make_config(), write=True)
     assert workdir.load_config(folder).parallel.mode == "jit"
 
 
@@ -159,8 +159,8 @@ def bucket(tmp_path, monkeypatch):
 
 def test_a_workdir_in_a_bucket(bucket, tmp_path):
     warnings = []
-    with workdir.held(bucket, warn=warnings.append):
-        workdir.claim(bucket, toy.make_config(), write=True)
+    with workdir.lock(bucket, warn=warnings.append):
+        workdir.check_config(bucket, toy.make_config(), write=True)
         for step in (1, 2):
             log = Log(bucket, step=step - 1, tensorboard=False)
             log.write(step, "train", {"loss": 1.0 / step})
@@ -172,7 +172,7 @@ def test_a_workdir_in_a_bucket(bucket, tmp_path):
     assert not warnings
     # A run that was killed, or goes on: nobody can tell.
     (tmp_path / "bucket/run/lock").write_text("process 7 on elsewhere since yesterday\n")
-    with workdir.held(bucket, warn=warnings.append):
+    with workdir.lock(bucket, warn=warnings.append):
         assert "in use by process 7 on elsewhere since yesterday" in warnings[0]
     assert os.fspath(checkpoint.absolute(bucket)) == "gs://bucket/run"
     # Its pictures.
