@@ -218,7 +218,7 @@ STEP = program.Step(
 @pytest.fixture
 def small(monkeypatch):
     """A config, whose plans go to 8 devices of this machine; what is compiled is given."""
-    monkeypatch.setattr(chips, "describe", lambda name: jax.devices())
+    monkeypatch.setattr(chips, "slice_devices", lambda name: jax.devices())
     config = digits.get_config("tiny")
     config.batch_size, config.steps, config.model.encoder.remat = 64, 3600, "none"
 
@@ -321,7 +321,7 @@ def test_the_command_line(monkeypatch, tmp_path, capsys):
         raise program.OutOfMemory("Used 30G of 16G", 30.0, 16.0)
 
     monkeypatch.setattr(command, "compile_step", compile_step)
-    monkeypatch.setattr(chips, "describe", lambda name: jax.devices())
+    monkeypatch.setattr(chips, "slice_devices", lambda name: jax.devices())
     monkeypatch.setattr(jax.config, "update", lambda *setting: None)
     csv = tmp_path / "plan.csv"
     arguments = [
