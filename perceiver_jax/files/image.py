@@ -85,6 +85,8 @@ def _on_white(image: np.ndarray, data: bytes, name: str) -> np.ndarray:
         return image  # a format that OpenCV alone knows
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large an image; shrink it: {error}") from error
+    except Exception as error:  # Pillow's readers of damaged files raise many kinds
+        raise ValueError(f"{name} is no readable image: {error}") from error
     white = Image.new("RGBA", transparent.size, "white")
     opaque = Image.alpha_composite(white, transparent).convert(
         "RGB" if image.shape[2] == 3 else "L"

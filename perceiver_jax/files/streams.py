@@ -21,8 +21,9 @@ def pyav() -> ModuleType:
 
 
 def open_container(path: epath.Path) -> Any:
-    """PyAV's container of a file on disk or in a bucket."""
-    return pyav().open(path.open("rb") if "://" in str(path) else str(path))
+    """PyAV's container of a file on disk or in a bucket; titles may be in any encoding."""
+    file = path.open("rb") if "://" in str(path) else str(path)
+    return pyav().open(file, metadata_errors="replace")
 
 
 def frames_from(

@@ -185,6 +185,8 @@ def _read(
         raise ValueError(f"{path} is damaged, or no video file: {error.strerror}") from error
     if not images:
         raise ValueError(f"{path} has no readable frame from there on: {start:g} s")
+    if len(sizes := {image.shape[:2] for image in images}) > 1:
+        raise ValueError(f"{path} changes the shape of its frames: {sorted(sizes)}; cut it there")
     return np.stack(images), audio
 
 

@@ -81,6 +81,14 @@ def test_other_chunks_and_loud_floats(tmp_path):
     np.testing.assert_array_equal(files.read_wav(tmp_path / "a.wav")[0], [1, -1, 0.5])
 
 
+def test_a_header_from_before_the_sound(tmp_path):
+    """Programs that write to a pipe do not know the sizes."""
+    data = GOOD.replace(struct.pack("<I", len(GOOD) - 8), b"\xff" * 4)
+    data = data.replace(b"data" + struct.pack("<I", 12), b"data" + b"\xff" * 4)
+    (tmp_path / "a.wav").write_bytes(data)
+    assert files.read_wav(tmp_path / "a.wav")[0].shape == (3,)
+
+
 GOOD = wav(pcm(VALUES, 16), bits=16, channels=2)
 
 
@@ -98,6 +106,9 @@ GOOD = wav(pcm(VALUES, 16), bits=16, channels=2)
         (b"", "is no readable WAV file"),
         (b"ID3" + bytes(60), "is no readable WAV file"),
         (b"RIFF" + bytes(4) + b"WAVE", "is no readable WAV file"),
+        (GOOD[:32] + bytes(2) + GOOD[34:], "is no readable WAV file"),  # blocks of no bytes
+        (wav(bytes(8), bits=8, kind="float"), "is no readable WAV file"),
+        (GOOD[:48], r"is no readable WAV file: Reached EOF prematurely.*ffmpeg"),
         (wav(np.array([0, np.nan], "<f4").tobytes(), bits=32, kind="float"), "not a number"),
         (wav(np.array([0, np.inf], "<f4").tobytes(), bits=32, kind="float"), "infinite"),
     ],

@@ -89,6 +89,42 @@ def test_a_cover_is_not_the_video(tmp_path):
     np.testing.assert_allclose(video.mean(axis=(1, 2, 3)), 2 * np.arange(4) + 20, atol=1.6)
 
 
+def test_a_title_in_another_encoding(folder, tmp_path):
+    """Old programs write Latin-1; the title is of no interest, the video is."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as file:
+        file.metadata["title"] = "M-nchen"
+        stream = file.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(10):
+            image = np.full((64, 64, 3), 100, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode())
+    data = (tmp_path / "a.mkv").read_bytes()
+    assert data.count(b"M-nchen") == 1
+    (tmp_path / "a.mkv").write_bytes(data.replace(b"M-nchen", "München".encode("latin-1")))
+    assert files.read_clip(tmp_path / "a.mkv", 0.0, **CLIP)[0].shape == (4, 64, 64, 3)
+    assert files.video_seconds(tmp_path / "a.mkv") == pytest.approx(0.4, abs=0.1)
+
+
+def test_frames_that_change_their_shape(tmp_path):
+    """Broadcasts do; parts of another shape follow each other in a bare stream."""
+    parts = []
+    for width in (64, 96):
+        with av.open(str(tmp_path / "part.h264"), "w", format="h264") as file:
+            stream = file.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+            for _ in range(3):
+                image = np.zeros((64, width, 3), np.uint8)
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            file.mux(stream.encode())
+        parts.append((tmp_path / "part.h264").read_bytes())
+    (tmp_path / "a.h264").write_bytes(b"".join(parts))
+    message = r"a\.h264 changes the shape of its frames: \[\(64, 64\), \(64, 96\)\]"
+    with pytest.raises(ValueError, match=message):
+        files.read_clip(tmp_path / "a.h264", 0.0, **CLIP)
+
+
 @pytest.mark.parametrize("layout", ["stereo", "5.1"])
 @pytest.mark.parametrize("container", ["mp4", "mpegts"])
 def test_sound_is_the_mean_of_its_channels(tmp_path, layout, container):
