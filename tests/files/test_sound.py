@@ -97,7 +97,7 @@ GOOD = wav(pcm(VALUES, 16), bits=16, channels=2)
     [
         (wav(bytes(8), bits=8, kind="mulaw"), r"MULAW.*ffmpeg -i FILE -c:a pcm_s16le"),
         (wav(b"", bits=16), "has no sound in it"),
-        (GOOD[:44], "has no sound in it"),
+        (GOOD[:44], "is no readable WAV file: Reached EOF"),
         (GOOD[:36], "is no readable WAV file"),
         (GOOD[:43], "is no readable WAV file"),
         (GOOD[:20], "is no readable WAV file"),
