@@ -14,9 +14,9 @@ import re
 import chex
 import cv2
 import numpy as np
-from etils import epath
 
 from perceiver_jax.files.image import Path, existing, imdecode
+from perceiver_jax.files.paths import user_path
 
 FLO_MAGIC = 202021.25  # "PIEH" read as a float
 _GAP = rb"(?:\s|#[^\n]*\n)+"  # white space and comments
@@ -42,7 +42,7 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
     height, width, _ = flow.shape
     header = np.float32(FLO_MAGIC).astype("<f4").tobytes()
     header += np.array([width, height], "<i4").tobytes()
-    epath.Path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
+    user_path(path).write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
 
 
 def read_pfm(path: Path) -> np.ndarray:
@@ -79,7 +79,7 @@ def write_pfm(path: Path, field: np.ndarray) -> None:
     if channels not in (1, 3):
         raise ValueError(f"a .pfm file has 1 or 3 channels, not the {channels} of {field.shape}")
     header = f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n".encode()
-    epath.Path(path).write_bytes(header + np.ascontiguousarray(field[::-1], "<f4").tobytes())
+    user_path(path).write_bytes(header + np.ascontiguousarray(field[::-1], "<f4").tobytes())
 
 
 def read_kitti_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -187,4 +187,4 @@ def _write_png(path: Path, stored: np.ndarray, meaning: str) -> None:
             "their steps; mark other pixels as not valid"
         )
     image = np.ascontiguousarray(stored.astype(np.uint16)[..., ::-1])  # OpenCV has blue first
-    epath.Path(path).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    user_path(path).write_bytes(cv2.imencode(".png", image)[1].tobytes())

@@ -2,13 +2,15 @@
 
 import io
 import os
+import pathlib
 import re
 from collections.abc import Iterable
 
 import cv2
 import numpy as np
-from etils import epath
 from PIL import Image, ImageOps
+
+from perceiver_jax.files.paths import user_path
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 Path = str | os.PathLike
@@ -98,25 +100,25 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """Writes uint8 `[H, W, 3]`, or grey `[H, W]`; the ending of the name says the format."""
     if image.dtype != np.uint8:
         raise ValueError(f"{path}: an image is written from uint8, not from {image.dtype}")
-    Image.fromarray(image).save(path)
+    Image.fromarray(image).save(user_path(path))
 
 
-def existing(path: Path) -> epath.Path:
-    """The path, once it is sure that something is there; `~` is the home directory.
+def existing(path: Path) -> pathlib.Path:
+    """The user's path, once it is sure that something is there.
 
     Raises:
       ValueError: nothing is there.
     """
-    path = epath.Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist")
     return path
 
 
-def natural_order(paths: Iterable[epath.Path]) -> list[epath.Path]:
+def natural_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     """Paths sorted by name with numbers as numbers: `frame2.png` comes before `frame10.png`."""
 
-    def key(path: epath.Path) -> tuple[list, str]:
+    def key(path: pathlib.Path) -> tuple[list, str]:
         parts = re.split(r"(\d+)", path.name)  # text and numbers take turns
         return [int(x) if i % 2 else x for i, x in enumerate(parts)], path.name
 

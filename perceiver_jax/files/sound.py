@@ -8,6 +8,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from perceiver_jax.files.image import Path, existing
+from perceiver_jax.files.paths import user_path
 
 CONVERT = "Convert it: ffmpeg -i FILE -c:a pcm_s16le NEW.wav"
 STREAMED = b"\xff" * 4  # the size in a header written before its sound was known
@@ -47,4 +48,5 @@ def write_wav(path: Path, audio: np.ndarray, samples_per_second: int) -> None:
     chex.assert_rank(audio, 1)
     if not np.isfinite(audio).all():
         raise ValueError(f"{path}: the samples to write are not all numbers")
-    wavfile.write(path, samples_per_second, (np.clip(audio, -1, 1) * 32767).round().astype("<i2"))
+    data = (np.clip(audio, -1, 1) * 32767).round().astype("<i2")
+    wavfile.write(user_path(path), samples_per_second, data)

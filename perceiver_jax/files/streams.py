@@ -1,12 +1,12 @@
 """Inside a video file: its frames and sound from any time on, even where seeking fails."""
 
 import itertools
+import pathlib
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from etils import epath
 
 ROUNDING = 1e-3  # seconds: containers may round the times of frames to a millisecond
 SEEK_BACK = (0.0, 1.0, 10.0)  # seconds to seek before a time, one after the other
@@ -20,14 +20,14 @@ def pyav() -> ModuleType:
     return av
 
 
-def open_container(path: epath.Path) -> Any:
+def open_container(path: pathlib.Path) -> Any:
     """PyAV's container of a file on disk or in a bucket; titles may be in any encoding."""
     file = path.open("rb") if "://" in str(path) else str(path)
     return pyav().open(file, metadata_errors="replace")
 
 
 def frames_from(
-    path: epath.Path, container: Any, kind: str, start: float
+    path: pathlib.Path, container: Any, kind: str, start: float
 ) -> Iterator[tuple[float, float, Any]]:
     """(begin, end, frame) of the main stream of a kind, from `start` or somewhat before.
 

@@ -4,14 +4,15 @@ PyAV reads and writes the files (`pip install -e '.[video]'`). A WAV file is `so
 """
 
 import itertools
+import pathlib
 from collections.abc import Callable
 from fractions import Fraction
 
 import cv2
 import numpy as np
-from etils import epath
 
 from perceiver_jax.files.image import IMAGES, Path, existing, natural_order, read_image
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.files.streams import frames_from, mono, on_screen, open_container, pyav
 
 
@@ -136,7 +137,7 @@ def write_mp4(
     height, width = video.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(f"an mp4 needs an even height and width, got {height} x {width}")
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(str(user_path(path)), "w", format="mp4") as container:
         rate = Fraction(frames_per_second).limit_denominator(10000)
         pictures = container.add_stream("libx264", rate=rate, options={"crf": "16"})
         pictures.width, pictures.height, pictures.pix_fmt = width, height, "yuv420p"
@@ -155,7 +156,7 @@ def write_mp4(
 
 
 def _read(
-    path: epath.Path,
+    path: pathlib.Path,
     start: float,
     finish: Callable[[np.ndarray], np.ndarray],
     *,

@@ -158,8 +158,14 @@ def test_only_uint8_is_written(tmp_path):
 
 def test_home_and_absent_files(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    files.write_image(tmp_path / "a.png", RED)
+    files.write_image("~/a.png", RED)
     np.testing.assert_array_equal(files.read_image("~/a.png"), RED)
+    files.write_wav("~/a.wav", np.zeros(3), 8000)
+    files.write_flo("~/a.flo", np.zeros((2, 3, 2), np.float32))
+    files.write_pfm("~/a.pfm", np.zeros((2, 3, 1), np.float32))
+    files.write_mp4("~/a.mp4", np.zeros((2, 8, 8, 3), np.uint8), frames_per_second=25)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["a.flo", "a.mp4", "a.pfm", "a.png", "a.wav"]
     with pytest.raises(ValueError, match=r"b\.png does not exist"):
         files.read_image("~/b.png")
 
