@@ -1,13 +1,18 @@
-"""What every config has. Numbers only: nothing here imports the library.
+"""The sections that configs share. Defaults of the model come from the modules' own fields.
 
-A config file defines `get_config(variant="")`. A variant is `name`, `tiny` or `name:tiny`; `tiny`
-keeps every switch of its experiment and shrinks the sizes until two steps take seconds.
+A config file defines `VARIANTS` and `get_config(variant="")`. A variant is `name`, `tiny` or
+`name:tiny`; `tiny` keeps every switch of its experiment and shrinks the sizes until two steps take
+seconds.
 """
 
+import dataclasses
+import importlib
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
+
+from perceiver_jax import perceiver
 
 
 def base(*, batch_size: int, steps: int) -> ConfigDict:
@@ -44,7 +49,7 @@ def parallel() -> ConfigDict:
 
 
 def reading(source: str, *, train: str, evaluate: str, train_split="train", eval_split="test"):
-    """Returns the part of the `data` section that says what is read; see `data/`."""
+    """Returns the `data` section that every experiment has: the source and its transforms."""
     return ConfigDict(
         {
             "source": source,
@@ -76,152 +81,56 @@ def data(source: str, **fields) -> ConfigDict:
     return section
 
 
-def pairs(
-    source: str,
-    split: str,
-    *,
-    window: tuple[int, int],
-    largest: tuple[int, int],
-    eval_split: str = "",
-    occluded: bool = True,
-    first: str = "",
-) -> ConfigDict:
-    """Returns the `data` section of flow and stereo, see `datasets/pairs.py`.
+def section(module: str, *, without: Sequence[str] = (), **fields) -> ConfigDict:
+    """Returns the section of an input or output module: its fields with their defaults.
 
     Args:
-      window: (height, width) that training cuts out: the model's.
-      largest: of the whole images of an evaluation, all brought to this size.
-      eval_split: if not `split`.
-      occluded: whether the set tells what is occluded.
-      first: a transform that makes pairs of the set's examples, where it has others.
+      module: its name in `perceiver_jax.modalities`, as `image.Pixels`.
+      without: fields to leave out.
+      fields: values in place of the defaults.
     """
-    first = f"{first} | " if first else ""
-    fields = ["frames", "field", "valid", *["occluded"] * occluded]
-    return reading(
-        source,
-        train=f"{first}crop_pair{window} | keep{tuple(fields)}",
-        evaluate=f"{first}pad_pair{largest} | keep{(*fields, 'size')}",
-        train_split=split,
-        eval_split=eval_split or split,
-    )
+    file, _, name = module.partition(".")
+    found = getattr(importlib.import_module(f"perceiver_jax.modalities.{file}"), name)
+    known = {key: value for key, value in defaults(found).items() if key not in without}
+    return ConfigDict({"module": module, **known, **fields})
 
 
-def dense(*, min_overlap: int) -> ConfigDict:
-    """Returns the `dense` section: how a value for every pixel is learned and asked for."""
-    return ConfigDict(
-        {
-            "num_queries": 4096,  # pixels of each example that a training step decodes; 0 is all
-            "loss_epsilon": 0.01,  # pixels; of losses.robust_field, as is the power
-            "loss_power": 0.5,
-            "min_overlap": min_overlap,  # pixels that neighbouring tiles of an evaluation share
-            "chunk_size": 0,  # queries decoded at once in an evaluation; 0 is all of a tile
-        }
-    )
+def defaults(module: type) -> dict:
+    """Returns the defaults of a module's fields, except those that `perceiver.build` sets.
+
+    An optional number stays a number for the command line.
+    """
+    return {
+        field.name: placeholder(int) if field.default is None else field.default
+        for field in dataclasses.fields(module)
+        if field.default is not dataclasses.MISSING
+        and field.name not in ("dtype", "parent", "name")
+    }
 
 
 def encoder(**fields) -> ConfigDict:
     """Returns the `model.encoder` section, by default that of the released ImageNet models."""
-    section = ConfigDict(
-        {
-            "num_latents": 512,
-            "latent_channels": 1024,
-            "num_cross_attends": 1,
-            "num_blocks": 8,
-            "num_self_attends_per_block": 6,
-            "share_weights": True,
-            "num_cross_attend_heads": 1,
-            "num_self_attend_heads": 8,
-            "cross_attend_qk_channels": placeholder(int),
-            "cross_attend_v_channels": placeholder(int),
-            "cross_attend_widening": 1,
-            "self_attend_qk_channels": placeholder(int),
-            "self_attend_v_channels": placeholder(int),
-            "self_attend_widening": 1,
-            "dropout_rate": 0.0,
-            "attention_dropout_rate": 0.0,
-            "latent_init_scale": 0.02,
-            "remat": "dots",
-        }
-    )
-    section.update(fields)
-    return section
-
-
-def flow_encoder() -> ConfigDict:
-    """Returns the `model.encoder` section of the released optical flow, which stereo has too."""
-    return encoder(
-        num_latents=2048,
-        latent_channels=512,
-        num_blocks=1,
-        num_self_attends_per_block=24,
-        num_self_attend_heads=16,
-    )
-
-
-def small_pair_encoder() -> ConfigDict:
-    """Returns the `model.encoder` section of small models of flow and stereo, for a CPU."""
-    return encoder(
-        num_latents=64,
-        latent_channels=64,
-        num_blocks=1,
-        num_self_attends_per_block=2,
-        num_self_attend_heads=4,
-        latent_init_scale=1.0,  # latents that look at different places from the start
-        remat="none",
-    )
+    return ConfigDict({**defaults(perceiver.Encoder), **fields})
 
 
 def decoder(**fields) -> ConfigDict:
     """Returns the `model.decoder` section of a query decoder."""
-    section = ConfigDict(
-        {
-            "module": "Decoder",
-            "num_heads": 1,
-            "qk_channels": placeholder(int),
-            "v_channels": placeholder(int),
-            "widening": 1,
-            "query_residual": True,
-        }
-    )
-    section.update(fields)
-    return section
+    return ConfigDict({"module": "Decoder", **defaults(perceiver.Decoder), **fields})
 
 
 def pixels(*, num_bands: int) -> ConfigDict:
     """Returns the `model.input` section of raw pixels with Fourier positions."""
-    return ConfigDict(
-        {
-            "module": "image.Pixels",
-            "num_bands": num_bands,
-            "max_resolution": (),  # of the Fourier bands; () is the image's own size
-            "permutation_seed": placeholder(int),
-        }
-    )
+    return section("image.Pixels", num_bands=num_bands)
 
 
 def conv_stem(*, channels: int, num_bands: int) -> ConfigDict:
     """Returns the `model.input` section of a convolutional stem with Fourier positions."""
-    return ConfigDict(
-        {
-            "module": "image.ConvStem",
-            "channels": channels,
-            "num_bands": num_bands,
-            "max_resolution": (),  # of the Fourier bands; () is the stem's own size
-            "permutation_seed": placeholder(int),
-        }
-    )
+    return section("image.ConvStem", channels=channels, num_bands=num_bands)
 
 
 def classification(num_classes: int, query_channels: int) -> ConfigDict:
     """Returns the `model.output` section of classes from one learned query."""
-    return ConfigDict(
-        {
-            "module": "label.Classification",
-            "num_classes": num_classes,
-            "query_channels": query_channels,
-            "query_init_scale": 0.02,
-        }
-    )
+    return section("label.Classification", num_classes=num_classes, query_channels=query_channels)
 
 
 def optimizer(name: str, learning_rate: float, schedule: dict, **fields) -> ConfigDict:
@@ -257,12 +166,6 @@ def adamw(
         weight_decay=weight_decay,
         clip_norm=1.0,
     )
-
-
-def flow_optimizer() -> ConfigDict:
-    """Returns the `optimizer` section of optical flow (Perceiver IO, app. H)."""
-    schedule = {"name": "cosine", "end_value": 0.0}
-    return optimizer("lamb", 4e-4, schedule, reference_batch_size=512)
 
 
 def parse(variant: str, names: Sequence[str]) -> tuple[str, bool]:

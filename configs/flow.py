@@ -34,7 +34,7 @@ in AutoFlow's place. The paper does not say how long each phase is: `grow` in `c
 says it in pairs read, here a tenth of the training and up to a half. Nobody has run it.
 """
 
-from configs import common
+from configs import common, pairs
 
 # Source, largest image, overlap.
 SETS = {
@@ -64,11 +64,11 @@ def from_files(source, largest, min_overlap, tiny):
         tile, largest, min_overlap = (16, 24), (20, 30), 4
     config = common.base(batch_size=8, steps=10_000)
     config.experiment = "dense"
-    config.data = common.pairs(source, "training", window=tile, largest=largest)
+    config.data = pairs.data(source, "training", window=tile, largest=largest)
     config.data.eval_batch_size = 1
-    config.dense = common.dense(min_overlap=min_overlap)
+    config.dense = pairs.dense(min_overlap=min_overlap)
     config.model = released_size(tile)
-    config.optimizer = common.flow_optimizer()
+    config.optimizer = pairs.flow_optimizer()
     return config
 
 
@@ -80,7 +80,7 @@ def autoflow(tiny):
     config = common.base(batch_size=512, steps=375_000)
     config.experiment = "dense"
     config.eval_every = 10_000
-    config.data = common.pairs(
+    config.data = pairs.data(
         "scenes", "train[:400000]", window=tile, largest=size, eval_split="test[:200]"
     )
     positions = 20 if tiny else config.steps * config.batch_size
@@ -89,24 +89,20 @@ def autoflow(tiny):
         f"| erase_second | keep{FIELDS}"
     )
     config.data.eval_batch_size = 1
-    config.data.source_options = {
-        "task": "flow",
-        "size": size,
-        "layers": (3, 12),
-        "radius": (0.04, 0.35),
-        "displacement": displacement,
-        "rotation": 10.0,
-        "scaling": 0.1,
-        "direction": "forward",
-        "photometric": 0.0,
-        "texture": "mix",
-        "images": "",  # a TFDS name, whose images are the textures
-        "seed": 0,
-    }
+    config.data.source_options = pairs.scenes(
+        "flow",
+        size,
+        layers=(3, 12),
+        radius=(0.04, 0.35),
+        displacement=displacement,
+        rotation=10.0,
+        scaling=0.1,
+        direction="forward",
+    )
     config.data.train_source_options = {"direction": "random"}
-    config.dense = common.dense(min_overlap=20)
+    config.dense = pairs.dense(min_overlap=20)
     config.model = released_size(tile)
-    config.optimizer = common.flow_optimizer()
+    config.optimizer = pairs.flow_optimizer()
     if tiny:
         config.dense.min_overlap = 4
         config.data.eval_split = "test[:8]"
@@ -114,64 +110,37 @@ def autoflow(tiny):
 
 
 def released_size(tile):
-    return {
-        "dtype": "float32",
-        "input": {
-            "module": "flow.FramePair",
-            "channels": 64,
-            "patch": (3, 3),
-            "num_bands": 64,
-            "max_resolution": tile,
-        },
-        "encoder": common.flow_encoder(),
-        "decoder": common.decoder(query_residual=False),
-        "output": {"module": "flow.Flow", "shape": tile, "scale": 20 / 100},
-    }
+    return pairs.released_size(frame_pair(max_resolution=tile), output(shape=tile))
+
+
+def frame_pair(**fields):
+    return common.section("flow.FramePair", without=("eyes",), **fields)
+
+
+def output(**fields):
+    return common.section("flow.Flow", without=("num_bands", "max_resolution"), **fields)
 
 
 def synthetic(tiny):
-    """A small model: what a token holds is as wide as the motions, and little else."""
+    """A small model whose patches are as wide as the motions."""
     size = (12, 12) if tiny else (24, 24)
-    config = common.base(batch_size=32, steps=8000)
-    config.experiment = "dense"
-    config.eval_every = 1000
-    config.data = common.pairs(
+    config = pairs.small(
         "scenes",
-        "train",
-        window=size,
-        largest=size,
-        eval_split="test[:8]" if tiny else "test[:512]",
+        size,
+        steps=8000,
+        input=frame_pair(channels=48, patch=(5, 5), num_bands=6),
+        output=output(shape=size, scale=1.0),
+        tiny=tiny,
     )
-    config.data.readers = "threads:1"
-    config.data.source_options = {
-        "task": "flow",
-        "size": size,
-        "layers": (1, 3),
-        "radius": (0.2, 0.5),
-        "displacement": 3.0,
-        "rotation": 5.0,
-        "scaling": 0.05,
-        "direction": "forward",
-        "photometric": 0.0,
-        "texture": "mix",
-        "images": "",
-        "seed": 0,
-    }
+    config.data.source_options = pairs.scenes(
+        "flow",
+        size,
+        layers=(1, 3),
+        radius=(0.2, 0.5),
+        displacement=3.0,
+        rotation=5.0,
+        scaling=0.05,
+        direction="forward",
+    )
     config.data.train_source_options = {"direction": "random"}
-    config.dense = common.dense(min_overlap=0)
-    config.dense.num_queries = 192
-    config.model = {
-        "dtype": "float32",
-        "input": {
-            "module": "flow.FramePair",
-            "channels": 48,
-            "patch": (5, 5),
-            "num_bands": 6,
-            "max_resolution": (),
-        },
-        "encoder": common.small_pair_encoder(),
-        "decoder": common.decoder(query_residual=True),
-        "output": {"module": "flow.Flow", "shape": size, "scale": 1.0},
-    }
-    config.optimizer = common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
     return config

@@ -86,12 +86,7 @@ def get_config(variant: str = ""):
             "lamb", 5e-4, {"name": "constant_cosine", "constant_fraction": 0.5, "end_value": 0.0}
         )
     if name == "learned":
-        config.model.input = {
-            "module": "image.LearnedPositions",
-            "channels": 256,
-            "position_channels": 256,
-            "position_init_scale": 0.02,
-        }
+        config.model.input = common.section("image.LearnedPositions")
     if name == "conv":
         config.model.input = common.conv_stem(channels=64, num_bands=64)
     if name == "permuted":

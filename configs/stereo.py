@@ -46,7 +46,7 @@ the large ones is that of the optical flow (Perceiver IO, app. H), batch and ste
 untuned.
 """
 
-from configs import common
+from configs import common, pairs
 
 # Source, split to train on, split to evaluate, largest image, whether occlusions are known, and
 # what makes pairs of its examples.
@@ -89,7 +89,7 @@ def from_files(source, split, eval_split, largest, occluded, first, tiny):
     config = common.base(batch_size=32, steps=200_000)
     config.experiment = "dense"
     config.eval_every = 20_000
-    config.data = common.pairs(
+    config.data = pairs.data(
         source,
         split,
         window=tile,
@@ -99,9 +99,9 @@ def from_files(source, split, eval_split, largest, occluded, first, tiny):
         first=first,
     )
     config.data.eval_batch_size = 1
-    config.dense = common.dense(min_overlap=min_overlap)
+    config.dense = pairs.dense(min_overlap=min_overlap)
     config.model = released_size(tile)
-    config.optimizer = common.flow_optimizer()
+    config.optimizer = pairs.flow_optimizer()
     return config
 
 
@@ -115,18 +115,9 @@ def textured(tiny):
         f"augment_pair{(*tile, 1.0, (0, 0.1))} | jitter_pair | erase_second "
         "| keep('frames', 'field', 'valid', 'occluded')"
     )
-    config.data.source_options = {
-        "task": "stereo",
-        "size": size,
-        "layers": (3, 12),
-        "radius": (0.04, 0.35),
-        "disparity": disparity,
-        "slant": 0.05,
-        "photometric": 0.0,
-        "texture": "mix",
-        "images": "",  # a TFDS name, whose images are the textures
-        "seed": 0,
-    }
+    config.data.source_options = pairs.scenes(
+        "stereo", size, layers=(3, 12), radius=(0.04, 0.35), disparity=disparity, slant=0.05
+    )
     config.data.train_source_options = {"photometric": 0.5}
     if tiny:
         config.model = released_size(tile)
@@ -136,32 +127,16 @@ def textured(tiny):
 
 
 def released_size(tile):
-    return {
-        "dtype": "float32",
-        "input": {
-            "module": "stereo.StackedEyes",
-            "channels": 64,
-            "patch": (3, 3),
-            "num_bands": 64,
-            "max_resolution": tile,
-            "eyes": "both",
-        },
-        "encoder": common.flow_encoder(),
-        "decoder": common.decoder(query_residual=False),
-        "output": {
-            "module": "stereo.Disparity",
-            "shape": tile,
-            "scale": 20 / 100,
-            "num_bands": 0,  # of Fourier queries; 0: the queries are the left view's tokens
-            "max_resolution": (),
-        },
-    }
+    return pairs.released_size(
+        common.section("stereo.StackedEyes", max_resolution=tile),
+        common.section("stereo.Disparity", shape=tile),
+    )
 
 
 def random_dots(tiny):
-    """A small model: what a token holds is as wide as the disparities, and little else."""
+    """A small model whose patches are as wide as the disparities."""
     size = (12, 12) if tiny else (24, 24)
-    config = small_dense("stereograms", size, largest=size, tiny=tiny)
+    config = small_disparity("stereograms", size, tiny)
     config.data.source_options = {
         "size": size,
         "density": 1.0,
@@ -179,66 +154,24 @@ def random_dots(tiny):
 
 
 def textured_small(tiny):
-    """The small model of `rds` on textured scenes, with more of a token to look at."""
-    size = (12, 12) if tiny else (24, 24)
-    config = small_dense("scenes", size, largest=size, tiny=tiny)
-    config.data.source_options = {
-        "task": "stereo",
-        "size": size,
-        "layers": (1, 3),
-        "radius": (0.2, 0.5),
-        "disparity": (0.0, 2.0) if tiny else (0.0, 4.0),
-        "slant": 0.05,
-        "photometric": 0.0,
-        "texture": "mix",
-        "images": "",
-        "seed": 0,
-    }
-    config.model.input.update({"channels": 48, "patch": (3, 7), "num_bands": 6})
-    config.model.output.num_bands = 0  # the left view's tokens know where its surfaces end
-    return config
-
-
-def small_dense(source, size, *, largest, tiny):
-    config = common.base(batch_size=32, steps=4000)
-    config.experiment = "dense"
-    config.eval_every = 1000
-    config.data = common.pairs(
-        source,
-        "train",
-        window=size,
-        largest=largest,
-        eval_split="test[:8]" if tiny else "test[:512]",
+    """The small model of `rds` on textured scenes, with larger patches."""
+    size, disparity = ((12, 12), (0.0, 2.0)) if tiny else ((24, 24), (0.0, 4.0))
+    config = small_disparity("scenes", size, tiny)
+    config.data.source_options = pairs.scenes(
+        "stereo", size, layers=(1, 3), radius=(0.2, 0.5), disparity=disparity, slant=0.05
     )
-    config.data.readers = "threads:1"
-    config.dense = common.dense(min_overlap=0)
-    config.dense.num_queries = 192
-    config.model = {
-        "dtype": "float32",
-        "input": small_eyes("both"),
-        "encoder": common.small_pair_encoder(),
-        "decoder": common.decoder(query_residual=True),
-        "output": {
-            "module": "stereo.Disparity",
-            "shape": size,
-            "scale": 1.0,
-            "num_bands": 12,
-            "max_resolution": (),
-        },
-    }
-    config.optimizer = common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
+    config.model.input.update({"channels": 48, "patch": (3, 7), "num_bands": 6})
+    config.model.output.num_bands = 0  # queries from the left view's tokens, which have its edges
     return config
 
 
-def small_eyes(eyes):
-    return {
-        "module": "stereo.StackedEyes",
-        "channels": 32,
-        "patch": (1, 7),
-        "num_bands": 12,
-        "max_resolution": (),
-        "eyes": eyes,
-    }
+def small_disparity(source, size, tiny):
+    output = common.section("stereo.Disparity", shape=size, scale=1.0, num_bands=12)
+    return pairs.small(source, size, steps=4000, input=small_eyes(), output=output, tiny=tiny)
+
+
+def small_eyes():
+    return common.section("stereo.StackedEyes", channels=32, patch=(1, 7), num_bands=12)
 
 
 def depth_digits(tiny):
@@ -280,10 +213,10 @@ def classes(source, num_classes, *, keep):
     config.data.mean = config.data.std = (127.5,) * 3
     config.model = {
         "dtype": "float32",
-        "input": small_eyes("both"),
-        "encoder": common.small_pair_encoder(),
+        "input": small_eyes(),
+        "encoder": pairs.small_encoder(),
         "decoder": common.decoder(),
         "output": common.classification(num_classes, query_channels=64),
     }
-    config.optimizer = common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
+    config.optimizer = pairs.small_optimizer()
     return config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tfds_files import write_spoken_digits, write_tfds
 
-from configs import multimodal
+from configs import av_digits
 from experiments.tasks import audiovisual
 from experiments.tasks.data import TaskData
 
@@ -17,7 +17,7 @@ def config(tmp_path_factory):
     images = [(rng.integers(0, 256, (28, 28, 1), np.uint8), "png", i % 10) for i in range(4)]
     write_tfds(folder, "mnist", "3.0.1", {"train": images, "test": images})
     write_spoken_digits(folder)
-    config = multimodal.get_config("av_digits:tiny")
+    config = av_digits.get_config("tiny")
     config.data.data_dir = str(folder)
     config.data.eval_batch_size = 4
     return config

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from clip_files import write_clips
 
-from configs import multimodal
+from configs import kinetics
 from experiments.tasks import autoencode
 from experiments.tasks.data import TaskData
 from perceiver_jax import metrics, pretrained
@@ -24,7 +24,7 @@ FRAMES, SIZE, SAMPLES = 4, 32, 256
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
     write_clips(folder, count=4, damaged=(2,))
-    config = multimodal.get_config("kinetics:tiny")
+    config = kinetics.get_config("tiny")
     config.data.data_dir = str(folder)
     config.data.eval_batch_size = 4
     config.autoencode.eval_chunk_size = 1000  # 4,096 pixels do not divide by it
@@ -77,7 +77,7 @@ def test_the_target_is_what_is_asked_for(task, batch):
 def test_some_outputs_are_those_of_the_whole(task, batch, variables, whole):
     """Per-example indices, all in chunks within one program, and the model itself agree."""
     prepared = task.prepare(batch, jax.random.key(1)) | {"mask": jnp.ones(4, bool)}
-    model = autoencode.hide(multimodal.get_config("kinetics:tiny").model.to_dict(), ("label",))
+    model = autoencode.hide(kinetics.get_config("tiny").model.to_dict(), ("label",))
     some = jax.jit(functools.partial(model.apply, train=False))(variables, prepared)
     assert {n: x.shape for n, x in whole.items()} == {
         "video": (4, FRAMES, SIZE, SIZE, 3),
@@ -145,7 +145,7 @@ def test_psnr():
 
 
 def released_size():
-    config = multimodal.get_config("kinetics")
+    config = kinetics.get_config()
     shape = {"video": (1, 16, 224, 224, 3), "audio": (1, 30720), "label": (1, 700)}
     target = {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in shape.items()}
     batch = target | {"target": target, "label": jax.ShapeDtypeStruct((1,), jnp.int32)}
@@ -166,7 +166,7 @@ def test_the_paper_s_model_has_its_size_and_its_compression():
 
 
 def test_the_variants_differ_in_the_label_s_weight():
-    plain, label = (multimodal.get_config(v) for v in ("kinetics", "kinetics_label"))
+    plain, label = (kinetics.get_config(v) for v in ("autoencode", "label"))
     assert (plain.autoencode.loss_weights.label, label.autoencode.loss_weights.label) == (1e-4, 1)
     label.autoencode.loss_weights.label = 1e-4
     assert plain.to_json() == label.to_json()

@@ -31,10 +31,9 @@ from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.workdir import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
-FILES = sorted(
-    p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common")
-)
+FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
+MODULES = {name: module for name, module in MODULES.items() if hasattr(module, "VARIANTS")}
 FOLDERS = ("sintel", "kitti", "sceneflow", "middlebury", "audioset")
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 

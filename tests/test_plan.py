@@ -349,7 +349,7 @@ SLICES = {
     "imagenet:conv": ("v5e:8x8", {}),
     "imagenet:perceiver": ("v5e:8x8", {}),
     "flow:autoflow_recipe": ("v5e:8x8", {}),
-    "multimodal:kinetics": ("v5e:8x8", {}),
+    "kinetics:autoencode": ("v5e:8x8", {}),
     "language:bytes": ("v5e:8x8", {}),
 }
 

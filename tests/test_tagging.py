@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from clip_files import write_tagged_clips
 
-from configs import common, multimodal
+from configs import audioset, common
 from experiments.tasks import tagging
 from experiments.tasks.data import TaskData
 from perceiver_jax.metrics import mean_average_precision
@@ -24,7 +24,7 @@ COUNT = 5  # files; the third is damaged
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("audioset")
     write_tagged_clips(folder, count=COUNT, damaged=(2,))
-    config = multimodal.get_config("audioset_raw:tiny")
+    config = audioset.get_config("raw:tiny")
     config.data.data_dir = str(folder)
     config.model.output.num_classes = 6  # the last two are nowhere
     return config
@@ -147,7 +147,7 @@ def test_wrong_tasks_are_named(config, task):
 @pytest.mark.parametrize(("variant", "tokens"), [("raw", 12_544 + 480), ("mel", 12_544 + 4_800)])
 def test_the_paper_s_inputs(variant, tokens):
     """Perceiver IO, Table 5: 13,024 or 17,344 tokens of 487 channels."""
-    config = multimodal.get_config(f"audioset_{variant}")
+    config = audioset.get_config(variant)
     model = tagging.build(config.model.to_dict())
     batch = {
         "video": jax.ShapeDtypeStruct((1, 32, 224, 224, 3), jnp.float32),

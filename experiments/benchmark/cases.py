@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from configs import imagenet, multimodal
+from configs import imagenet, kinetics
 from configs.released import sizes
 from experiments.tasks import autoencode
 from perceiver_jax import flops, losses, perceiver, pretrained
@@ -202,8 +202,8 @@ def released(name: str, chunks: int = 1, **other_sizes):
 
 
 def clip(batch_size: int, tiny: bool, dtype: str) -> Subject:
-    """What a training step of `configs/multimodal.py:kinetics` reads, asks for and weighs."""
-    config = multimodal.get_config("kinetics:tiny" if tiny else "kinetics")
+    """What a training step of `configs/kinetics.py` reads, asks for and weighs."""
+    config = kinetics.get_config("tiny" if tiny else "")
     config.batch_size = batch_size
     config.model.dtype = dtype
     outputs, settings = config.model.output.modalities, config.autoencode

@@ -9,7 +9,7 @@ directory of ArrayRecords, tf.data from TFRecords. Both take an Inception crop a
 bicubically to uint8 224 x 224, and batch. Each row runs in a process of its own, after a warm-up.
 RandAugment is a row for ours alone. Without TensorFlow its row is left out.
 
-With --clips one epoch of `configs/multimodal.py:kinetics` is read from so many mp4 files with sound
+With --clips one epoch of `configs/kinetics.py` is read from so many mp4 files with sound
 (3 s of 256 x 340 pixels, four clips each), one more of which is damaged. `lost` counts clips of the
 others that the epoch did not deliver, `stand_ins` those in the place of the damaged file's.
 """
@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 from absl import app, flags
 
-from configs import multimodal
+from configs import kinetics
 from perceiver_jax import files
 from perceiver_jax.data import parse, train_batches
 from perceiver_jax.datasets import load
@@ -185,7 +185,7 @@ def write_clips(directory: str, count: int) -> None:
 
 def epoch(directory: str, readers: str) -> dict[str, int | float]:
     """Reads every clip of the folder once, and says how fast and what became of them."""
-    data = multimodal.get_config("kinetics").data
+    data = kinetics.get_config().data
     per_file, batch_size = 4, 4
     options = data.source_options.to_dict() | data.train_source_options.to_dict()
     source = load(

@@ -21,7 +21,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from configs import common, digits, flow, imagenet, multimodal, stereo
+from configs import bounce, common, digits, flow, imagenet, stereo
 from experiments import make_task
 from experiments.tasks.dense import prepare_pairs
 from experiments.tasks.image import prepare_images
@@ -71,7 +71,7 @@ def pairs() -> ConfigDict:
 
 def clips() -> ConfigDict:
     """Video, sound and label together."""
-    config = multimodal.get_config("bounce:tiny")
+    config = bounce.get_config("tiny")
     config.model.input.drop_rates = dict.fromkeys(("audio", "label", "video"), 0.0)
     return config
 

@@ -5,7 +5,7 @@ import pytest
 from tfds_files import SPEAKERS as EVERYONE
 from tfds_files import write_spoken_digits, write_tfds
 
-from configs import multimodal
+from configs import av_digits
 from perceiver_jax.data.transforms import decode, parse
 from perceiver_jax.datasets import registry
 
@@ -75,7 +75,7 @@ def test_a_pair_is_a_function_of_seed_split_and_index(data_dir):
 
 
 def test_the_config_trains_on_no_speaker_of_its_test():
-    data = multimodal.get_config("av_digits").data
+    data = av_digits.get_config().data
     trained, tested = (set(x.speakers) for x in (data.train_source_options, data.source_options))
     assert trained | tested == set(EVERYONE)
     assert trained and tested and not trained & tested
