@@ -25,6 +25,46 @@ import pytest
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+# `pytest -m quick`: under a minute, some of every room. A folder, a file or one test.
+QUICK = (
+    "attention/test_self_attention.py",
+    "data/test_augmentation.py",
+    "data/test_pair_transforms.py",
+    "data/test_sound_transforms.py",
+    "data/test_transforms.py",
+    "datasets/test_bounce.py",
+    "datasets/test_fake.py",
+    "datasets/test_pairs.py",
+    "datasets/test_registry.py",
+    "datasets/test_texts.py",
+    "files/",
+    "inference/test_fill_masks.py",
+    "inference/test_tiles.py",
+    "modalities/test_text.py",
+    "pretrained/test_download.py",
+    "pretrained/test_labels.py",
+    "pretrained/test_refusals.py",
+    "train/test_checkpoint.py::test_restores_the_newest",
+    "train/test_log.py",
+    "train/test_loop.py::test_batch_size_must_divide",
+    "test_experiments.py::test_unknown_variants_are_named",
+    "test_launch.py",
+    "test_metrics.py::test_mean_average_precision_by_hand",
+    "test_metrics.py::test_top_accuracy",
+    "test_packaging.py",
+    "test_perceiver.py::test_bad_fields_are_named",
+    "test_perceiver.py::test_published_sizes",
+    "test_position.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of `QUICK`."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(QUICK):
+            item.add_marker("quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """The folder of this session's compiled programs, shared by its worker processes."""
