@@ -10,12 +10,10 @@ import sys
 
 import jax
 import ml_collections
-import nbformat
 import numpy as np
 import pair_files
 import pytest
 from clip_files import write_clips, write_tagged_clips
-from nbclient import NotebookClient
 from tfds_files import (
     write_cityscapes,
     write_smallnorb,
@@ -299,18 +297,3 @@ def test_attention_maps_are_put_back_in_their_places():
     brightness = np.asarray(tokens.content)[..., 0][:, None, None]  # [B, 1 head, 1 latent, M]
     maps = image.to_grid(brightness, tokens.position, (8, 8))
     np.testing.assert_array_equal(maps[:, 0], np.asarray(batch["image"])[..., 0])
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "colabs").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_run(path, monkeypatch, tmp_path):
-    monkeypatch.setenv("PERCEIVER_JAX_QUICK", "1")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    one_device = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=1"
-    monkeypatch.setenv("XLA_FLAGS", one_device)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), (
-        "commit notebooks without output"
-    )
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()

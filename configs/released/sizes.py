@@ -16,24 +16,6 @@ from perceiver_jax import perceiver, pretrained
 
 VARIANTS = tuple(pretrained.MODELS)
 ENCODER = ("num_latents", "latent_channels", "num_blocks", "num_self_attends_per_block")
-TINY_ENCODER = {"num_latents": 8, "latent_channels": 32, "num_self_attends_per_block": 2}
-TINY = {
-    "imagenet_learned": {"image_size": 32, "channels": 16, "position_channels": 16},
-    "imagenet_fourier": {"image_size": 32, "num_bands": 6},
-    "imagenet_conv": {"image_size": 32, "num_bands": 6},
-    "language": {"length": 128, "channels": 32, "qk_channels": 16},
-    "flow": {"height": 32, "width": 48, "channels": 16, "num_bands": 6},
-    "kinetics": {
-        "num_frames": 4,
-        "image_size": 32,
-        "samples_per_frame": 64,
-        "num_classes": 10,
-        "audio_bands": 8,
-        "video_bands": 6,
-        "label_query_channels": 40,
-        "output_channels": 24,
-    },
-}
 
 
 def get_config(variant: str = ""):
@@ -47,5 +29,5 @@ def get_config(variant: str = ""):
     heads = () if "num_heads" in config else ("num_self_attend_heads",)
     config |= {field: getattr(encoder, field) for field in (*ENCODER, *heads)}
     if tiny:
-        config |= TINY[name] | TINY_ENCODER
+        config |= pretrained.TINY[name]
     return ConfigDict({"name": name, **config})

@@ -10,7 +10,7 @@ for each model and shape: a second call does not compile.
 from perceiver_jax.inference.clips import autoencode
 from perceiver_jax.inference.flow import optical_flow
 from perceiver_jax.inference.images import classify
-from perceiver_jax.inference.programs import TopK, random_weights
+from perceiver_jax.inference.programs import TopK, load_or_random, random_weights
 from perceiver_jax.inference.text import fill_masks
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "autoencode",
     "classify",
     "fill_masks",
+    "load_or_random",
     "optical_flow",
     "random_weights",
 ]

@@ -1,6 +1,7 @@
 """What all predictions share: compiled models, untrained ones, top-k classes, checks of inputs."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perceiver_jax.perceiver import Perceiver
-from perceiver_jax.pretrained import Released
+from perceiver_jax.pretrained import TINY, Released, load, released
 
 Progress = Callable[[int, int], None]
 
@@ -39,16 +40,32 @@ def decode(model: Perceiver, variables: Any, tokens: Any, latents: jax.Array, in
     return model.apply(variables, tokens, latents, train=False, indices=indices, method="decode")
 
 
-def random_weights(released: Released, seed: int = 0) -> tuple[Perceiver, Any]:
+def random_weights(sizes: Released, seed: int = 0) -> tuple[Perceiver, Any]:
     """Returns (model, variables) of an untrained model."""
-    model = released.build()
+    model = sizes.build()
 
     @jax.jit
     def init(key):
-        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(released.batch))
+        batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), dict(sizes.batch))
         return model.init(key, batch, train=False)
 
     return model, init(jax.random.key(seed))
+
+
+def load_or_random(name: str, *, tiny: bool = False) -> tuple[Perceiver, Any]:
+    """Loads a released model, or warns and returns an untrained one where it cannot be fetched.
+
+    Args:
+      name: one of `pretrained.MODELS`.
+      tiny: skip the download and return an untrained model that a CPU runs in seconds.
+    """
+    if tiny:
+        return random_weights(released(name, **TINY[name]))
+    try:
+        return load(name)
+    except OSError as error:
+        warnings.warn(f"RANDOM WEIGHTS: predictions mean nothing. {error}", stacklevel=2)
+        return random_weights(released(name))
 
 
 def top_k(logits: np.ndarray, k: int) -> TopK:

@@ -22,12 +22,13 @@ from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.pretrained import convert, download, huggingface, pickles
 from perceiver_jax.pretrained.huggingface import HUB
 from perceiver_jax.pretrained.labels import class_names
-from perceiver_jax.pretrained.models import MODELS, Released, described, released
+from perceiver_jax.pretrained.models import MODELS, TINY, Released, described, released
 from perceiver_jax.pretrained.names import identify
 
 __all__ = [
     "HUB",
     "MODELS",
+    "TINY",
     "URLS",
     "Released",
     "class_names",

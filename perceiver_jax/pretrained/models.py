@@ -298,3 +298,23 @@ MODELS: Mapping[str, Callable[..., Released]] = {
         kinetics,
     )
 }
+
+_TINY_ENCODER = {"num_latents": 8, "latent_channels": 32, "num_self_attends_per_block": 2}
+TINY: Mapping[str, Mapping[str, int]] = {  # sizes for `released` that a CPU runs in seconds
+    "imagenet_learned": {"image_size": 32, "channels": 16, "position_channels": 16} | _TINY_ENCODER,
+    "imagenet_fourier": {"image_size": 32, "num_bands": 6} | _TINY_ENCODER,
+    "imagenet_conv": {"image_size": 32, "num_bands": 6} | _TINY_ENCODER,
+    "language": {"length": 128, "channels": 32, "qk_channels": 16} | _TINY_ENCODER,
+    "flow": {"height": 32, "width": 48, "channels": 16, "num_bands": 6} | _TINY_ENCODER,
+    "kinetics": {
+        "num_frames": 4,
+        "image_size": 32,
+        "samples_per_frame": 64,
+        "num_classes": 10,
+        "audio_bands": 8,
+        "video_bands": 6,
+        "label_query_channels": 40,
+        "output_channels": 24,
+        **_TINY_ENCODER,
+    },
+}
