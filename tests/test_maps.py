@@ -7,8 +7,8 @@ import pytest
 
 from configs import imagenet
 from perceiver_jax import pretrained
-from perceiver_jax.maps import attention_maps, on_grid
 from perceiver_jax.build import build
+from perceiver_jax.maps import attention_maps, on_grid
 from perceiver_jax.position import Fourier
 from perceiver_jax.tokens import Tokens
 
