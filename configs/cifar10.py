@@ -2,7 +2,7 @@
 
 No Perceiver figure for CIFAR-10 with a recipe is published.
 
-    tfds build cifar10 --file_format=array_record      # once; pip install 'perceiver_jax[prepare]'
+    tfds build cifar10 --file_format=array_record      # once; pip install -e '.[prepare]'
     python -m experiments.run --config=configs/cifar10.py --workdir=runs/cifar10
 
 Variants: `pixels` (the default) has 32x32 tokens; `conv` has 8x8, of a convolutional stem;

@@ -18,7 +18,7 @@ not run these to the end. The papers: batch 1024 on 64 TPU v3, 4.85 steps/s for 
 
 The released weights are evaluated as they are; the validation images alone will do (6.7 GB):
 
-    pip install 'perceiver_jax[prepare]'     # FOLDER holds ILSVRC2012_img_val.tar
+    pip install -e '.[prepare]'     # FOLDER holds ILSVRC2012_img_val.tar
     tfds build imagenet2012 --file_format=array_record --data_dir=DATA --manual_dir=FOLDER
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
         --mode=eval --config.start.weights=imagenet_fourier --config.data.data_dir=DATA \\

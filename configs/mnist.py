@@ -3,7 +3,7 @@
 A small published Perceiver IO with 0.9M parameters reaches 98.16 % on pixels in 30 epochs
 (krasserm/perceiver-io, its training examples); a small convolutional network 99.2 %.
 
-    tfds build mnist --file_format=array_record        # once; pip install 'perceiver_jax[prepare]'
+    tfds build mnist --file_format=array_record        # once; pip install -e '.[prepare]'
     python -m experiments.run --config=configs/mnist.py --workdir=runs/mnist
 
 Variants: `conv` (the default) has 7x7 tokens; in `conv_permuted` the pixels of every image take one

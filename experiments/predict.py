@@ -14,7 +14,7 @@ What is written to the folder `--output`, and printed:
                  network sees whole images at their own size (not with learned positions).
     language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
     flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
-    kinetics     clip.mp4, audio.wav and predictions.json (pip install 'perceiver_jax[video]').
+    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]').
                  The video is a file, resampled to --frame_rate, or a folder of images. The sound is
                  the file's, resampled too, or that of a second --input, a .wav, which
                  starts with the video and is cut to it (released: 1,920 samples a frame).

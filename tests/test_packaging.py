@@ -64,3 +64,26 @@ def test_documents_name_what_exists(document):
             if isinstance(node, ast.Constant) and isinstance(node.value, str)
         }
         assert not variant or variant in words, f"{document} uses {name}:{variant}"
+
+
+def test_commands_install_the_checkout():
+    """By name, `pip install 'perceiver_jax[...]'` would fetch another package from the index."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listing.stdout.split() or [str(p.relative_to(ROOT)) for p in ROOT.rglob("*.*")]
+    kinds = {".py", ".md", ".ipynb", ".sh", ".toml", ".yml", ".yaml"}
+    texts = [ROOT / name for name in names if Path(name).suffix in kinds]
+    by_name = re.compile(r"pip\w* install [^\n]*\bperceiver[_-]jax(?:\[|\b(?!_checkout|/))")
+    this = Path(__file__).resolve()
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path in texts
+        if path.is_file() and path.resolve() != this
+        for match in by_name.finditer(path.read_text(encoding="utf-8"))
+    ]
+    assert len(texts) > 100 and not found

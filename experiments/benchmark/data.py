@@ -259,7 +259,7 @@ def main(argv: list[str]) -> None:
     if importlib.util.find_spec("tensorflow"):
         rows.insert(0, ("tf.data", tf_data, ("autotune", PLAIN)))
     else:
-        print("no tf.data row: TensorFlow is missing (pip install 'perceiver_jax[prepare]')")
+        print("no tf.data row: TensorFlow is missing (pip install -e '.[prepare]')")
     with tempfile.TemporaryDirectory() as directory:
         print(f"writing {_IMAGES.value} JPEGs ...", flush=True)
         size = in_fresh_process(write_images, directory, _IMAGES.value)

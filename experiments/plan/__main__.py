@@ -5,7 +5,7 @@
     python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v3:8x8 --batch=512 \\
         --config.model.dtype=bfloat16 --config.model.encoder.remat=full
 
-Needs neither a TPU nor the data, only the compiler: `pip install 'perceiver_jax[tpu]'` (about 1.3
+Needs neither a TPU nor the data, only the compiler: `pip install -e '.[tpu]'` (about 1.3
 GB, Linux). Takes one to five minutes. The config and its `--config.name=value` are those of
 `experiments.run`; the program is the one that a run on that slice would compile.
 

@@ -68,7 +68,7 @@ LIBTPU = {
 }
 NO_LIBTPU = (
     "compiling for a TPU takes its compiler, libtpu, which is not installed here (the TPU itself "
-    "is not needed). Run\n  pip install 'perceiver_jax[tpu]'"
+    "is not needed). Run\n  pip install -e '.[tpu]'"
 )
 
 

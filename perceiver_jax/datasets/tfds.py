@@ -129,7 +129,7 @@ def _explain(builder: Any, name: str, split: str, data_dir: str, error: Exceptio
     by_hand = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if by_hand:
         command += f" --manual_dir=FOLDER\nFiles to fetch by hand first: {by_hand}"
-    remedy = f"run\n  pip install 'perceiver_jax[prepare]'\n  {command}"
+    remedy = f"run\n  pip install -e '.[prepare]'\n  {command}"
     if not builder.is_prepared():
         raise FileNotFoundError(
             f"{name} is not prepared: nothing in {builder.data_path}. If it is elsewhere, set "

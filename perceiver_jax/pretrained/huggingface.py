@@ -155,6 +155,6 @@ def _safetensors():
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
-            "Hugging Face files need safetensors: pip install 'perceiver_jax[pretrained]'"
+            "Hugging Face files need safetensors: pip install -e '.[pretrained]'"
         ) from error
     return safetensors

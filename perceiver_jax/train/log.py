@@ -193,7 +193,7 @@ def open_board(workdir: epath.Path, step: int) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "config.tensorboard=True needs tensorboardX: pip install 'perceiver_jax[tensorboard]', "
+            "config.tensorboard=True needs tensorboardX: pip install -e '.[tensorboard]', "
             "or set it to False (metrics.jsonl is always written)"
         ) from error
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)

@@ -119,7 +119,7 @@ def test_an_unprepared_dataset_says_what_to_run(tmp_path):
     assert "cifar10 is not prepared" in message
     assert str(tmp_path / "cifar10") in message
     assert f"tfds build cifar10 --file_format=array_record --data_dir={tmp_path}" in message
-    assert "pip install 'perceiver_jax[prepare]'" in message
+    assert "pip install -e '.[prepare]'" in message
     assert "manual_dir" not in message
     with pytest.raises(FileNotFoundError, match=r"(?s)--manual_dir=FOLDER.*ILSVRC2012_img_val.tar"):
         registry.load("imagenet2012", "validation", data_dir=str(tmp_path))

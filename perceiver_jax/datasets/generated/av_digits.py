@@ -102,7 +102,7 @@ def spoken_digits(data_dir: str = "") -> list[tuple[int, str, np.ndarray]]:
     if not paths:
         raise FileNotFoundError(
             f"spoken_digit is not prepared: no array_record file of it below {folder}. Prepare it "
-            "once:\n  pip install 'perceiver_jax[prepare]'\n  tfds build spoken_digit "
+            "once:\n  pip install -e '.[prepare]'\n  tfds build spoken_digit "
             "--file_format=array_record" + (f" --data_dir={data_dir}" if data_dir else "")
         )
     recordings = []
