@@ -184,7 +184,7 @@ def test_an_unknown_slice_is_told_what_there_is(name):
         (
             "JAX TPU support not installed; ...",
             chips.NoCompiler,
-            r"pip install 'perceiver_jax\[tpu",
+            r"pip install -e '.\[tpu",
         ),
         (
             "INVALID_ARGUMENT: odd sides\nat ...",
