@@ -71,7 +71,8 @@ def imdecode(data: bytes, name: str, flags: int) -> np.ndarray:
         ) from error
     if image is None:
         raise ValueError(
-            f"{name} is no readable image: {len(data)} bytes that start with {data[:8]!r}"
+            f"{name} is no readable image: {len(data)} bytes that start with {data[:8]!r}, damaged "
+            "or no JPEG, PNG, WebP, TIFF, BMP or PPM"
         )
     return image
 

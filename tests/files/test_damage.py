@@ -68,7 +68,7 @@ def test_damaged_files(tmp_path, name):
     intact(path)
     READERS[name](path)
     data = path.read_bytes()
-    for _ in range(20):
+    for _ in range(50):
         path.write_bytes(damage(data, rng))
         try:
             READERS[name](path)
