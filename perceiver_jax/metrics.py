@@ -78,11 +78,15 @@ def bits_per_byte(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
 # over those that are not `occluded`.
 
 
-def end_point_error(*, visible: bool = False) -> Callable:
-    """Mean length of the error, in pixels (Otte and Nagel 1994): the end-point error, EPE."""
+def end_point_error(*, visible: bool = False, valid_only: bool = False) -> Callable:
+    """Mean length of the error, pixels (Otte and Nagel 1994): EPE; of a disparity its size.
+
+    Papers count all pixels of MPI-Sintel; `valid_only` leaves out those that it marks as invalid.
+    """
 
     def metric(prediction, batch):
-        return _sum(_error(prediction, batch), _counted(batch, visible))
+        counted = _counted(batch, visible)
+        return _sum(_error(prediction, batch), counted & batch["valid"] if valid_only else counted)
 
     return metric
 
@@ -129,9 +133,10 @@ def _error(prediction, batch) -> jax.Array:
 
 
 def _counted(batch, visible: bool) -> jax.Array:
-    valid, mask = batch["valid"], batch["mask"]
-    valid &= mask.reshape(-1, *[1] * (valid.ndim - 1))
-    return valid & ~batch["occluded"] if visible else valid
+    """The pixels with a truth: `known` where a set tells it apart from `valid`."""
+    known, mask = batch.get("known", batch["valid"]), batch["mask"]
+    known &= mask.reshape(-1, *[1] * (known.ndim - 1))
+    return known & ~batch["occluded"] if visible else known
 
 
 # --- Whole evaluation: `metric(collected) -> float` of numpy arrays `[N, ...]`, see `Task` ------

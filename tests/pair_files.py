@@ -101,6 +101,18 @@ def write_flying_chairs(root, *, count=3, size=(20, 28), seed=0):
     return flows
 
 
+def write_autoflow(root, *, count=4, size=(20, 28), seed=0):
+    """One pair in each of the four archives; returns the flows."""
+    rng, flows = np.random.default_rng(seed), []
+    for i in range(1, count + 1):
+        folder = root / f"static_40k_png_{i}_of_4" / f"table_{i}"
+        for frame in (0, 1):
+            put(folder / f"im{frame}.png", image(rng, *size))
+        flows.append(flow(rng, *size))
+        files.write_flo(folder / "forward.flo", flows[-1])
+    return flows
+
+
 def write_scene_flow(root, *, count=2, size=(20, 28), seed=0):
     """FlyingThings3D, disparity and flow; returns both of the training scene."""
     rng, written = np.random.default_rng(seed), []

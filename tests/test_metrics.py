@@ -69,6 +69,16 @@ def test_field_metrics_count_the_pixels_that_their_masks_keep(metric, visible, e
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
+def test_pixels_that_are_known_but_invalid_count_unless_told_otherwise():
+    """MPI-Sintel: papers count all pixels; the set marks some as invalid."""
+    known = FIELD["valid"].at[0, 0, 0].set(True)
+    batch = FIELD | {"valid": FIELD["valid"].at[0, 0, 0].set(False), "known": known}
+    whole = [float(x) for x in metrics.end_point_error()(PREDICTION, batch)]
+    valid = [float(x) for x in metrics.end_point_error(valid_only=True)(PREDICTION, batch)]
+    np.testing.assert_allclose(whole, (17 + 7.6, 7), rtol=1e-6)
+    np.testing.assert_allclose(valid, (12 + 7.6, 6), rtol=1e-6)
+
+
 def test_an_image_without_a_valid_pixel_is_no_image():
     batch = FIELD | {"valid": FIELD["valid"].at[1].set(False)}
     got = metrics.image_end_point_error()(PREDICTION, batch)

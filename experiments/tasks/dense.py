@@ -54,6 +54,7 @@ def make_task(config: ConfigDict) -> Task:
             with_occlusions=all(
                 "occluded" in line for line in (config.data.train, config.data.eval)
             ),
+            with_invalid="known" in example,
         ),
         flops_per_example=size,
         plots=functools.partial(draw, config, prepare, predict, task_data),
@@ -119,8 +120,12 @@ def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
     return tiles.blend(on_tiles, batch["whole"], batch["size"], tile=tile, min_overlap=min_overlap)
 
 
-def field_metrics(*, channels, with_occlusions):
-    """What is reported of a flow (2 channels) or a disparity (1); `_noc`: pixels seen in both."""
+def field_metrics(*, channels, with_occlusions, with_invalid=False):
+    """Metrics by name of a flow (2 channels) or a disparity (1).
+
+    `_noc` counts the pixels seen in both images; `epe_valid` leaves out those that the set marks as
+    invalid, which the others count (`with_invalid`).
+    """
     kinds = {"epe": metrics.end_point_error, "image_epe": metrics.image_end_point_error}
     if channels == 2:
         kinds["fl_all"] = metrics.outliers
@@ -129,6 +134,8 @@ def field_metrics(*, channels, with_occlusions):
             kinds[f"bad_{threshold}"] = functools.partial(metrics.bad_pixels, threshold)
         kinds["d1_all"] = metrics.outliers
     result = {name: kind() for name, kind in kinds.items()}
+    if with_invalid:
+        result["epe_valid"] = metrics.end_point_error(valid_only=True)
     if with_occlusions:
         result |= {f"{name}_noc": kind(visible=True) for name, kind in kinds.items()}
     return result

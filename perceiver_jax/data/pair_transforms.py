@@ -11,7 +11,7 @@ import numpy as np
 
 from perceiver_jax.data.transforms import Example, decode, transform
 
-FIELDS = {"field", "valid", "occluded"}  # whose first axes are [H, W]
+FIELDS = {"field", "valid", "occluded", "known"}  # whose first axes are [H, W]
 
 
 @transform
@@ -90,12 +90,23 @@ def middle_pair(example: Example, rng: np.random.Generator, height: int, width: 
 
 
 @transform
-def reverse_pair(example: Example, rng: np.random.Generator, probability: float = 0.5) -> Example:
+def reverse_pair(
+    example: Example,
+    rng: np.random.Generator,
+    probability: float = 0.5,
+    first_phase: bool = False,
+) -> Example:
     """Puts the second frame first, with the flow back: for pairs from files, which lack it.
 
     The flow back at a pixel is the negative mean of the flows that land on it; where none does,
     `valid` is False (Perceiver IO, app. H). Generated scenes know theirs: `direction`.
+
+    Args:
+      probability: of it; 1/2 gives both directions of every pair equally often.
+      first_phase: whether only before the augmentation of `grow` begins.
     """
+    if first_phase and example["severity"] > 0:
+        return example
     if rng.random() >= probability:
         return example
     field = example["field"]

@@ -7,6 +7,7 @@ An example, of a real set (`pair_sets`) or a generated one:
     valid     bool [H, W]            where the field is known; elsewhere it is 0
     occluded  bool [H, W]            known, but not to be seen in the second image; where a set
                                      tells
+    known     bool [H, W]            where a set has values that it also calls invalid: all of them
     size      int32 [2]              H, W: they stay when `pad_pair` makes images of one size
 
 or, to classify pairs, `frames` and a `label`.
@@ -15,14 +16,21 @@ or, to classify pairs, `frames` and a `label`.
 import dataclasses
 import pathlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from perceiver_jax import files
 from perceiver_jax.data.transforms import Example
 
-# (field [H, W, C], valid [H, W], occluded [H, W] or None)
-Truth = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+class Truth(NamedTuple):
+    """The truth in a set's files: `field` [H, W, C] and masks [H, W], None where it has none."""
+
+    field: np.ndarray
+    valid: np.ndarray
+    occluded: np.ndarray | None = None
+    known: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +57,26 @@ class Pairs:
     def __getitem__(self, index: int) -> Example:
         pair = self.pairs[index]
         images = [files.read_image(path) for path in (pair.first, pair.second)]
-        field, valid, occluded = pair.read(*pair.truth)
+        field, valid, occluded, known = truth = pair.read(*pair.truth)
         size = images[0].shape[:2]
         parts = {pair.second: images[1], pair.truth[0]: field}
         for path, array in parts.items():
             if array.shape[:2] != size:
                 raise ValueError(f"{path} has the size {array.shape[:2]}, {pair.first} has {size}")
-        valid = valid & np.isfinite(field).all(axis=-1)
+        finite = np.isfinite(field).all(axis=-1)
+        valid = valid & finite
+        known = valid if known is None else known & finite
         example = {
             "frames": np.stack(images),
-            "field": np.where(valid[..., None], field, 0).astype(np.float32),
+            "field": np.where(known[..., None], field, 0).astype(np.float32),
             "valid": valid,
             "size": np.array(size, np.int32),
         }
-        return example if occluded is None else example | {"occluded": occluded & valid}
+        if occluded is not None:
+            example["occluded"] = occluded & known
+        if truth.known is not None:
+            example["known"] = known
+        return example
 
     def __repr__(self) -> str:
         return self.name

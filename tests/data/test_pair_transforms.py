@@ -191,6 +191,20 @@ def test_the_reversed_pair_of_a_file_is_close_to_the_true_one():
     assert 0.4 < np.mean(turned) < 0.6
 
 
+def test_both_directions_of_a_pair_are_read_in_the_first_phase_alone():
+    """The paper's first phase: forward and backward; from the augmentation on, forward."""
+    line = parse("grow(100, 200) | reverse_pair(0.5, first_phase=True) | keep('frames')")
+    pair = flow_pair(0)
+
+    def reversed_share(position):
+        rngs = map(np.random.default_rng, range(200))
+        frames = [line(pair | {"position": position}, rng)["frames"] for rng in rngs]
+        return np.mean([np.array_equal(x, pair["frames"][::-1]) for x in frames])
+
+    assert 0.4 < reversed_share(100) < 0.6
+    assert reversed_share(101) == 0
+
+
 def test_errors():
     stereo, rng = flow_pair(task="stereo"), np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"swaps the eyes of a stereo pair; give flips=\(0, 0.1\)"):

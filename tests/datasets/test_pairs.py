@@ -13,7 +13,7 @@ from perceiver_jax.datasets import pair_sets, registry
 
 
 def check(example, frames, field, valid, occluded):
-    known = valid[..., None]
+    known = example.get("known", valid)[..., None]
     np.testing.assert_array_equal(example["frames"], frames)
     np.testing.assert_array_equal(example["field"], np.where(known, field, 0))
     np.testing.assert_array_equal(example["valid"], valid)
@@ -36,8 +36,10 @@ def test_sintel(tmp_path):
         [written["final", first], written["final", second]],
         written["flow", first],
         valid,
-        (written["occlusions", first] > 0) & valid,
+        written["occlusions", first] > 0,
     )
+    assert not valid.all() and source[4]["known"].all()  # invalid pixels have a flow as well
+    np.testing.assert_array_equal(source[4]["field"], written["flow", first])
     source = registry.load("sintel_clean_stereo", "training", data_dir=str(tmp_path))
     assert len(source) == 8
     name = "alley_1/frame_0002"
@@ -65,6 +67,16 @@ def test_kitti(tmp_path, year):
     source = registry.load(f"kitti{year}_stereo", "training[1:]", data_dir=str(tmp_path))
     assert (len(source), repr(source)) == (2, f"kitti{year}_stereo[training[1:]]")
     check(source[0], [image["now"], image["right"]], disparity, valid, valid & ~visible)
+
+
+def test_autoflow(tmp_path):
+    flows = pair_files.write_autoflow(tmp_path)
+    source = registry.load("autoflow", "train", data_dir=str(tmp_path))
+    assert len(source) == 4
+    for example, flow in zip(map(source.__getitem__, range(4)), flows, strict=True):
+        np.testing.assert_array_equal(example["field"], flow)
+        assert example["valid"].all() and "occluded" not in example
+    assert len(registry.load("autoflow", "train[1:]", data_dir=str(tmp_path))) == 3
 
 
 def test_flying_chairs(tmp_path):

@@ -11,14 +11,14 @@ import re
 import numpy as np
 
 from perceiver_jax.data.transforms import Example
-from perceiver_jax.datasets.pair_sets import kitti, middlebury, scene_flow, sintel
+from perceiver_jax.datasets.pair_sets import autoflow, kitti, middlebury, scene_flow, sintel
 from perceiver_jax.datasets.pair_sets.middlebury import write_middlebury
 from perceiver_jax.datasets.pairs import Pairs
 from perceiver_jax.files.paths import user_path
 
 __all__ = ["SETS", "load", "spec", "write_middlebury"]
 
-SETS = sintel.SETS | kitti.SETS | scene_flow.SETS | middlebury.SETS
+SETS = autoflow.SETS | sintel.SETS | kitti.SETS | scene_flow.SETS | middlebury.SETS
 
 
 def load(name: str, split: str, *, data_dir: str = "") -> Pairs:

@@ -31,7 +31,7 @@ def _stereo(left: str, right: str, truth: str, root: Path, split: str) -> Iterat
 
 def _read(read: Callable, everything: Path, visible: Path) -> Truth:
     field, valid = read(everything)
-    return field, valid, valid & ~read(visible)[1]
+    return Truth(field, valid, valid & ~read(visible)[1])
 
 
 def _flow_set(images: str, year: int) -> Set:

@@ -35,16 +35,17 @@ class Set:
 def read_flo(flow: Path, occlusions: Path | None = None, invalid: Path | None = None) -> Truth:
     """A flow in `.flo`; occluded and invalid pixels are the white ones of masks."""
     field = files.read_flo(flow)
-    valid = (np.abs(field) < UNKNOWN_FLOW).all(axis=-1)
-    if invalid is not None:
-        valid &= files.read_mask(invalid) == 0
-    return field, valid, None if occlusions is None else files.read_mask(occlusions) > 0
+    known = (np.abs(field) < UNKNOWN_FLOW).all(axis=-1)
+    occluded = None if occlusions is None else files.read_mask(occlusions) > 0
+    if invalid is None:
+        return Truth(field, known, occluded)
+    return Truth(field, known & (files.read_mask(invalid) == 0), occluded, known)
 
 
 def read_pfm(channels: int, path: Path, mask: Path | None = None) -> Truth:
     """Disparity or flow; unknown where it is infinite or, in a mask, 0; 128 is occluded."""
     field = files.read_pfm(path)[..., :channels]
     if mask is None:
-        return field, np.isfinite(field).all(axis=-1), None
+        return Truth(field, np.isfinite(field).all(axis=-1))
     kinds = files.read_mask(mask)
-    return field, kinds > 0, kinds == 128
+    return Truth(field, kinds > 0, kinds == 128)

@@ -38,7 +38,7 @@ def _middlebury_grey(
 
 
 def _read_scaled(scale: float, path: Path) -> Truth:
-    return *files.read_scaled_disparity(path, scale), None
+    return Truth(*files.read_scaled_disparity(path, scale))
 
 
 def _any_ending(path: Path) -> Path:

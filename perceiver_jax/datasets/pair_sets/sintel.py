@@ -33,7 +33,7 @@ def _stereo(look: str, root: Path, split: str) -> Iterator[Pair]:
 def _read_disparity(disparity: Path, occlusions: Path, outside: Path) -> Truth:
     field = files.read_sintel_disparity(disparity)
     occluded = (files.read_mask(occlusions) > 0) | (files.read_mask(outside) > 0)
-    return field, np.ones(occluded.shape, bool), occluded
+    return Truth(field, np.ones(occluded.shape, bool), occluded)
 
 
 def _flow_set(look: str) -> Set:
