@@ -27,9 +27,13 @@ def data(num_frames: int, size: int, fields: str) -> ConfigDict:
         "num_frames": num_frames,
         "frames_per_second": FRAMES_PER_SECOND,
         "samples_per_second": SAMPLES_PER_SECOND,
-        "short_side": size * 8 // 7,
+        "short_side": size,  # so that evaluation resizes once, while it reads
         "clips_per_row": 1,
         "row_seconds": 10.0,
     }
-    section.train_source_options = {"clips_per_row": 16, "replace": True}  # by a readable file
+    section.train_source_options = {
+        "short_side": size * 8 // 7,
+        "clips_per_row": 16,
+        "replace": True,  # an unreadable file by a readable one
+    }
     return section

@@ -25,11 +25,14 @@ The released weights are evaluated as they are; the validation images alone will
         --config.data.train_split=
 
 Expect the table's top-1 as `accuracy`: 0.790; `learned` with `imagenet_learned` 0.727, `conv` with
-`imagenet_conv` 0.821. Images are prepared as the released notebook does: the central 7/8 of the
-short side, bicubic to 224 by OpenCV, as uint8; the papers' own evaluation interpolated by
-TensorFlow, whose kernel is a little softer. The weights also come from a file or folder or from
+`imagenet_conv` 0.821. Images are prepared as in the papers' own evaluation: the central 7/8 of the
+short side, bicubic to 224 as TensorFlow interpolates, in float32 (`resize_tf`: 1e-4 of 255 from
+it). JPEG decoding still differs: ours is the accurate DCT, TensorFlow's default a faster one, about
+1 grey level apart. The weights also come from a file or folder or from
 Hugging Face (`start.weights=deepmind/vision-perceiver-conv`, which needs `start.conv_kernel=OIWH`,
 see `pretrained.load`), and without `--mode=eval` they are where training starts.
+
+On TPU `model.dtype=float32`, the default, is the faithful setting; bfloat16 is for speed.
 
 Recipe of `fourier`, `learned`, `conv`: Perceiver IO app. A.1 and the released training code, whose
 label smoothing the paper does not mention. LAMB at 5e-4 x batch/256, constant for half the run,
@@ -57,7 +60,7 @@ def get_config(variant: str = ""):
         "imagenet2012",
         train=f"decode | inception_crop({size}) | flip | randaugment(4, 5) | resize({size}) | "
         "keep('image', 'label')",
-        evaluate=f"decode | central_crop({size}) | resize({size}) | keep('image', 'label')",
+        evaluate=f"decode | central_crop({size}) | resize_tf({size}) | keep('image', 'label')",
         eval_split="validation",
     )
     config.data.mean = (123.675, 116.28, 103.53)
@@ -82,6 +85,7 @@ def get_config(variant: str = ""):
     else:
         config.data.label_smoothing = 0.1
         config.data.mix_alpha = 0.2
+        config.data.mix_partner = "fresh"  # reads twice the images; "batch": the batch's own
         config.optimizer = common.optimizer(
             "lamb", 5e-4, {"name": "constant_cosine", "constant_fraction": 0.5, "end_value": 0.0}
         )

@@ -14,6 +14,7 @@ def data(
     largest: tuple[int, int],
     eval_split: str = "",
     occluded: bool = True,
+    known: bool = False,
     first: str = "",
 ) -> ConfigDict:
     """Returns the `data` section of flow and stereo, see `datasets/pairs.py`.
@@ -25,6 +26,7 @@ def data(
       largest: (height, width) to which evaluation pads the whole images.
       eval_split: if not `split`.
       occluded: whether the set says which pixels are occluded.
+      known: whether the set has values for pixels that it calls invalid; evaluation counts them.
       first: a transform that makes pairs of the set's examples, where it has others.
     """
     first = f"{first} | " if first else ""
@@ -32,7 +34,7 @@ def data(
     return common.reading(
         source,
         train=f"{first}crop_pair{window} | keep{tuple(fields)}",
-        evaluate=f"{first}pad_pair{largest} | keep{(*fields, 'size')}",
+        evaluate=f"{first}pad_pair{largest} | keep{(*fields, *['known'] * known, 'size')}",
         train_split=split,
         eval_split=eval_split or split,
     )

@@ -135,7 +135,7 @@ def _error(prediction, batch) -> jax.Array:
 def _counted(batch, visible: bool) -> jax.Array:
     """The pixels with a truth: `known` where a set tells it apart from `valid`."""
     known, mask = batch.get("known", batch["valid"]), batch["mask"]
-    known &= mask.reshape(-1, *[1] * (known.ndim - 1))
+    known = known & mask.reshape(-1, *[1] * (known.ndim - 1))
     return known & ~batch["occluded"] if visible else known
 
 

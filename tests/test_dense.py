@@ -77,7 +77,19 @@ def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
     }
 
 
-@pytest.mark.parametrize("variant", [*flow.SETS, "autoflow_recipe"])
+def test_sintel_counts_all_pixels_and_the_valid_ones_beside(tmp_path):
+    pair_files.write_sintel(tmp_path)
+    config = flow.get_config("sintel:tiny")
+    config.data.data_dir, config.data.eval_batch_size = str(tmp_path), 6
+    task = dense.make_task(config)
+    batch = next(task.eval_data())
+    assert batch["known"].sum() > batch["valid"].sum()
+    for name, counted in (("epe", "known"), ("epe_valid", "valid")):
+        _, count = task.metrics[name](batch["field"] + 1, batch)
+        assert count == batch[counted].sum()
+
+
+@pytest.mark.parametrize("variant", [*flow.SETS, "autoflow", "autoflow_recipe"])
 def test_the_configs_are_the_released_model(variant):
     config = flow.get_config(variant)
     assert build(config.model.to_dict()) == pretrained.released("flow").build()

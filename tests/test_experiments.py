@@ -32,7 +32,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
 MODULES = {name: module for name, module in MODULES.items() if hasattr(module, "VARIANTS")}
-FOLDERS = ("sintel", "kitti", "sceneflow", "middlebury", "audioset")
+FOLDERS = ("sintel", "kitti", "autoflow", "sceneflow", "middlebury", "audioset")
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -69,6 +69,7 @@ def data_dir(tmp_path_factory):
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
     pair_files.write_scene_flow(folder / "sceneflow")
+    pair_files.write_autoflow(folder / "autoflow")
     pair_files.write_masked(folder / "middlebury")
     return str(folder)
 

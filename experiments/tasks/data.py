@@ -54,12 +54,15 @@ class TaskData(NamedTuple):
         )
 
 
-def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData:
+def open_data(
+    config: ConfigDict, *, num_classes: int | None = None, partners: bool = False
+) -> TaskData:
     """Opens the sources: reads headers or names, and all data where they are kept in memory.
 
     Args:
       config: its `data` section is used, and `batch_size`, `seed` and `parallel`.
       num_classes: the model's, for examples with one `label` each; other labels are refused.
+      partners: whether a training example comes with another one to be mixed with.
     """
     data = config.data
     load = functools.partial(
@@ -81,6 +84,7 @@ def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData
     train_source = load(split=data.train_split, options=train_options) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
     train = {"batch_size": config.batch_size, "seed": config.seed}
+    mixing = {"partners": partners}
     evaluate = {"batch_size": data.eval_batch_size}
 
     def common():
@@ -96,7 +100,7 @@ def open_data(config: ConfigDict, *, num_classes: int | None = None) -> TaskData
         if train_source is None:
             raise ValueError("config.data.train_split is '': such a config can only be evaluated")
         return pipeline.train_batches(
-            train_source, train_line, start_step=start_step, **train, **common()
+            train_source, train_line, start_step=start_step, **train, **mixing, **common()
         )
 
     def eval_data():

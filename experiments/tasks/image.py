@@ -15,8 +15,9 @@ from perceiver_jax.train.task import Task
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
-    num_classes = config.model.output.num_classes
-    task_data, data = open_data(config, num_classes=num_classes), config.data
+    num_classes, data = config.model.output.num_classes, config.data
+    partners = bool(data.mix_alpha) and fresh_partners(data)
+    task_data = open_data(config, num_classes=num_classes, partners=partners)
     model = build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
@@ -35,6 +36,14 @@ def make_task(config: ConfigDict) -> Task:
     )
 
 
+def fresh_partners(data: ConfigDict) -> bool:
+    """Whether images are mixed with others that are read for it; old configs have no such field."""
+    partner = data.get("mix_partner", "batch")
+    if partner not in ("batch", "fresh"):
+        raise ValueError(f"config.data.mix_partner={partner!r}: it is 'batch' or 'fresh'")
+    return partner == "fresh"
+
+
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
     """uint8 `image`, or `frames` of a pair, and `label` -> float32 and `target` `[B, K]`.
 
@@ -48,7 +57,14 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
     if mix_alpha:
         if field == "frames":
             raise ValueError("config.data.mix_alpha mixes images; write 0.0 for pairs of views")
-        image, target = on_device.mix(image, target, key, mix_alpha)
+        partner = None
+        if "partner_image" in batch:
+            partner = (
+                on_device.normalize(batch["partner_image"], mean, std),
+                on_device.smooth_targets(batch["partner_label"], num_classes, label_smoothing),
+            )
+            batch = {name: x for name, x in batch.items() if not name.startswith("partner_")}
+        image, target = on_device.mix(image, target, key, mix_alpha, partner)
     return batch | {field: image, "target": target}
 
 
@@ -67,7 +83,8 @@ def draw(model, prepare, task_data, variables, num_examples):
         return logits, seen["intermediates"]["encoder"], tokens.position
 
     logits, seen, position = run(variables, batch)
-    shown = images = batch["image"] if "image" in batch else batch["frames"][:, 0]
+    images = batch["image"] if "image" in batch else batch["frames"][:, 0]
+    images = shown = np.clip(np.rint(images), 0, 255).astype(np.uint8)  # `resize_tf` overshoots
     if "frames" in batch:
         shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
     figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"])}

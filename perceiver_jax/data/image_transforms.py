@@ -6,6 +6,8 @@ The crops, `flip` and `resize` change every frame of `video` uint8 [T, H, W, C] 
 else `image` uint8 [H, W, C].
 """
 
+import functools
+
 import cv2
 import numpy as np
 
@@ -92,6 +94,41 @@ def resize(example: Example, rng: np.random.Generator, size: int) -> Example:
         for frame in frames.reshape(-1, *frames.shape[-3:])
     ]
     return {**example, field: np.stack(resized).reshape(*frames.shape[:-3], size, size, -1)}
+
+
+@transform
+def resize_tf(example: Example, rng: np.random.Generator, size: int) -> Example:
+    """TensorFlow's `tf.image.resize(image, (size, size), "bicubic")`: float32 [size, size, C].
+
+    As in the papers' own evaluation: the cubic kernel of Keys (1981) with a = -0.5, half-pixel
+    centres, no antialiasing, weights renormalised where the kernel leaves the image, and neither
+    rounded nor clamped. It matches TensorFlow to 1e-4 of the range 0..255.
+    """
+    del rng
+    field, frames = _frames(example)
+    height, width, channels = frames.shape[-3:]
+    by_rows = _cubic_weights(height, size) @ frames.astype(np.float32).reshape(
+        *frames.shape[:-2], width * channels
+    )
+    by_rows = by_rows.reshape(*frames.shape[:-3], size, width, channels)
+    return {**example, field: _cubic_weights(width, size) @ by_rows}
+
+
+@functools.lru_cache(maxsize=1024)
+def _cubic_weights(length: int, size: int) -> np.ndarray:
+    """The matrix [size, length] that resizes one axis; float32 where TensorFlow's code is."""
+    centre = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(length / size)
+    centre -= np.float32(0.5)
+    first = np.floor(centre).astype(int)
+    fraction = np.rint((centre - first) * 1024) / 1024  # from a table of 1,024 steps
+    weights = np.zeros((size, length))
+    for tap in range(-1, 3):
+        index, x = first + tap, np.abs(tap - fraction)
+        near = (1.5 * x - 2.5) * x**2 + 1
+        far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+        inside = (index >= 0) & (index < length)
+        weights[inside.nonzero()[0], index[inside]] = np.where(x <= 1, near, far)[inside]
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @transform

@@ -55,7 +55,11 @@ def smooth_targets(label: jax.Array, num_classes: int, smoothing: float = 0.0) -
 
 
 def mix(
-    image: jax.Array, target: jax.Array, key: jax.Array, alpha: float = 0.2
+    image: jax.Array,
+    target: jax.Array,
+    key: jax.Array,
+    alpha: float = 0.2,
+    partner: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Mixup for the first half of the batch, CutMix for the second (Perceiver IO, App. A.1).
 
@@ -64,14 +68,13 @@ def mix(
     the area. As in the official code the box's side is sqrt(1 - u) of the image's, u uniform,
     before the part that sticks out is cut off. Targets are mixed with the same w.
 
-    One difference: an example's partner is the next one in the batch, where the official code reads
-    twice the images and uses each once.
-
     Args:
       image: [B, H, W, C].
       target: [B, K].
       key: a PRNG key; the result is a function of it.
       alpha: of the Beta distribution, > 0.
+      partner: image and target of other examples, shaped alike: the official code reads twice the
+        images and uses each once. None takes the next example of the batch.
 
     Returns:
       image float32 [B, H, W, C] and target float32 [B, K].
@@ -83,12 +86,14 @@ def mix(
     by_mixup = (jnp.arange(batch) < batch // 2).reshape(batch, 1, 1, 1)
     weight = jnp.where(by_mixup, weight, box)  # [B, H, W, 1], per pixel
     share = weight.mean(axis=(1, 2, 3)).reshape(batch, 1)
-    return _interpolate(image, weight), _interpolate(target, share)
+    if partner is None:
+        partner = jnp.roll(image, -1, axis=0), jnp.roll(target, -1, axis=0)
+    return _interpolate(image, partner[0], weight), _interpolate(target, partner[1], share)
 
 
-def _interpolate(first: jax.Array, weight: jax.Array) -> jax.Array:
-    first = first.astype(jnp.float32)
-    return weight * first + (1.0 - weight) * jnp.roll(first, -1, axis=0)
+def _interpolate(first: jax.Array, second: jax.Array, weight: jax.Array) -> jax.Array:
+    first, second = first.astype(jnp.float32), second.astype(jnp.float32)
+    return weight * first + (1.0 - weight) * second
 
 
 def _boxes(key: jax.Array, batch: int, height: int, width: int) -> jax.Array:

@@ -60,6 +60,8 @@ class LocalBatches:
       order: position to the example's index; None counts through the source again and again.
       valid: positions from here on are padding, `mask` False.
       num_classes: the model's; labels beyond them are refused.
+      partners: whether every other position is the partner of the one before it: a batch then holds
+        twice `rows` positions, and `partner_image` beside `image`.
     """
 
     source: Any
@@ -70,6 +72,7 @@ class LocalBatches:
     order: grain.MapDataset | None = None
     valid: int = sys.maxsize
     num_classes: int | None = None
+    partners: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -79,7 +82,8 @@ class LocalBatches:
 
         Errors travel as values, because Grain's workers would wrap them in pages of tracebacks.
         """
-        positions = range(number * self.rows, (number + 1) * self.rows)
+        count = self.rows * (2 if self.partners else 1)
+        positions = range(number * count, (number + 1) * count)
         try:
             return self._batch(positions)
         except checks.EXPECTED as error:
@@ -97,7 +101,12 @@ class LocalBatches:
                     checks.check_label(example, self.num_classes)
             examples.append(example)
         batch = {field: _stack(field, [e[field] for e in examples]) for field in examples[0]}
-        return {**batch, "mask": np.asarray(positions) < self.valid}
+        batch["mask"] = np.asarray(positions) < self.valid
+        if self.partners:
+            pairs = {field: (x[::2], x[1::2]) for field, x in batch.items()}
+            batch = {field: own for field, (own, _) in pairs.items()}
+            batch |= {f"partner_{field}": x for field, (_, x) in pairs.items() if field != "mask"}
+        return batch
 
     def _fetch(self, indices: Sequence[int]) -> Sequence[Example]:
         try:
@@ -130,6 +139,7 @@ def train_batches(
     process_count: int = 1,
     readers: str = "auto",
     num_classes: int | None = None,
+    partners: bool = False,
 ) -> "BatchIterator":
     """Yields this process's rows of the batches start_step, start_step + 1, ... without end.
 
@@ -143,6 +153,8 @@ def train_batches(
       process_count: how many processes share each batch.
       readers: see above.
       num_classes: the model's. Every `label` must be one integer below it; None checks none.
+      partners: reads twice as many examples, each once: the second half as `partner_image` and so
+        on beside the fields of the first, to be mixed with them.
 
     Returns:
       An iterator of dicts of arrays [batch_size / process_count, ...], `mask` all True. Its
@@ -155,9 +167,16 @@ def train_batches(
     rows = _local_rows(source, batch_size, process_count)
     order_seed, transform_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
-    count = sys.maxsize // rows
+    count = sys.maxsize // (2 * rows)
     batches = LocalBatches(
-        source, transforms, rows, count, transform_seed, order, num_classes=num_classes
+        source,
+        transforms,
+        rows,
+        count,
+        transform_seed,
+        order,
+        num_classes=num_classes,
+        partners=partners,
     )
     first = start_step * process_count + process_index
     readers = automatic_readers(source) if readers == "auto" else readers

@@ -105,3 +105,16 @@ def test_mix_of_a_sharded_batch_is_the_same(solid):
     got = mixed(*jax.device_put(solid, rows), jax.random.key(6))
     want = mix(*solid, jax.random.key(6))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, want)
+
+
+def test_mix_takes_other_partners(solid):
+    """The next of the batch by default, given ones else; the weights stay."""
+    image, target = solid
+    rolled = np.roll(image, -1, axis=0), np.roll(target, -1, axis=0)
+    want = mix(image, target, jax.random.key(6), 0.2)
+    got = mix(image, target, jax.random.key(6), 0.2, rolled)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    other = np.full_like(image, 77), np.zeros_like(target)
+    mixed, share = mix(image, target, jax.random.key(6), 0.2, other)
+    assert np.asarray(share).sum() < len(image)  # what is lost to partners without a class
+    assert np.abs(np.asarray(mixed) - want[0]).max() > 1

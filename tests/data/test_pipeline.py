@@ -224,6 +224,26 @@ def test_close_ends_the_iterator(source):
     assert list(batches) == []
 
 
+def test_partners_are_other_examples_of_the_same_order(source):
+    """Twice the examples a step, each once, whoever shares the batch and wherever it begins."""
+    batches = train(source, 4, PLAIN, partners=True)
+    assert {f: x.shape for f, x in batches[0].items()} == dict.fromkeys(
+        ("label", "partner_label", "mask"), (8,)
+    )
+    order = np.concatenate([b["label"] for b in train(source, 8, PLAIN)])
+    both = [np.stack([b["label"], b["partner_label"]], axis=1).reshape(-1) for b in batches]
+    np.testing.assert_array_equal(np.concatenate(both), order)
+    parts = [
+        train(source, 4, PLAIN, partners=True, process_index=i, process_count=2) for i in (0, 1)
+    ]
+    joined = [
+        {field: np.concatenate([part[field] for part in step]) for field in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(joined, batches)
+    assert_same(train(source, 2, PLAIN, partners=True, start_step=2), batches[2:])
+
+
 # --- Evaluation ------------------------------------------------------------------------------
 
 

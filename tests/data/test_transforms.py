@@ -1,6 +1,7 @@
 """The one-line pipelines, and each transform against its definition."""
 
 import io
+import pathlib
 
 import cv2
 import numpy as np
@@ -290,3 +291,18 @@ def test_all_frames_of_a_video_are_treated_alike():
         np.testing.assert_array_equal(video, [run(line, frame, seed) for frame in frames])
     with pytest.raises(ValueError, match=r"need a uint8 video \[T, H, W, C\], got float64"):
         parse("flip | keep('video')")({"video": frames / 255}, rng)
+
+
+def test_resize_tf_is_tensorflow_s_bicubic():
+    """Golden pixels of tf.image.resize(x, (s, s), "bicubic"), TensorFlow 2.21: down, up, a JPEG."""
+    golden = np.load(pathlib.Path(__file__).parents[1] / "golden" / "resize_tf.npz")
+    for name in ("down", "up", "mixed", "jpeg"):
+        image, want = golden[f"{name}_in"], golden[f"{name}_out"]
+        got = parse(f"resize_tf({len(want)}) | keep('image')")({"image": image}, None)["image"]
+        assert (got.dtype, got.shape) == (np.float32, want.shape)
+        np.testing.assert_allclose(got, want, atol=255e-4, rtol=0)
+    assert want.max() > 255  # overshoot is kept
+    video = np.stack([image, image[::-1]])
+    both = parse("resize_tf(32) | keep('video')")({"video": video}, None)["video"]
+    np.testing.assert_allclose(both[0], want, atol=255e-4)
+    assert np.abs(both[1] - want).max() > 1
