@@ -93,7 +93,7 @@ def _size(tokens) -> tuple[int, int]:
 
 def executed(function: Callable, *args) -> float:
     """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
-    anew = functools.partial(function)  # not an earlier trace's, see `ordering.forced`
+    anew = functools.partial(function)  # not an earlier trace's, see `cost.forced`
     return _count(jax.make_jaxpr(anew)(*args).jaxpr)
 
 

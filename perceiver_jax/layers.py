@@ -1,4 +1,4 @@
-"""The blocks: attention between arrays, the MLP, cross-attention and self-attention layers.
+"""Layers: linear, norm, MLP, attention, cross-attention and self-attention modules.
 
 Initialisers and norms as in the released code: lecun-normal projections with zero biases, pre-norm
 with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app. E.
@@ -6,28 +6,28 @@ with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app.
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from perceiver_jax import mesh
-from perceiver_jax.attention import cross
-from perceiver_jax.attention.cost import dense_forced, is_head_folded
-from perceiver_jax.attention.factored import (
+from perceiver_jax import attention, mesh
+from perceiver_jax.attention import sharded
+from perceiver_jax.attention.cost import dense_forced, is_head_fused
+from perceiver_jax.attention.folding import (
     AttentionWeights,
+    FusedHead,
     Head,
     Linear,
     Norm,
-    Tail,
     dot,
-    fold,
-    fold_head,
+    fold_norm,
+    fuse_head,
 )
-from perceiver_jax.attention.self_attention import attend_itself, layer_norm, product
-from perceiver_jax.attention.softmax import attention_weights, finish, merge, partial
+from perceiver_jax.attention.self_attention import layer_norm, product
+from perceiver_jax.attention.softmax import attention_weights, merge, normalize, softmax_state
 from perceiver_jax.tokens import Tokens, token_sets
 
 
@@ -93,12 +93,12 @@ class Attention(nn.Module):
           inputs_q: `[B or 1, N, Cq]`.
           inputs_kv: `[B or 1, M, C]`, or a list of such arrays that differ in M.
           mask: bool `[B, M]` or None; a list of them where `inputs_kv` is a list.
-          query_mask: bool `[B or 1, N]`; what a masked query reads is zero.
+          query_mask: bool `[B or 1, N]`; a masked query attends to nothing, its result is zero.
 
         Returns:
           `[B, N, out_channels]`.
         """
-        itself = inputs_kv is inputs_q and mask is None
+        is_self = inputs_kv is inputs_q and mask is None
         if not isinstance(inputs_kv, list):
             inputs_kv, mask = [inputs_kv], [mask]
         weights = self.weights(inputs_q.shape[-1], inputs_kv[0].shape[-1])
@@ -108,19 +108,21 @@ class Attention(nn.Module):
         if self.wants_weights():
             self.sow("intermediates", "weights", attention_weights(query, keys, mask))
         drop = train and self.dropout_rate > 0
-        if itself and not drop and not dense_forced():
-            read = attend_itself(query, keys[0], values[0])
-            return self.output(read, weights.out, query_mask)
-        results = []
+        if is_self and not drop and not dense_forced():
+            result = attention.self_attend(query, keys[0], values[0])
+            return self.output(result, weights.out, query_mask)
+        states = []
         for key, value, present in zip(keys, values, mask, strict=True):
-            keep = None
-            if drop:
-                batch = max(query.shape[0], key.shape[0])
-                shape = (batch, self.num_heads, query.shape[2], key.shape[2])
-                kept = 1 - self.dropout_rate
-                keep = jax.random.bernoulli(self.make_rng("dropout"), kept, shape) / kept
-            results.append(partial(query, key, value, mask=present, keep=keep))
-        return self.output(finish(functools.reduce(merge, results)), weights.out, query_mask)
+            dropout_mask = self.dropout_mask(query, key) if drop else None
+            states.append(softmax_state(query, key, value, mask=present, dropout_mask=dropout_mask))
+        return self.output(normalize(functools.reduce(merge, states)), weights.out, query_mask)
+
+    def dropout_mask(self, query: jax.Array, key: jax.Array) -> jax.Array:
+        """`[B, H, N, M]`: 0, or 1 / keep probability."""
+        batch = max(query.shape[0], key.shape[0])
+        shape = (batch, self.num_heads, query.shape[2], key.shape[2])
+        keep = 1 - self.dropout_rate
+        return jax.random.bernoulli(self.make_rng("dropout"), keep, shape) / keep
 
     def heads(self, x: jax.Array, weights: Linear) -> jax.Array:
         """Projects `[B, T, C]` to `[B, H, T, channels / H]`."""
@@ -129,7 +131,7 @@ class Attention(nn.Module):
 
     def output(self, result: jax.Array, weights: Linear, query_mask) -> jax.Array:
         """`[B, H, N, V]` -> `[B, N, out_channels]`."""
-        result = checkpoint_name(result.astype(self.dtype), "read").swapaxes(1, 2)
+        result = checkpoint_name(result.astype(self.dtype), "attended").swapaxes(1, 2)
         result = result.reshape(*result.shape[:2], -1)  # [B, N, H V]
         if query_mask is not None:
             result = jnp.where(query_mask[..., None], result, 0)
@@ -169,7 +171,7 @@ class MLP(nn.Module):
         return hidden, LinearWeights(channels, name="out")(width)
 
     def hidden(self, x: jax.Array) -> jax.Array:
-        """What the second layer reads."""
+        """The input of the second layer."""
         return nn.gelu(linear(x, self.weights(x.shape[-1])[0], self.dtype), approximate=True)
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -179,13 +181,10 @@ class MLP(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries read inputs: pre-norm attention, optional residual, then a residual MLP.
-
-    Computed as `cross` finds cheapest. The textbook formula remains for dropped attention
-    weights, and where the weights are wanted (`mutable=["intermediates"]`).
+    """Queries attend to inputs: pre-norm attention, optional residual, then a residual MLP.
 
     Attributes: as `Attention` and `MLP`, and
-      query_residual: add the queries to what they read.
+      query_residual: add the queries to the attention's output.
       dropout_rate: on the attention's output and the MLP's, in training.
       attention_dropout_rate: on the attention weights, in training.
     """
@@ -206,132 +205,163 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(self, queries: Tokens, inputs: Any, *, train: bool, head: Head = ()) -> jax.Array:
-        """Reads `inputs`, `Tokens` or a tree of them.
+        """`queries` attend to `inputs`, `Tokens` or a tree of them, in one softmax.
 
         Returns:
-          `[B, N, queries.width]`, or what `head` makes of it. Nothing as wide as the queries then
-          exists for more than a chunk of them.
+          `[B, N, queries.width]`, or the output of `head`. With a head, no array as wide as the
+          queries exists for more than a chunk of them.
         """
         inputs = token_sets(inputs)
         if len({tokens.width for tokens in inputs}) > 1:
             widths = [tokens.width for tokens in inputs]
             raise ValueError(f"tokens read together need one width, got {widths}: pad them")
-        attention = Attention(
-            num_heads=self.num_heads,
-            qk_channels=self.qk_channels,
-            v_channels=self.v_channels,
-            out_channels=queries.width,
-            dropout_rate=self.attention_dropout_rate,
-            dtype=self.dtype,
-            name="attention",
+        parts = _CrossAttentionParts(
+            Attention(
+                num_heads=self.num_heads,
+                qk_channels=self.qk_channels,
+                v_channels=self.v_channels,
+                out_channels=queries.width,
+                dropout_rate=self.attention_dropout_rate,
+                dtype=self.dtype,
+                name="attention",
+            ),
+            NormWeights(name="norm_queries")(queries.width),
+            NormWeights(name="norm_inputs")(inputs[0].width),
         )
-        norm_queries = NormWeights(name="norm_queries")(queries.width)
-        norm_inputs = NormWeights(name="norm_inputs")(inputs[0].width)
         dropped = train and self.attention_dropout_rate > 0
-        if dropped or attention.wants_weights() or dense_forced():
-            q = queries.dense(self.dtype)
-            x = attention(
-                layer_norm(q, *norm_queries),
-                [layer_norm(tokens.dense(self.dtype), *norm_inputs) for tokens in inputs],
-                mask=[tokens.mask for tokens in inputs],
-                query_mask=queries.mask,
-                train=train,
-            )
-            return self.feed_forward(x, q, train, head)
-
-        weights = attention.weights(queries.width, inputs[0].width)
-        scale = 1 / math.sqrt(weights.query.kernel.shape[-1] // self.num_heads)
+        if dropped or parts.attention.wants_weights() or dense_forced():
+            return self.dense(parts, queries, inputs, train, head)
         if len(inputs) == 1 and is_plain(inputs[0]) and queries.num_tokens > inputs[0].num_tokens:
-            normed = layer_norm(inputs[0].content, *norm_inputs)
-            plan = cross.answer(
-                queries,
-                fold(norm_queries, weights.query, self.num_heads),
-                attention.heads(normed, weights.key) * jnp.asarray(scale, self.dtype),
-                attention.heads(normed, weights.value),
-                weights.out,
-                self.dtype,
-                with_queries=self.query_residual,
-            )
-            return self.answer(plan, head, train)
+            return self.decode(parts, queries, inputs[0].content, train, head)
+        return self.encode(parts, queries, inputs, train, head)
 
+    def dense(self, parts, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
+        """The textbook formula: for dropped attention weights, and to collect the weights."""
         q = queries.dense(self.dtype)
-        query = attention.heads(layer_norm(q, *norm_queries), weights.query)
-        result = cross.read(
-            query * jnp.asarray(scale, self.dtype),
-            inputs,
-            fold(norm_inputs, weights.key, self.num_heads),
-            fold(norm_inputs, weights.value, self.num_heads),
-            self.dtype,
+        x = parts.attention(
+            layer_norm(q, *parts.norm_queries),
+            [layer_norm(tokens.dense(self.dtype), *parts.norm_inputs) for tokens in inputs],
+            mask=[tokens.mask for tokens in inputs],
+            query_mask=queries.mask,
+            train=train,
         )
-        x = attention.output(result, weights.out, queries.mask)
         return self.feed_forward(x, q, train, head)
 
-    def answer(self, plan: cross.Answer, head: Head, train: bool) -> jax.Array:
-        """Everything behind the queries, chunk by chunk where there are several."""
-        batch = cross.batch_of(plan.params, plan.data)
-        width = plan.out.kernel.shape[-1]
+    def encode(self, parts, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
+        """Many tokens into few queries, in chunks of tokens."""
+        weights = parts.attention.weights(queries.width, inputs[0].width)
+        q = queries.dense(self.dtype)
+        query = parts.attention.heads(layer_norm(q, *parts.norm_queries), weights.query)
+        result = attention.encode(
+            query * self.scale(weights),
+            inputs,
+            fold_norm(parts.norm_inputs, weights.key, self.num_heads),
+            fold_norm(parts.norm_inputs, weights.value, self.num_heads),
+            self.dtype,
+        )
+        x = parts.attention.output(result, weights.out, queries.mask)
+        return self.feed_forward(x, q, train, head)
+
+    def decode(self, parts, queries: Tokens, latents: jax.Array, train: bool, head: Head):
+        """Many queries from few latents `[B, N, D]`, in chunks of queries."""
+        weights = parts.attention.weights(queries.width, latents.shape[-1])
+        normed = layer_norm(latents, *parts.norm_inputs)
+        decoding = attention.decode(
+            queries,
+            fold_norm(parts.norm_queries, weights.query, self.num_heads),
+            parts.attention.heads(normed, weights.key) * self.scale(weights),
+            parts.attention.heads(normed, weights.value),
+            weights.out,
+            self.dtype,
+            with_queries=self.query_residual,
+        )
+        width = weights.out.kernel.shape[-1]
         hidden, out = self.mlp.weights(width)
-        rows = mesh.local_batch_size(batch) * plan.data["content"].shape[1]
-        widths = [width, *(weights.kernel.shape[-1] for weights in head)]
-        drops = train and self.dropout_rate > 0  # between the two
-        if head and not drops and is_head_folded(rows, hidden.kernel.shape[-1], widths):
-            head = fold_head(out, head)
-        if not mesh.spreads(plan.data, plan.axes()):
-            return self.respond(plan, (plan.out, head), plan.params, plan.data, train)
+        rows = mesh.local_batch_size(decoding.batch) * decoding.data["content"].shape[1]
+        widths = [width, *(linear.kernel.shape[-1] for linear in head)]
+        drops = train and self.dropout_rate > 0  # between the MLP's last layer and the head
+        if head and not drops and is_head_fused(rows, hidden.kernel.shape[-1], widths):
+            head = fuse_head(out, head)
+        if not sharded.is_sharded(decoding.data, decoding.axes()):
+            return self.decode_chunks(
+                decoding, (decoding.out, head), decoding.params, decoding.data, train
+            )
         block, variables = self.unbind()
         keys = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
 
-        def respond(whole, params, data):
-            variables, behind, keys = whole
+        def decode_local(shared, params, data):
+            variables, layers, keys = shared
             keys = {n: mesh.local_key(k, (mesh.DATA, mesh.MODEL)) for n, k in keys.items()}
-            arguments = plan, behind, params, data, train
-            return block.apply(variables, *arguments, rngs=keys, method="respond")
+            arguments = decoding, layers, params, data, train
+            return block.apply(variables, *arguments, rngs=keys, method="decode_chunks")
 
-        whole = variables, (plan.out, head), keys
-        return mesh.answer(respond, whole, plan.params, plan.data, plan.axes(), batch)
+        return sharded.map_queries(
+            decode_local,
+            (variables, (decoding.out, head), keys),
+            decoding.params,
+            decoding.data,
+            decoding.axes(),
+            decoding.batch,
+        )
 
-    def respond(self, plan: cross.Answer, behind, params, data, train: bool) -> jax.Array:
-        """`answer` of the queries in `data`; `behind` the attention are its output and the head."""
-        out, head = behind
+    def decode_chunks(self, decoding: attention.Decoding, layers, params, data, train: bool):
+        """Decodes the queries in `data`; `layers` are the output projection and the head."""
+        out, head = layers
 
-        def respond(block, chunk):
-            return block.feed_forward(*plan.apply(params, out, chunk), train, head)
+        def decode_chunk(block, chunk):
+            return block.feed_forward(*decoding.attend(params, out, chunk), train, head)
 
         results = []
-        for count, chunks in plan.chunks(params, data):
+        for count, chunks in decoding.chunks(params, data):
             if count == 1:
                 first = jax.tree.map(lambda x: x[0], chunks)
-                results.append(respond(self, first))
+                results.append(decode_chunk(self, first))
                 continue
             scan = nn.scan(
-                lambda block, _, chunk: (None, nn.remat(respond, prevent_cse=False)(block, chunk)),
+                lambda block, _, chunk: (
+                    None,
+                    nn.remat(decode_chunk, prevent_cse=False)(block, chunk),
+                ),
                 variable_broadcast="params",
                 split_rngs={"params": False, "dropout": True},
                 length=count,
             )
-            _, answers = scan(self, None, chunks)  # [n, B, m, F]
-            answers = answers.swapaxes(0, 1)
-            results.append(answers.reshape(answers.shape[0], -1, answers.shape[-1]))
+            _, outputs = scan(self, None, chunks)  # [n, B, m, F]
+            outputs = outputs.swapaxes(0, 1)
+            results.append(outputs.reshape(outputs.shape[0], -1, outputs.shape[-1]))
         return jnp.concatenate(results, axis=1) if len(results) > 1 else results[0]
 
+    def scale(self, weights: AttentionWeights) -> jax.Array:
+        """1 / sqrt(K), K being one head's channels."""
+        depth = weights.query.kernel.shape[-1] // self.num_heads
+        return jnp.asarray(1 / math.sqrt(depth), self.dtype)
+
     def feed_forward(
-        self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | Tail = ()
+        self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | FusedHead = ()
     ) -> jax.Array:
         """Behind the attention: dropout, the residual, the MLP, the head."""
         x = self.dropout(x, deterministic=not train)
         if self.query_residual:
             x = x + q
         normed = layer_norm(x, *self.norm_mlp(x.shape[-1]))
-        if isinstance(head, Tail):  # rounded once, after the sum
-            pairs = (x, head.answer), (self.mlp.hidden(normed), head.hidden)
+        if isinstance(head, FusedHead):  # rounded once, after the sum
+            pairs = (x, head.residual), (self.mlp.hidden(normed), head.hidden)
             products = [dot("btc,cf->btf", a, w.kernel.astype(self.dtype)) for a, w in pairs]
-            bias = head.answer.bias + head.hidden.bias
+            bias = head.residual.bias + head.hidden.bias
             return (sum(products) + bias[None, None]).astype(self.dtype)
         return apply_head(head, x + self.mlp(normed, train=train), self.dtype)
 
 
+class _CrossAttentionParts(NamedTuple):
+    """The submodule and the parameters that all ways to compute a cross-attention share."""
+
+    attention: Attention
+    norm_queries: Norm
+    norm_inputs: Norm
+
+
 def is_plain(tokens: Tokens) -> bool:
-    """Whether tokens are content alone, all present: latents."""
+    """Whether tokens are content alone, all present, as latents are."""
     return tokens.position is None and tokens.mask is None and tokens.padding is None
 
 
@@ -349,7 +379,7 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         normed = layer_norm(x, *NormWeights(name="norm_attention")(x.shape[-1]))
-        attention = Attention(
+        attend = Attention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
             v_channels=self.v_channels or x.shape[-1],
@@ -358,8 +388,8 @@ class SelfAttention(nn.Module):
             dtype=self.dtype,
             name="attention",
         )
-        read = attention(normed, normed, train=train)
-        x = x + nn.Dropout(self.dropout_rate)(read, deterministic=not train)
+        attended = attend(normed, normed, train=train)
+        x = x + nn.Dropout(self.dropout_rate)(attended, deterministic=not train)
         mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
         norm = NormWeights(name="norm_mlp")(x.shape[-1])
         return x + mlp(layer_norm(x, *norm), train=train)

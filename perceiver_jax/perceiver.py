@@ -1,9 +1,9 @@
 """The architecture: an encoder, a decoder and their composition. Reads top to bottom.
 
     tokens = input(batch)                      adapters know the modality
-    latents = encoder(tokens)                  a cross-attention reads, self-attentions think
-    answers = decoder(queries, latents, head)  output says what to ask, and the last linear layer
-    prediction = output(answers)
+    latents = encoder(tokens)                  cross-attends to the tokens, then self-attends
+    outputs = decoder(queries, latents, head)  queries and head are those of `output`
+    prediction = output(outputs)
 
 References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al. 2022) section 3.
 """
@@ -16,17 +16,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax import mesh
-from perceiver_jax.attention.factored import Head
+from perceiver_jax.attention.folding import Head
 from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
-# What the backward pass of a latent layer may keep instead of computing again. "dots": the results
-# of matrix products and what attention read.
+# What the backward pass of a latent layer keeps instead of computing it again. "dots" keeps the
+# results of matrix products and of attention.
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("read"),
+        jax.checkpoint_policies.save_only_these_names("attended"),
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
@@ -73,13 +73,13 @@ class LatentTransformer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Reads tokens into latents. Perceiver IO: one cross-attend. Perceiver (2021): several.
+    """Encodes tokens into latents. Perceiver IO: one cross-attend. Perceiver (2021): several.
 
     The latents pass through `num_blocks` blocks of `num_self_attends_per_block` layers. The
-    `num_cross_attends` reads are spread evenly before the blocks (2021, Table 6 "interleaved"),
-    each read followed by `num_blocks / num_cross_attends` blocks.
+    `num_cross_attends` cross-attends are spread evenly (2021, Table 6 "interleaved"): each is
+    followed by `num_blocks / num_cross_attends` blocks.
 
-    With `share_weights` every block has the same weights, and so has every read but the first:
+    With `share_weights` all blocks share their weights, and so do all cross-attends but the first:
     sharing that one too made training unstable (2021, section 4.1). Without it nothing is shared.
 
     Attributes (defaults: the released ImageNet models):
@@ -112,7 +112,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Any, *, train: bool) -> jax.Array:
-        """Reads `Tokens`, or a tree of them; returns `[B, num_latents, latent_channels]`."""
+        """`Tokens`, or a tree of them -> `[B, num_latents, latent_channels]`."""
         if self.num_blocks % self.num_cross_attends:
             raise ValueError(
                 f"num_blocks={self.num_blocks} must divide by "
@@ -125,18 +125,26 @@ class Encoder(nn.Module):
             nn.initializers.truncated_normal(self.latent_init_scale),
             (self.num_latents, self.latent_channels),
         )
-        z = latents[None].astype(self.dtype)  # [1, N, D] until the first read
-        read, think = self._read("cross_attend"), self._think("blocks")
-        for i in range(self.num_cross_attends):
-            if i == 1 or (i > 1 and not self.share_weights):
-                read = self._read(f"cross_attend_{i}")
-            if i > 0 and not self.share_weights:
-                think = self._think(f"blocks_{i}")
-            z = read(Tokens(content=z), inputs, train=train)
-            z = think(z, train=train)
+        z = latents[None].astype(self.dtype)  # [1, N, D] until the first cross-attend
+        for cross_attend, self_attends in zip(*self._layers(), strict=True):
+            z = cross_attend(Tokens(content=z), inputs, train=train)
+            z = self_attends(z, train=train)
         return z
 
-    def _read(self, name: str) -> CrossAttention:
+    def _layers(self) -> tuple[list[CrossAttention], list[LatentTransformer]]:
+        """The cross-attends and what follows each of them; shared ones are in a list repeatedly."""
+        more = range(1, self.num_cross_attends)
+        cross_attends = [self._cross_attend("cross_attend")]
+        self_attends = [self._self_attends("blocks")]
+        if not self.share_weights:
+            cross_attends += [self._cross_attend(f"cross_attend_{i}") for i in more]
+            self_attends += [self._self_attends(f"blocks_{i}") for i in more]
+        elif more:
+            cross_attends += [self._cross_attend("cross_attend_1")] * len(more)
+            self_attends *= self.num_cross_attends
+        return cross_attends, self_attends
+
+    def _cross_attend(self, name: str) -> CrossAttention:
         return CrossAttention(
             num_heads=self.num_cross_attend_heads,
             qk_channels=self.cross_attend_qk_channels,
@@ -148,9 +156,13 @@ class Encoder(nn.Module):
             name=name,
         )
 
-    def _think(self, name: str) -> LatentTransformer:
+    def _self_attends(self, name: str) -> LatentTransformer:
+        num_layers, num_repeats = self.num_self_attends_per_block, 1
         blocks = self.num_blocks // self.num_cross_attends
-        num_layers = self.num_self_attends_per_block
+        if self.share_weights:
+            num_repeats = blocks
+        else:
+            num_layers *= blocks
         layers = SelfAttention(
             num_heads=self.num_self_attend_heads,
             qk_channels=self.self_attend_qk_channels,
@@ -161,18 +173,16 @@ class Encoder(nn.Module):
             dtype=self.dtype,
             parent=None,  # belongs to the stack below
         )
-        if self.share_weights:
-            return LatentTransformer(layers, num_layers, blocks, self.remat, name=name)
-        return LatentTransformer(layers, num_layers * blocks, 1, self.remat, name=name)
+        return LatentTransformer(layers, num_layers, num_repeats, self.remat, name=name)
 
 
 class Decoder(nn.Module):
-    """Answers queries from the latents with one cross-attention (Perceiver IO, section 3.2).
+    """Decodes queries from the latents with one cross-attention (Perceiver IO, section 3.2).
 
     Attributes:
       qk_channels, v_channels: None means the latents' width, and `qk_channels`.
-      query_residual: add the query to its answer. On for ImageNet with Fourier or conv inputs; off
-        for learned positions, language, flow and autoencoding.
+      query_residual: add the query to the attention's output. On for ImageNet with Fourier or conv
+        inputs; off for learned positions, language, flow and autoencoding.
     """
 
     num_heads: int = 1
@@ -184,18 +194,18 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, queries: Any, latents: jax.Array, *, head: Any, train: bool) -> Any:
-        """Answers queries.
+        """Decodes queries.
 
         Args:
           queries: `Tokens`, or a dict of them by name.
           latents: `[B, N, D]`.
-          head: linear layers from the queries' width to F, which every answer goes through; for a
-            dict of queries a dict of them.
+          head: linear layers from the queries' width to F, applied to every output; for a dict of
+            queries a dict of them.
 
         Returns:
           `[B, M, F]`, or a dict of such arrays.
         """
-        read = CrossAttention(
+        cross_attend = CrossAttention(
             num_heads=self.num_heads,
             qk_channels=self.qk_channels,
             v_channels=self.v_channels,
@@ -206,10 +216,10 @@ class Decoder(nn.Module):
         )
         latents = Tokens(content=latents)
         if isinstance(queries, Tokens):
-            return read(queries, latents, train=train, head=head)
+            return cross_attend(queries, latents, train=train, head=head)
         return {
-            name: read(asked, latents, train=train, head=head[name])
-            for name, asked in queries.items()
+            name: cross_attend(part, latents, train=train, head=head[name])
+            for name, part in queries.items()
         }
 
 
@@ -225,9 +235,9 @@ class MeanPool(nn.Module):
 
 
 class Perceiver(nn.Module):
-    """`input` -> `encoder` -> `decoder` -> `output`; only the ends know the modality.
+    """`input` -> `encoder` -> `decoder` -> `output`; only `input` and `output` know the modality.
 
-    Both ends may hold one and the same module, whose weights they then share (a tied embedding).
+    `input` and `output` may hold the same module, whose weights they then share (tied embedding).
     """
 
     input: nn.Module
@@ -245,7 +255,7 @@ class Perceiver(nn.Module):
         return self.decode(tokens, latents, train=train, indices=indices)
 
     def encode(self, batch: Mapping[str, jax.Array], *, train: bool) -> tuple[Any, jax.Array]:
-        """A prepared batch -> its tokens and the latents that read them."""
+        """A prepared batch -> its tokens and its latents."""
         tokens = self.input(batch, train=train)
         return tokens, self.encoder(tokens, train=train)
 
@@ -253,16 +263,16 @@ class Perceiver(nn.Module):
         """Predicts from `encode`'s result: all outputs, or those at `indices`.
 
         Args:
-          indices: flat indices `[n]` of the outputs wanted (`[B, n]`: of each example its own), or
-            a dict of them by modality. Each query is answered by itself, so chunks of indices give
-            the parts of what all give.
+          indices: flat indices `[n]` of the outputs wanted (`[B, n]`: each example has its own), or
+            a dict of them by modality. Queries do not see each other, so chunks of indices give the
+            same predictions as all indices together.
         """
         chosen = {} if indices is None else {"indices": indices}
         queries = self.output.queries(tokens, **chosen)
-        answers = self.decoder(queries, latents, head=self.head(queries), train=train)
-        return self.output(answers, **chosen)
+        outputs = self.decoder(queries, latents, head=self.head(queries), train=train)
+        return self.output(outputs, **chosen)
 
     def head(self, queries: Any) -> Any:
-        """The linear layers that answers to `queries` go through; without any, the mean latent."""
+        """The linear layers behind the decoder, for `queries`; None stands for the mean latent."""
         width = self.encoder.latent_channels
         return self.output.head(width if queries is None else token_sets(queries)[0].width)

@@ -1,4 +1,4 @@
-"""Where tokens are: descriptions of position, kept apart from what the tokens say.
+"""Positions of tokens, described apart from their content.
 
 A description is small (a grid's shape, or a table shared by the whole batch); `table()` is the
 dense array it means. Nothing else in the library may depend on how a position is made.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-LONG = 2**14  # points of an axis alone whose features are neither a constant nor kept at once
+MAX_DENSE_POINTS = 2**14  # of a single axis; the features of more are made block by block
 
 
 @struct.dataclass
@@ -101,8 +101,8 @@ class Fourier:
     def table(self) -> jax.Array:
         """The dense position features, float32 `[M, width]`."""
         if self.long:
-            outer, inner = self.turns(math.isqrt(self.num_tokens))
-            return turned(jnp.asarray(outer), jnp.asarray(inner))[: self.num_tokens]
+            outer, inner = self.block_angles(math.isqrt(self.num_tokens))
+            return add_angles(jnp.asarray(outer), jnp.asarray(inner))[: self.num_tokens]
         if self.indices is None:
             rows = jnp.meshgrid(*map(jnp.arange, self.shape), indexing="ij")
             rows = [r.reshape(-1) for r in rows]
@@ -114,13 +114,14 @@ class Fourier:
 
     @property
     def long(self) -> bool:
-        """Whether it is a single axis of so many points that they are told in runs, see `turns`."""
-        return self.indices is None and len(self.shape) == 1 and self.shape[0] > LONG
+        """Whether it is one axis of so many points that `block_angles` makes their features."""
+        return self.indices is None and len(self.shape) == 1 and self.shape[0] > MAX_DENSE_POINTS
 
-    def turns(self, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of one axis, what `turned` makes the features of: float32 `[O, 1 + 2 K]`, `[n, 1 + 2 K]`.
+    def block_angles(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Features of block starts and of offsets: float32 `[O, 1 + 2 K]` and `[n, 1 + 2 K]`.
 
-        With n = `length`, point o n + x is at an angle of o n plus one of x. Each is computed in
+        For a single axis: with n = `length`, the angle of point o n + x is the angle of block o
+        plus that of offset x, and `add_angles` gives the features of the sum. Each is computed in
         float64 and rounded once.
         """
         (size,), (rate,) = self.shape, self.max_resolution or self.shape
@@ -138,12 +139,12 @@ class Fourier:
         return self.replace(indices=indices if self.indices is None else self.indices[indices])
 
 
-def turned(outer: jax.Array, inner: jax.Array) -> jax.Array:
-    """Features `[O n, 1 + 2 K]` of the sums of all points: sin(a + b) = sin a cos b + cos a sin b.
+def add_angles(outer: jax.Array, inner: jax.Array) -> jax.Array:
+    """Features `[O n, 1 + 2 K]` of added angles: sin(a + b) = sin a cos b + cos a sin b.
 
     Args:
-      outer: [p, sin, cos] of O points, `[O, 1 + 2 K]`.
-      inner: of n points.
+      outer: [p, sin, cos] of O block starts, `[O, 1 + 2 K]`.
+      inner: of n offsets, `[n, 1 + 2 K]`.
     """
     bands = inner.shape[-1] // 2
     (p, a, c), (q, b, d) = (

@@ -102,5 +102,5 @@ def test_a_long_axis_is_made_of_two_short_ones(monkeypatch, endpoint):
     np.testing.assert_allclose(jax.jit(grid.table)(), expected, atol=3e-7)
     text = jax.jit(grid.table).lower().as_text()
     assert len(text) < 100_000
-    monkeypatch.setattr(position, "LONG", 10**9)
+    monkeypatch.setattr(position, "MAX_DENSE_POINTS", 10**9)
     assert len(jax.jit(functools.partial(grid.table)).lower().as_text()) > 100_000

@@ -1,7 +1,7 @@
-"""Products of tokens, whose content and position are kept apart, with few rows.
+"""Contractions with tokens whose content and position are kept apart.
 
-`scores` are few . (r x W'), `sums` are weighted sums of r x W', each in either order: see
-`strategies`, whose symbols these are.
+`contract_logits` gives few . (r x W'), `contract_values` weighted sums of r x W', each in either
+order; `cross` has the orders and the symbols.
 """
 
 import functools
@@ -14,74 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from perceiver_jax.attention.blockwise import ALL, Chunks
-from perceiver_jax.attention.self_attention import EPSILON, divisor
-from perceiver_jax.position import turned
+from perceiver_jax.attention.blockwise import ALL, Chunks, divisor
+from perceiver_jax.attention.folding import dot, exact
+from perceiver_jax.attention.self_attention import EPSILON
+from perceiver_jax.position import add_angles
 from perceiver_jax.tokens import Tokens
 
-FEW = 8  # channels that are added one by one, in one pass over memory
-
-# Sums and products of few rows, at full precision wherever they run.
-exact = functools.partial(jnp.einsum, precision="highest", preferred_element_type=jnp.float32)
-dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-
-
-class Linear(NamedTuple):
-    """Parameters of a projection: `kernel [C, F]`, `bias [F]`."""
-
-    kernel: jax.Array
-    bias: jax.Array
-
-
-Head = tuple[Linear, ...]  # applied to every answer, one after the other
-
-
-class Tail(NamedTuple):
-    """The last layer of an MLP, its residual and a head in one: x A + hidden B + both biases."""
-
-    answer: Linear
-    hidden: Linear
-
-
-class Norm(NamedTuple):
-    """Parameters of a layer norm: `scale [C]`, `offset [C]`."""
-
-    scale: jax.Array
-    offset: jax.Array
-
-
-class AttentionWeights(NamedTuple):
-    """The four projections of an attention."""
-
-    query: Linear
-    key: Linear
-    value: Linear
-    out: Linear
-
-
-class Folded(NamedTuple):
-    """A layer norm and a projection to heads: `kernel [C, H, K]`, `bias [H, K]`, float32."""
-
-    kernel: jax.Array
-    bias: jax.Array
-
-
-def fold(norm: Norm, linear: Linear, num_heads: int) -> Folded:
-    """Puts the layer norm's scale, mean and offset into the projection behind it."""
-    kernel = norm.scale[:, None] * linear.kernel
-    kernel = kernel - jnp.mean(kernel, axis=0, keepdims=True)
-    bias = exact("c,cf->f", norm.offset, linear.kernel) + linear.bias
-    return Folded(kernel.reshape(kernel.shape[0], num_heads, -1), bias.reshape(num_heads, -1))
-
-
-def fold_head(out: Linear, head: Head) -> Tail:
-    """Puts a head's products into the last layer `out` of the residual MLP before it, float32."""
-    kernel, bias = head[0]
-    for after in head[1:]:
-        kernel = exact("cd,df->cf", kernel, after.kernel)
-        bias = exact("d,df->f", bias, after.kernel) + after.bias
-    hidden = exact("hc,cf->hf", out.kernel, kernel), exact("c,cf->f", out.bias, kernel)
-    return Tail(Linear(kernel, bias), Linear(*hidden))
+MAX_UNROLLED = 8  # channels whose moments are summed one by one, in one pass over memory
 
 
 def inverse_deviation(
@@ -89,15 +28,15 @@ def inverse_deviation(
 ) -> jax.Array:
     """r = 1 / sqrt(variance + epsilon) over each token's channels, float32 `[B or 1, m]`.
 
-    Mean and squared deviations of the parts are joined, so there is no difference of large numbers
-    (Chan, Golub and LeVeque 1983).
+    The parts' means and squared deviations are joined, which subtracts no large numbers (Chan,
+    Golub and LeVeque 1983).
 
     Args:
       tokens: all of them.
-      x: `token_data` of those that are asked for, a chunk or all.
-      padding: of all, see `padding_row`. Like all that has a gradient it is not closed over, here
-        and in other functions of chunks, which `stream` and `sharded` differentiate by themselves.
-      columns: of each row, those that are asked for.
+      x: `token_data` of a chunk, or of all.
+      padding: `padding_row`. It is an argument because custom gradients differentiate arguments
+        only (`blockwise.online_sums`, `sharded`).
+      columns: the chunk's part of each row.
     """
     arrays = [x["content"]]
     arrays += [x["table"][None]] if "table" in x else []
@@ -124,7 +63,7 @@ def padding_row(tokens: Tokens) -> jax.Array | None:
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and sum of squared deviations over the last axis."""
-    if x.shape[-1] <= FEW:
+    if x.shape[-1] <= MAX_UNROLLED:
         channels = [x[..., i] for i in range(x.shape[-1])]
         mean = sum(channels) / len(channels)
         return mean, sum(jnp.square(channel - mean) for channel in channels)
@@ -139,10 +78,10 @@ def constant_moments(x: np.ndarray) -> np.ndarray:
 
 
 @struct.dataclass
-class Columns:
-    """A matrix `[b, k, C]` that tokens are multiplied with, cut as a token is; b is 1 or B.
+class SplitKernel:
+    """A matrix `[b, k, C]` to multiply tokens with, split into a token's parts; b is 1 or B.
 
-    On a grid the products with the positions are here instead: of its rows, and along a row.
+    On a grid the part of the position is replaced by its products with the places in a row.
     """
 
     content: jax.Array  # [b, k, c]
@@ -151,8 +90,8 @@ class Columns:
     inner: jax.Array | None = None  # [b, k, X]
 
 
-def columns(tokens: Tokens, matrix: jax.Array) -> tuple[Columns, jax.Array | None]:
-    """Cuts `matrix [b, k, C]`; on a grid also its products with the rows' positions `[b, k, O]`."""
+def split_kernel(tokens: Tokens, matrix: jax.Array) -> tuple[SplitKernel, jax.Array | None]:
+    """Splits `matrix [b, k, C]`; on a grid also gives its products with the rows `[b, k, O]`."""
     position = tokens.position
     width = 0 if tokens.content is None else tokens.content.shape[-1]
     places = 0 if position is None else position.width
@@ -161,10 +100,10 @@ def columns(tokens: Tokens, matrix: jax.Array) -> tuple[Columns, jax.Array | Non
     if tokens.padding is not None:
         constant = exact("bkc,c->bk", padding, tokens.padding)
     if not is_grid(tokens):
-        return Columns(content, place if places else None, constant), None
+        return SplitKernel(content, place if places else None, constant), None
     pairs = zip(position.split(place), position.factors(), strict=True)
     rows, inner = (exact("bkc,nc->bkn", part, features) for part, features in pairs)
-    return Columns(content, None, constant, inner), rows
+    return SplitKernel(content, None, constant, inner), rows
 
 
 def is_grid(tokens: Tokens) -> bool:
@@ -173,10 +112,10 @@ def is_grid(tokens: Tokens) -> bool:
 
 
 def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
-    """What chunks are cut from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`.
+    """The arrays that chunks are taken from: content `[B, M, c]`, mask `[B, M]`, table `[M, p]`.
 
-    In the table's place a grid has the `moments` of its rows' features `[1, 2, O]`, and a long axis
-    the `turns` of its runs `[1, p, O]`.
+    Instead of the table, a grid has the `moments` of its rows' features `[1, 2, O]`, and a long
+    axis the `angles` of its blocks `[1, p, O]`.
     """
     content = tokens.content
     if content is None:
@@ -186,40 +125,40 @@ def token_data(tokens: Tokens, dtype: Any) -> dict[str, jax.Array]:
         data["mask"] = tokens.mask
     if is_grid(tokens):
         data["moments"] = jnp.asarray(constant_moments(tokens.position.factors()[0])[None])
-    elif run_of(tokens):
-        data["turns"] = jnp.asarray(tokens.position.turns(run_of(tokens))[0].T[None])
+    elif block_length(tokens):
+        data["angles"] = jnp.asarray(tokens.position.block_angles(block_length(tokens))[0].T[None])
     elif tokens.position is not None:
         data["table"] = tokens.position.table().astype(dtype)
     return data
 
 
-def run_of(tokens: Tokens) -> int:
-    """Of how many tokens of a long axis the positions are made together, a divisor; 0 if not so."""
+def block_length(tokens: Tokens) -> int:
+    """How many tokens of a long axis share block angles, a divisor; 0 without such blocks."""
     if tokens.position is None or not tokens.position.long:
         return 0
     root = math.isqrt(tokens.num_tokens)
-    run = divisor(tokens.num_tokens, root)
-    return run if run <= 8 * root else 0
+    length = divisor(tokens.num_tokens, root)
+    return length if length <= 8 * root else 0
 
 
 def with_table(
     tokens: Tokens, x: dict[str, jax.Array], dtype: Any, columns: slice = ALL
 ) -> dict[str, jax.Array]:
-    """A chunk with the positions of its tokens, which for a long axis exist for a chunk only."""
-    if "turns" not in x:
+    """A chunk with its table of positions, which for a long axis exists for one chunk at a time."""
+    if "angles" not in x:
         return x
-    _, inner = tokens.position.turns(run_of(tokens))
-    table = turned(x["turns"][0].T, jnp.asarray(inner[columns]))
+    _, inner = tokens.position.block_angles(block_length(tokens))
+    table = add_angles(x["angles"][0].T, jnp.asarray(inner[columns]))
     return x | {"table": jax.lax.stop_gradient(table).astype(dtype)}
 
 
-def unit_of(tokens: Tokens) -> int:
-    """How many tokens are never separated: a grid's row, a long axis's run."""
-    return tokens.position.shape[-1] if is_grid(tokens) else run_of(tokens) or 1
+def row_size(tokens: Tokens) -> int:
+    """How many tokens a row has: a grid's row, a block of a long axis, or one token."""
+    return tokens.position.shape[-1] if is_grid(tokens) else block_length(tokens) or 1
 
 
 def product(
-    a: Columns, x: dict[str, jax.Array], rows: jax.Array | None, dtype, *, tokens_first: bool
+    a: SplitKernel, x: dict[str, jax.Array], rows: jax.Array | None, dtype, *, tokens_first: bool
 ) -> jax.Array:
     """matrix . token for the tokens of a chunk, not yet times r, float32.
 
@@ -256,23 +195,23 @@ def product(
     return result
 
 
-def tile(params: Any, batch: int, part: Chunks, dtype) -> Any:
-    """Params with the products along a row that a chunk of `part` needs.
+def tile(params: Any, batch: int, chunks: Chunks, dtype) -> Any:
+    """Params with the products along a row in the shape that these chunks need.
 
-    In float32 they are repeated, once, for all examples and rows of a chunk. A CPU adds arrays of
-    one shape several times as fast as a row to each row, and likewise the gradient's sums over
-    examples and rows are taken once, at the end.
+    In float32 they are repeated, once, for all examples and rows of a chunk: a CPU adds arrays of
+    one shape several times as fast as a row to each row. The gradient's sums over examples and rows
+    are then taken once, at the end.
     """
 
     def fit(a):
-        if not isinstance(a, Columns) or a.inner is None:
+        if not isinstance(a, SplitKernel) or a.inner is None:
             return a
-        inner = a.inner[..., part.columns]
+        inner = a.inner[..., chunks.columns]
         if dtype == jnp.float32:  # see `product`
-            inner = jnp.tile(spread(inner, batch), (1, 1, part.size))
+            inner = jnp.tile(spread(inner, batch), (1, 1, chunks.size))
         return a.replace(inner=inner)
 
-    return jax.tree.map(fit, params, is_leaf=lambda a: isinstance(a, Columns))
+    return jax.tree.map(fit, params, is_leaf=lambda a: isinstance(a, SplitKernel))
 
 
 def spread(x: jax.Array, batch: int) -> jax.Array:
@@ -285,29 +224,31 @@ def row_indicator(rows: int, length: int) -> np.ndarray:
     return np.repeat(np.eye(rows, dtype=np.float32), length, axis=0)
 
 
-class Step(NamedTuple):
-    """One of the two products, ready to be taken chunk by chunk."""
+class Contraction(NamedTuple):
+    """One of the two contractions, ready to be taken chunk by chunk."""
 
     params: Any
     rows: jax.Array | None  # a grid's products with its rows' positions, [b, k, O]
     apply: Callable
 
 
-def scores(
-    few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype, *, tokens_first: bool
-) -> Step:
+def contract_logits(
+    few: jax.Array, tokens: Tokens, kernel: jax.Array, order: str, dtype: Any, *, tokens_first: bool
+) -> Contraction:
     """few . (r x W'): `apply(params, chunk, rows)` gives float32 `[B, H, N, m]`.
 
     Args:
-      few: `[b, H, N, K]`, scaled queries where tokens are read, keys where they ask.
+      few: `[b, H, N, K]`, scaled: queries in `encode`, keys in `decode`.
+      tokens: the many, whose layer norm is folded into the kernel.
       kernel: W' `[C, H, K]`.
-      order: 'form' or 'move'.
+      order: 'project' or 'absorb'.
+      dtype: compute dtype.
       tokens_first: whether `apply` gives `[B, H, m, N]` instead.
     """
     heads, count = few.shape[1:3]
-    if order == "move":
+    if order == "absorb":
         matrix = exact("bhnk,chk->bhnc", few, kernel).reshape(few.shape[0], -1, kernel.shape[0])
-        cut, rows = columns(tokens, matrix)
+        split, rows = split_kernel(tokens, matrix)
 
         def apply(params, x, rows):
             result = scaled_product(params, x, rows, dtype, tokens_first=tokens_first)
@@ -315,100 +256,107 @@ def scores(
                 return result.reshape(*result.shape[:2], heads, count).swapaxes(1, 2)
             return result.reshape(result.shape[0], heads, count, -1)
 
-        return Step(cut, rows, apply)
+        return Contraction(split, rows, apply)
 
-    cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
+    split, rows = split_kernel(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
 
     def apply(params, x, rows):
-        few, cut = params
-        formed = form(cut, x, rows, heads, dtype, tokens_first=tokens_first)
-        batch = max(few.shape[0], formed.shape[0])
-        few, formed = spread(few.astype(dtype), batch), spread(formed, batch)
+        few, split = params
+        projected = project(split, x, rows, heads, dtype, tokens_first=tokens_first)
+        batch = max(few.shape[0], projected.shape[0])
+        few, projected = spread(few.astype(dtype), batch), spread(projected, batch)
         if tokens_first:
-            return dot("bhmk,bhnk->bhmn", formed, few)
-        return dot("bhnk,bhkm->bhnm", few, formed)
+            return dot("bhmk,bhnk->bhmn", projected, few)
+        return dot("bhnk,bhkm->bhnm", few, projected)
 
-    return Step((few, cut), rows, apply)
+    return Contraction((few, split), rows, apply)
 
 
-def scaled_product(a: Columns, x: dict, rows, dtype, *, tokens_first: bool) -> jax.Array:
+def scaled_product(a: SplitKernel, x: dict, rows, dtype, *, tokens_first: bool) -> jax.Array:
     """`product` times r."""
     scale = x["scale"][..., None] if tokens_first else x["scale"][:, None]
     return product(a, x, rows, dtype, tokens_first=tokens_first) * scale
 
 
-def form(cut: Columns, x: dict, rows, heads: int, dtype, *, tokens_first: bool) -> jax.Array:
+def project(a: SplitKernel, x: dict, rows, heads: int, dtype, *, tokens_first: bool) -> jax.Array:
     """r x W' of a chunk's tokens, `[B or 1, H, K, m]`, or tokens first `[B or 1, H, m, K]`."""
-    formed = scaled_product(cut, x, rows, dtype, tokens_first=tokens_first).astype(dtype)
+    projected = scaled_product(a, x, rows, dtype, tokens_first=tokens_first).astype(dtype)
     if tokens_first:
-        return formed.reshape(*formed.shape[:2], heads, -1).swapaxes(1, 2)
-    return formed.reshape(formed.shape[0], heads, -1, formed.shape[-1])
+        return projected.reshape(*projected.shape[:2], heads, -1).swapaxes(1, 2)
+    return projected.reshape(projected.shape[0], heads, -1, projected.shape[-1])
 
 
-def sums(tokens: Tokens, kernel: jax.Array, order: str, dtype) -> tuple[Step, Callable]:
+def contract_values(
+    tokens: Tokens, kernel: jax.Array, order: str, dtype: Any
+) -> tuple[Contraction, Callable]:
     """The weighted sum of values r x W' of tokens, in two halves.
 
     Args:
+      tokens: whose layer norm is folded into the kernel.
       kernel: W' `[C, H, V]`.
-      order: 'form' or 'move'.
+      order: 'project' or 'absorb'.
+      dtype: compute dtype.
 
     Returns:
-      (a step whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives what adds
-      up over chunks and what stays by row of a grid; `value(totals, by_row)`, which makes
-      `[B, H, N, V]` of both).
+      A contraction whose `apply(params, chunk, rows, weights)` for weights `[B, H, N, m]` gives
+      sums over the chunk and sums by row of a grid; a function that makes `[B, H, N, V]` of both.
     """
+    if order == "absorb":
+        apply = functools.partial(absorbed_sums, tokens, dtype)
+        return Contraction(None, None, apply), functools.partial(project_sums, tokens, kernel)
     heads = kernel.shape[1]
-    if order == "form":
-        cut, rows = columns(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
-
-        def apply(params, x, rows, weights):
-            formed = form(params, x, rows, heads, dtype, tokens_first=False)
-            formed = spread(formed, weights.shape[0])
-            value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), formed)
-            return {"normalizer": jnp.sum(weights, axis=-1), "value": value}, None
-
-        return Step(cut, rows, apply), lambda totals, by_row: totals["value"]
-
-    grid = is_grid(tokens)
+    split, rows = split_kernel(tokens, kernel.reshape(1, kernel.shape[0], -1).swapaxes(1, 2))
 
     def apply(params, x, rows, weights):
-        shape, size = weights.shape[:3], weights.shape[3]
-        batch, length = shape[0], size // x["moments"].shape[-1] if grid else 1
-        weights = weights.reshape(batch, -1, size)  # [B, R, m]
-        scale = x["scale"]
-        scaled = weights * scale[:, None]
-        channels = [x["content"] * scale[..., None].astype(dtype)]
-        width = channels[0].shape[-1]
-        one_pass = dtype == jnp.float32
-        if one_pass:  # also the normalizer and the sums over rows, as more channels
-            channels.append(jnp.ones_like(scale)[..., None])
-            if grid:
-                channels.append(row_indicator(size // length, length)[None] * scale[..., None])
-        channels = jnp.concatenate([spread(c, batch) for c in channels], axis=-1)
-        found = dot("brm,bmc->brc", weights.astype(dtype), channels)
-        total = {"content": found[..., :width], "normalizer": found[..., width : width + 1]}
-        by_row = None
-        if not one_pass:
-            total["normalizer"] = jnp.sum(weights, axis=-1)
+        projected = project(params, x, rows, heads, dtype, tokens_first=False)
+        projected = spread(projected, weights.shape[0])
+        value = dot("bhnm,bhvm->bhnv", weights.astype(dtype), projected)
+        return {"denominator": jnp.sum(weights, axis=-1), "value": value}, None
+
+    return Contraction(split, rows, apply), lambda totals, by_row: totals["value"]
+
+
+def absorbed_sums(tokens: Tokens, dtype: Any, _, x: dict, rows: None, weights: jax.Array) -> tuple:
+    """Sums of weights times r x, part by part: (over a chunk, by row of a grid or None).
+
+    In float32 the denominator and a grid's sums over rows are further channels of one product.
+    """
+    grid = is_grid(tokens)
+    shape, size = weights.shape[:3], weights.shape[3]
+    batch, length = shape[0], size // x["moments"].shape[-1] if grid else 1
+    weights = weights.reshape(batch, -1, size)  # [B, R, m]
+    scale = x["scale"]
+    scaled = weights * scale[:, None]
+    channels = [x["content"] * scale[..., None].astype(dtype)]
+    width = channels[0].shape[-1]
+    one_pass = dtype == jnp.float32
+    if one_pass:
+        channels.append(jnp.ones_like(scale)[..., None])
         if grid:
-            total["inner"] = scaled  # summed over a chunk's rows in the end, see `tile`
-            by_row = found[..., width + 1 :]
-            if not one_pass:
-                by_place = scaled.reshape(batch, weights.shape[1], -1, length)
-                total["inner"], by_row = jnp.sum(by_place, axis=2), jnp.sum(by_place, axis=3)
-            by_row = by_row.reshape(*shape, -1)
-        if "table" in x:
-            total["table"] = dot("brm,mp->brp", scaled.astype(dtype), x["table"])
-        if tokens.padding is not None:
-            total["scale"] = jnp.sum(scaled, axis=-1)
-        total = {name: sums.reshape(*shape, -1) for name, sums in total.items()}
-        return total | {"normalizer": total["normalizer"][..., 0]}, by_row
+            channels.append(row_indicator(size // length, length)[None] * scale[..., None])
+    channels = jnp.concatenate([spread(c, batch) for c in channels], axis=-1)
+    found = dot("brm,bmc->brc", weights.astype(dtype), channels)
+    total = {"content": found[..., :width], "denominator": found[..., width : width + 1]}
+    by_row = None
+    if not one_pass:
+        total["denominator"] = jnp.sum(weights, axis=-1)
+    if grid:
+        total["inner"] = scaled  # summed over a chunk's rows at the end, see `tile`
+        by_row = found[..., width + 1 :]
+        if not one_pass:
+            by_place = scaled.reshape(batch, weights.shape[1], -1, length)
+            total["inner"], by_row = jnp.sum(by_place, axis=2), jnp.sum(by_place, axis=3)
+        by_row = by_row.reshape(*shape, -1)
+    if "table" in x:
+        total["table"] = dot("brm,mp->brp", scaled.astype(dtype), x["table"])
+    if tokens.padding is not None:
+        total["scale"] = jnp.sum(scaled, axis=-1)
+    total = {name: sums.reshape(*shape, -1) for name, sums in total.items()}
+    return total | {"denominator": total["denominator"][..., 0]}, by_row
 
-    return Step(None, None, apply), functools.partial(value_of_sums, tokens, kernel)
 
-
-def value_of_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row) -> jax.Array:
-    """W' applied to sum_j w_ij r_j x_j, which is put together of its parts: `[B, H, N, V]`."""
+def project_sums(tokens: Tokens, kernel: jax.Array, totals: dict, by_row) -> jax.Array:
+    """Joins the parts of sum_j w_ij r_j x_j and projects it with W': `[B, H, N, V]`."""
     parts = [totals["content"]]
     if is_grid(tokens):
         outer, inner = tokens.position.factors()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from perceiver_jax.attention.factored import Head
+from perceiver_jax.attention.folding import Head
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.position import Fourier

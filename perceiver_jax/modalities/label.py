@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from perceiver_jax.attention.factored import Head
+from perceiver_jax.attention.folding import Head
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.position import Table

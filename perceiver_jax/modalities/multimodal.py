@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax.attention.factored import Head
+from perceiver_jax.attention.folding import Head
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.tokens import Tokens

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from perceiver_jax.attention.factored import Head, Linear
+from perceiver_jax.attention.folding import Head, Linear
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
 

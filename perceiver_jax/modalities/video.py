@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from perceiver_jax.attention.factored import Head
+from perceiver_jax.attention.folding import Head
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import grid_queries, grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perceiver_jax import flops, layers, position
-from perceiver_jax.attention import blockwise, cost, cross, factored
-from perceiver_jax.attention.cost import Order
+from perceiver_jax.attention import blockwise, cost, cross, factored, folding
+from perceiver_jax.attention.cost import ContractionOrder
 from perceiver_jax.attention.self_attention import EPSILON
 from perceiver_jax.layers import CrossAttention, SelfAttention
 from perceiver_jax.position import Fourier, Table
 from perceiver_jax.tokens import Tokens
 
-ORDERS = [Order(a, b) for a in ("form", "move") for b in ("form", "move")]
+ORDERS = [ContractionOrder(a, b) for a in ("project", "absorb") for b in ("project", "absorb")]
 GRIDS = {"1 axis": (12,), "2 axes": (3, 4), "3 axes": (2, 3, 2)}
 KINDS = [*GRIDS, "some of a grid", "table", "content", "places"]
 
@@ -27,8 +27,8 @@ KINDS = [*GRIDS, "some of a grid", "table", "content", "places"]
 def a_long_axis():
     """The one of 12 points is long enough to be told in runs, and columns are few."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(position, "LONG", 11)
-        patch.setattr(blockwise, "LEAST", 2)
+        patch.setattr(position, "MAX_DENSE_POINTS", 11)
+        patch.setattr(blockwise, "MIN_COLUMNS", 2)
         yield
 
 
@@ -160,7 +160,7 @@ def test_answering_is_the_textbook_formula(data):
 
 def make_head(rng, widths):
     return tuple(
-        factored.Linear(random(rng, *pair, scale=pair[0] ** -0.5), random(rng, pair[1]))
+        folding.Linear(random(rng, *pair, scale=pair[0] ** -0.5), random(rng, pair[1]))
         for pair in itertools.pairwise(widths)
     )
 
@@ -184,12 +184,12 @@ def test_a_head_is_folded_where_that_multiplies_less(widths, of_few, of_many):
         """(chosen, folded always, never folded), and what was chosen."""
         queries = Tokens(content=jnp.zeros((1, rows, 16)))
         found = []
-        for choice in (cost.is_head_folded, lambda *_: True, lambda *_: False):
+        for choice in (cost.is_head_fused, lambda *_: True, lambda *_: False):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(layers, "is_head_folded", choice)
+                patch.setattr(layers, "is_head_fused", choice)
                 run = functools.partial(block.init_with_output, jax.random.key(0), train=False)
                 found.append(flops.executed(functools.partial(run, head=head), queries, latents))
-        return found, cost.is_head_folded(rows, 32, widths)
+        return found, cost.is_head_fused(rows, 32, widths)
 
     choices = {}
     for rows in (5, 8, 12, 16, 24, 32, 48, 64, 4096):
@@ -231,12 +231,13 @@ def test_extreme_logits(kind):
     """Of some hundreds, against float64: no worse than the dense formula in float32."""
     rng = np.random.default_rng(0)
     tokens = make_tokens(rng, kind)
-    norm = factored.Norm(jnp.ones(tokens.width), jnp.zeros(tokens.width))
+    norm = folding.Norm(jnp.ones(tokens.width), jnp.zeros(tokens.width))
     kernels = [random(rng, tokens.width, size) for size in (4, 6)]
     biases = [random(rng, size) for size in (4, 6)]
     query = 100 * random(rng, 1, 1, 3, 4)
     key, value = (
-        factored.fold(norm, factored.Linear(*pair), 1) for pair in zip(kernels, biases, strict=True)
+        folding.fold_norm(norm, folding.Linear(*pair), 1)
+        for pair in zip(kernels, biases, strict=True)
     )
 
     def formula(dtype):
@@ -253,8 +254,8 @@ def test_extreme_logits(kind):
     truth, largest = formula(np.float64)
     assert largest > 300
     allowed = 1e-6 * largest + 2 * np.abs(formula(np.float32)[0] - truth).max()
-    with cost.forced(Order("move", "move"), chunk_bytes=4 * 3 * 2 * 4):
-        ours = cross.read(query, [tokens], key, value, jnp.float32)
+    with cost.forced(ContractionOrder("absorb", "absorb"), chunk_bytes=4 * 3 * 2 * 4):
+        ours = cross.encode(query, [tokens], key, value, jnp.float32)
     np.testing.assert_allclose(ours[:, 0], truth, atol=allowed)
 
 
@@ -262,7 +263,9 @@ def test_positions_alone_are_read_by_examples_in_turn():
     rng = np.random.default_rng(0)
     block, queries = CrossAttention(qk_channels=4), Tokens(content=random(rng, 2, 3, 5))
     inputs = Tokens(position=Fourier((3, 4), 3))
-    assert_agrees(block, queries, inputs, Order("move", "form"), chunk_bytes=4 * 3 * 4)
+    assert_agrees(
+        block, queries, inputs, ContractionOrder("absorb", "project"), chunk_bytes=4 * 3 * 4
+    )
 
 
 @pytest.mark.parametrize("case", ["constant", "one token", "all masked", "large"])
@@ -280,7 +283,7 @@ def test_odd_inputs(case):
     block = CrossAttention(num_heads=1)
     queries = Tokens(content=random(rng, 1, 3, 5))
     chunk = None if case == "one token" else chunk_bytes_of(block, 3, 2, 4)
-    assert_agrees(block, queries, inputs, Order("move", "move"), chunk_bytes=chunk)
+    assert_agrees(block, queries, inputs, ContractionOrder("absorb", "absorb"), chunk_bytes=chunk)
 
 
 def test_statistics_by_parts_are_those_of_the_whole():
@@ -297,7 +300,9 @@ def test_statistics_by_parts_are_those_of_the_whole():
         np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize("order", [Order("move", "move"), Order("form", "form")])
+@pytest.mark.parametrize(
+    "order", [ContractionOrder("absorb", "absorb"), ContractionOrder("project", "project")]
+)
 @pytest.mark.parametrize("tokens", [400, 100, 20, 10])  # in a chunk: all, five rows, one, a half
 def test_bfloat16_is_as_near_the_truth_as_the_dense_formula(tokens, order):
     rng = np.random.default_rng(0)
@@ -330,7 +335,7 @@ def test_a_folded_head_in_bfloat16_is_as_near_the_truth(seed):
     queries = Tokens(content=random(rng, 2, 400, 32), position=Fourier((20, 20), 16))
     latents = Tokens(content=random(rng, 2, 8, 64))
     head = make_head(rng, (queries.width, 48, 2))
-    assert cost.is_head_folded(800, queries.width, (queries.width, 48, 2))
+    assert cost.is_head_fused(800, queries.width, (queries.width, 48, 2))
     exact = CrossAttention()
     variables = exact.init(jax.random.key(0), queries, latents, train=False)
     with cost.forced("dense"):
@@ -430,7 +435,10 @@ def test_examples_and_columns_take_turns_where_a_row_is_too_long(tokens, dtype, 
     rng = np.random.default_rng(0)
     inputs = Tokens(content=random(rng, 4, 3 * 32, 3), position=Fourier((3, 32), 2))
     queries = Tokens(content=random(rng, 1, 12, 16))
-    block, order = CrossAttention(2, qk_channels=8, dtype=dtype), Order("move", "move")
+    block, order = (
+        CrossAttention(2, qk_channels=8, dtype=dtype),
+        ContractionOrder("absorb", "absorb"),
+    )
     chunk_bytes = 4 * 2 * 12 * tokens
     if dtype == jnp.float32:
         assert_agrees(block, queries, inputs, order, chunk_bytes=chunk_bytes)
@@ -483,11 +491,11 @@ def test_the_chosen_order_multiplies_least(kind, shape, heads):
     )
     width = tokens.width
     query = jnp.zeros((1, heads, queries, qk))
-    key = factored.Folded(jnp.zeros((width, heads, qk)), jnp.zeros((heads, qk)))
-    value = factored.Folded(jnp.zeros((width, heads, v)), jnp.zeros((heads, v)))
+    key = folding.FoldedNorm(jnp.zeros((width, heads, qk)), jnp.zeros((heads, qk)))
+    value = folding.FoldedNorm(jnp.zeros((width, heads, v)), jnp.zeros((heads, v)))
 
     def run():
-        return cross.read(query, [tokens], key, value, jnp.float32)
+        return cross.encode(query, [tokens], key, value, jnp.float32)
 
     def work(order):
         with cost.forced(order, chunk_bytes=2**30):
@@ -501,7 +509,7 @@ def test_the_chosen_order_multiplies_least(kind, shape, heads):
 def test_chunks_cover_every_token_once():
     for units in range(1, 30):
         for tokens in (1, 3, 7, 10**6):
-            parts = blockwise.cut({"content": jnp.zeros((1, units))}, 1, tokens)
+            parts = blockwise.split_tokens({"content": jnp.zeros((1, units))}, 1, tokens)
             covered = [
                 list(range(p.start + i * p.size, p.start + (i + 1) * p.size))
                 for p in parts
@@ -512,14 +520,14 @@ def test_chunks_cover_every_token_once():
 
 
 def test_dense_is_the_definition_of_every_attention(monkeypatch):
-    """Also of self-attention, which otherwise is `gradients.attend_itself`."""
+    """Also of self-attention, which otherwise is `self_attend`."""
     layer, x = SelfAttention(num_heads=2), jnp.ones((1, 3, 4))
     variables = layer.init(jax.random.key(0), x, train=False)
 
     def refuse(*args):
         raise AssertionError("not the definition")
 
-    monkeypatch.setattr(layers, "attend_itself", refuse)
+    monkeypatch.setattr(layers.attention, "self_attend", refuse)
     with cost.forced("dense"):
         layer.apply(variables, x, train=False)
     with pytest.raises(AssertionError, match="not the definition"):

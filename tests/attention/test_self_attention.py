@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from perceiver_jax import flops, mesh
-from perceiver_jax.attention import self_attention
+from perceiver_jax.attention import blockwise, self_attention
 from perceiver_jax.attention.softmax import attend
 from perceiver_jax.layers import SelfAttention
 from perceiver_jax.perceiver import LatentTransformer
@@ -77,22 +77,22 @@ def test_layer_norm(dtype):
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 @pytest.mark.parametrize("v", [8, 5])
-def test_attend_itself_is_attend(scale, v):
+def test_self_attend_is_attend(scale, v):
     query, key, value = heads(v=v)
-    assert_same(self_attention.attend_itself, attend, scale * query, key, value, atol=5e-5)
+    assert_same(self_attention.self_attend, attend, scale * query, key, value, atol=5e-5)
 
 
 @pytest.mark.parametrize("budget", [1, 4 * 2 * 3 * 12 * 2])
-def test_attend_itself_in_groups_of_heads_and_blocks_of_queries(monkeypatch, budget):
+def test_self_attend_in_groups_of_heads_and_blocks_of_queries(monkeypatch, budget):
     query, key, value = heads(n=12)
-    monkeypatch.setitem(self_attention.CHUNK_BYTES, "cpu", budget)
+    monkeypatch.setitem(blockwise.CHUNK_BYTES, "cpu", budget)
     largest = 2 * 3 * 12 * (1 if budget == 1 else 2)
-    jaxpr = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(self_attention.attend_itself(*a))))(
+    jaxpr = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(self_attention.self_attend(*a))))(
         query, key, value
     )
     sizes = [v.aval.size for e in primitives(jaxpr.jaxpr) for v in e.outvars if v.aval.ndim == 4]
     assert max(sizes) <= max(largest, query.size)
-    assert_same(self_attention.attend_itself, attend, query, key, value, atol=5e-5)
+    assert_same(self_attention.self_attend, attend, query, key, value, atol=5e-5)
 
 
 def test_attention_is_cut_for_the_devices_that_are_traced_for():
@@ -103,8 +103,11 @@ def test_attention_is_cut_for_the_devices_that_are_traced_for():
     for mode, parts in (("jit", (8, 1)), ("pmap", (8, 4))):  # 16 or 64 examples of 8 MiB
         layout = mesh.Layout(slice_, mode, 1, 0, False, "batch", local=mode == "pmap")
         with mesh.use_layout(layout):
-            assert self_attention._parts(query, key) == parts
-    assert self_attention._parts(query, key) == (8, 8)  # on this CPU all 64, in blocks of 8 MiB
+            assert self_attention._num_blocks(query, key) == parts
+    assert self_attention._num_blocks(query, key) == (
+        8,
+        8,
+    )  # on this CPU all 64, in blocks of 8 MiB
 
 
 def test_local_batch_size_is_those_of_a_device_also_where_it_sees_no_others():
@@ -124,7 +127,7 @@ def test_local_batch_size_is_those_of_a_device_also_where_it_sees_no_others():
     assert seen == [8, 8]
 
 
-def test_attend_itself_in_bfloat16_is_as_good_as_attend():
+def test_self_attend_in_bfloat16_is_as_good_as_attend():
     half = heads(n=32, dtype=jnp.bfloat16)
     exact = value_and_vjp(attend, *[x.astype(jnp.float32) for x in half])
 
@@ -134,7 +137,7 @@ def test_attend_itself_in_bfloat16_is_as_good_as_attend():
             np.abs(np.asarray(a, np.float32) - b).max() for a, b in zip(outs, exact, strict=True)
         ]
 
-    ours = error(self_attention.attend_itself)
+    ours = error(self_attention.self_attend)
     dense = error(lambda q, k, v: attend(q, k, v).astype(v.dtype))
     assert np.all(np.array(ours) <= 1.5 * np.array(dense) + 1e-3), (ours, dense)
 
@@ -145,14 +148,14 @@ def test_no_weights_are_kept_for_the_backward_pass():
         return [leaf.shape[-2:] for leaf in jax.tree.leaves(pull)]
 
     assert (7, 7) in kept(attend)
-    assert (7, 7) not in kept(self_attention.attend_itself)
+    assert (7, 7) not in kept(self_attention.self_attend)
 
 
 def test_the_library_agrees():
     def library(query, key, value):
-        return self_attention.attend_library(query, key, value, implementation="xla")
+        return self_attention.attend_fused(query, key, value, implementation="xla")
 
-    assert_same(self_attention.attend_itself, library, *heads())
+    assert_same(self_attention.self_attend, library, *heads())
 
 
 def test_fused_attention_is_asked_where_it_can(monkeypatch):
@@ -162,14 +165,14 @@ def test_fused_attention_is_asked_where_it_can(monkeypatch):
         asked.append((query.shape, query.dtype, implementation))
         return query
 
-    monkeypatch.setattr(self_attention, "attend_library", library)
-    self_attention.attend_itself(*heads(dtype=jnp.bfloat16))
+    monkeypatch.setattr(self_attention, "attend_fused", library)
+    self_attention.self_attend(*heads(dtype=jnp.bfloat16))
     assert not asked  # on a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     for refused in (heads(), *(heads(k=k, v=v, dtype=jnp.bfloat16) for k, v in WIDTHS)):
-        self_attention.attend_itself(*refused)
+        self_attention.self_attend(*refused)
     assert not asked
-    self_attention.attend_itself(*heads(k=128, v=128, dtype=jnp.bfloat16))
+    self_attention.self_attend(*heads(k=128, v=128, dtype=jnp.bfloat16))
     assert asked == [((2, 3, 7, 128), jnp.bfloat16, "cudnn")]
 
 
@@ -181,7 +184,7 @@ def test_the_vendors_attention_is_lowered_for_both_passes(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
     def loss(*arrays):
-        return jnp.sum(jnp.square(self_attention.attend_itself(*arrays)))
+        return jnp.sum(jnp.square(self_attention.self_attend(*arrays)))
 
     arrays = heads(n=64, k=128, v=128, dtype=jnp.bfloat16)
     traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)

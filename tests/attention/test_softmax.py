@@ -1,4 +1,4 @@
-"""The dense formula and its partial results."""
+"""The dense formula and its mergeable states."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perceiver_jax.attention.softmax import attend, finish, merge, partial
+from perceiver_jax.attention.softmax import attend, merge, normalize, softmax_state
 
 
 def inputs(seed, b, h, n, m, k, v, scale=1.0):
@@ -55,9 +55,11 @@ def test_merging_parts_in_any_grouping_is_attending_to_all(shape, data):
 
     @jax.jit
     def run(query, key, value, mask):
-        a, b, c = (partial(query, key[:, :, s], value[:, :, s], mask=mask[:, s]) for s in cuts)
+        a, b, c = (
+            softmax_state(query, key[:, :, s], value[:, :, s], mask=mask[:, s]) for s in cuts
+        )
         merged = merge(merge(a, b), c), merge(a, merge(b, c)), merge(c, merge(b, a))
-        return attend(query, key, value, mask=mask), [finish(result) for result in merged]
+        return attend(query, key, value, mask=mask), [normalize(result) for result in merged]
 
     whole, results = run(query, key, value, mask)
     for result in results:
@@ -71,9 +73,9 @@ def test_merged_gradients_are_those_of_the_whole():
         return jnp.sum(jnp.sin(attend(q, k, v, mask=mask)))
 
     def merged(q, k, v):
-        a = partial(q, k[:, :, :3], v[:, :, :3], mask=mask[:, :3])
-        b = partial(q, k[:, :, 3:], v[:, :, 3:], mask=mask[:, 3:])
-        return jnp.sum(jnp.sin(finish(merge(a, b))))
+        a = softmax_state(q, k[:, :, :3], v[:, :, :3], mask=mask[:, :3])
+        b = softmax_state(q, k[:, :, 3:], v[:, :, 3:], mask=mask[:, 3:])
+        return jnp.sum(jnp.sin(normalize(merge(a, b))))
 
     expected = jax.grad(whole, argnums=(0, 1, 2))(query, key, value)
     got = jax.grad(merged, argnums=(0, 1, 2))(query, key, value)

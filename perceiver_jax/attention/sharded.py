@@ -1,0 +1,126 @@
+"""One example's tokens, or queries, spread over the axis 'model': each device works on its own.
+
+Both functions take these arguments:
+  params: arrays `[B or 1, ...]`.
+  data: arrays of all tokens by name, see `factored.token_data`.
+  axes: `blockwise.token_axis` of each of them; no device has a part of a row.
+  batch: B.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from perceiver_jax.attention.softmax import scale_rows
+from perceiver_jax.mesh import DATA, MODEL, current_layout, use_layout
+
+
+def is_sharded(data: dict, axes: dict) -> bool:
+    """Whether these tokens are over 'model'; fewer rows than devices are not."""
+    layout = current_layout()
+    return bool(layout and layout.shard_inputs and _num_rows(data, axes) >= layout.model)
+
+
+def reduce_tokens(reduce: Callable, params: Any, data: dict, axes: dict, batch: int) -> tuple:
+    """`reduce(params, data)` over all tokens, which are merged over devices where sharded.
+
+    Args:
+      reduce: gives the max of the logits `[B, H, N]`, a dict of sums `[B, H, N, ...]` that are
+        linear in exp(logit - max), and such sums by row of a grid `[B, H, N, rows]` or None.
+      params, data, axes, batch: see the module.
+    """
+    if not is_sharded(data, axes):
+        return reduce(params, data)
+
+    def merged(_, params, data):
+        maximum, sums, by_row = reduce(params, data)
+        highest = jax.lax.pmax(jax.lax.stop_gradient(maximum), MODEL)
+        scale = functools.partial(scale_rows, scale=jnp.exp(maximum - highest))
+        sums, by_row = jax.tree.map(scale, (sums, by_row))
+        return highest, jax.lax.psum(sums, MODEL), by_row
+
+    def specs(examples):
+        by_row = PartitionSpec(examples, None, None, MODEL)
+        return PartitionSpec(examples), PartitionSpec(examples), by_row
+
+    maximum, sums, by_row = _shard_map(merged, specs, (), params, data, axes, batch)
+    return maximum, sums, None if by_row is None else by_row[..., : _num_rows(data, axes)]
+
+
+def map_queries(
+    function: Callable, shared: Any, params: Any, data: dict, axes: dict, batch: int
+) -> jax.Array:
+    """`function(shared, params, data)`, `[B, M, F]`, by each device for its own queries.
+
+    Args:
+      function: treats each of M queries by itself.
+      shared: arrays that every device has.
+      params, data, axes, batch: see the module.
+    """
+    outputs = _shard_map(
+        function,
+        lambda examples: PartitionSpec(examples, MODEL),
+        shared,
+        params,
+        data,
+        axes,
+        batch,
+    )
+    return outputs[:, : data["content"].shape[1]]
+
+
+def _num_rows(data: dict, axes: dict) -> int:
+    axis, entries = axes["content"]
+    return data["content"].shape[axis] // entries
+
+
+def _shard_map(function, specs, shared, params, data, axes, batch):
+    """Runs `function(shared, params, data)` on each device's examples and tokens.
+
+    Masked tokens fill up a number of rows that does not divide.
+    """
+    layout = current_layout()
+    examples = DATA if batch % layout.mesh.shape[DATA] == 0 else None
+    data = _fill(data, axes, -_num_rows(data, axes) % layout.model)
+
+    def by_example(x):
+        return PartitionSpec(examples if x.shape[0] == batch else None)
+
+    def by_token(name, x):
+        axis, _ = axes.get(name, axes["content"])  # `_fill` may have added a mask
+        return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
+
+    def local(*arrays):
+        with use_layout(layout._replace(local=True, shard_inputs=False)):
+            return function(*arrays)
+
+    mapped = jax.shard_map(
+        local,
+        mesh=layout.mesh,
+        in_specs=(
+            PartitionSpec(),
+            jax.tree.map(by_example, params),
+            {name: by_token(name, x) for name, x in data.items()},
+        ),
+        out_specs=specs(examples),
+        check_vma=False,
+    )
+    return mapped(shared, params, data)
+
+
+def _fill(data: dict, axes: dict, rows: int) -> dict:
+    if not rows:
+        return data
+    if "mask" not in data:
+        data = data | {"mask": jnp.ones((1, data["content"].shape[1]), bool)}
+
+    def fill(x, axis, entries):
+        pads = [(0, 0)] * x.ndim
+        pads[axis] = 0, rows * entries
+        return jnp.pad(x, pads)
+
+    return {name: fill(x, *axes.get(name, axes["content"])) for name, x in data.items()}
