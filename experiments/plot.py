@@ -1,18 +1,18 @@
-"""Draws what a run has learned, from its workdir alone.
+"""Draws what a run has learned. It needs the workdir, and the data of the evaluation.
 
     python -m experiments.plot --workdir=runs/digits      # or gs://bucket/run
 
-Writes to <workdir>/plots, as far as the experiment has them:
+Which pictures it writes to <workdir>/plots depends on the experiment:
 
     training.png       every logged metric over the steps
     predictions.png    evaluation examples with predictions
-    attention_*.png    where the latents look, over the input image; one file per cross-attend
-    reconstructions.png, clips.mp4    clips above what the model made of them, with its sound; the
-                       same of clips without sound, and without video
-    probabilities.png  labels guessed from all modalities and from each alone
-    attention_mass.png how the latents' attention is shared out between the modalities; also
+    attention_*.png    attention of the latents, over the input image; one file per cross-attend
+    reconstructions.png, clips.mp4    clips above their reconstructions, with sound; also from the
+                       video alone and from the sound alone
+    probabilities.png  labels predicted from all modalities and from each alone
+    attention_mass.png share of the latents' attention for each modality; also
                        attention_mass_table.csv
-    psychometric.png   of stereograms: error against interocular correlation, and controls; also
+    psychometric.png   stereograms: error against interocular correlation, and controls; also
                        psychometric_table.csv
 """
 

@@ -1,4 +1,4 @@
-"""Predicts with a released model, or with one of its kind at another size.
+"""Predicts with a released model, or with a model of the same kind at another size.
 
     python -m experiments.predict --model=imagenet_conv --input=cat.jpg --input=dog.jpg \\
         --output=predictions
@@ -8,24 +8,26 @@
         --output=predictions
     python -m experiments.predict --model=kinetics --input=clip.mp4 --output=predictions
 
-What is written to the folder `--output`, and printed:
+The command prints its predictions and writes these files to the folder `--output`:
 
-    imagenet_*   predictions.json: the likeliest classes of each image. With --native_size the
-                 network sees whole images at their own size (not with learned positions).
-    language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
-    flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
-    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]').
-                 The video is a file, resampled to --frame_rate, or a folder of images. The sound is
-                 the file's, resampled too, or that of a second --input, a .wav, which
-                 starts with the video and is cut to it (released: 1,920 samples a frame).
+    imagenet_*   predictions.json: the most likely classes of each image. With --native_size the
+                 network gets the whole image at its own size (not with learned positions).
+    language     filled.txt. [MASK] hides one byte, [MASK*9] hides nine. The input is a text or
+                 the path of a .txt file.
+    flow         flow.flo and flow.png. Hue is the direction; saturation is the length, full at 24
+                 pixels.
+    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]'). The input
+                 is a video file, resampled to --frame_rate, or a folder of images. The sound is the
+                 file's own, or that of a second --input, a .wav file that starts with the video.
+                 It is resampled and cut to the video (released model: 1,920 samples a frame).
 
-Classes are named where the weights know how: by the id2label of a Hugging Face config.json, or for
-official ImageNet weights by WordNet ids (n02123045). --labels=FILE has other names, one a line.
+Class names come from the weights: from the `id2label` of a Hugging Face config.json, or for the
+official ImageNet weights as WordNet ids (n02123045). --labels=FILE gives other names, one a line.
 
---model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
-once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
-untrained model, whose answers mean nothing (and whose flow is zero). Other sizes than the released
-ones:
+--model is a released name, a Hugging Face id such as deepmind/vision-perceiver-fourier (downloaded
+once and cached), an address, a file, or a folder with weights. --random_weights builds an untrained
+model instead: its predictions mean nothing, and its flow is zero. --config chooses other sizes than
+the released ones:
 
     python -m experiments.predict --model=flow --random_weights \\
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...

@@ -7,31 +7,33 @@
     python -m experiments.run --config=configs/imagenet.py:fourier --workdir=runs/released \\
         --mode=eval --config.start.weights=imagenet_fourier --config.data.train_split=
 
-A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`); its
-docstring says what it reproduces, how long it takes and what to expect. Any field can be set on the
-command line as `--config.model.encoder.num_latents=256`; a name or type that does not exist is an
-error.
+A config is a file and an optional variant (`configs/imagenet.py:conv`, `...:conv:tiny`). Its
+docstring says what it reproduces, how long it takes and what to expect. The command line sets any
+field, for example `--config.model.encoder.num_latents=256`. A field that does not exist, or a value
+of another type, is an error.
 
-Run the same command again after any interruption: the run goes on where it was saved and ends as if
-nothing had happened. A workdir belongs to one config, all of it but `parallel`, and to one run at a
-time. It may be in a bucket: `--workdir=gs://bucket/folder` (`pip install -e '.[gcs]'`).
+After any interruption run the same command again: the run continues from its last checkpoint and
+ends as if it had not been interrupted. A workdir belongs to one config (only `parallel` may change)
+and to one run at a time. It may be in a bucket: `--workdir=gs://bucket/folder`
+(`pip install -e '.[gcs]'`).
 
-Many processes, each with its own devices, are one run when each gets the same command and
-`--coordinator=HOST:PORT --num_processes=N --process_id=0` (1, 2, ...), HOST:PORT being a free port
-of process 0's machine. `srun` and `mpirun` (Open MPI) need none of this; on a Cloud TPU slice of
-several machines say `--distributed`. The workdir must be one that all of them see. A signal to any
-of them stops all after saving the same step; where one is lost the others end within
-`--peer_timeout` seconds. Then run all of them again, in the same or in another number.
+Several processes, each with its own devices, form one run. Give each the same command and
+`--coordinator=HOST:PORT --num_processes=N --process_id=0` (1, 2, ...), where HOST:PORT is a free
+port on the machine of process 0. `srun` and `mpirun` (Open MPI) need none of these flags; a Cloud
+TPU slice of several machines needs `--distributed`. All processes must see the same workdir. A
+signal to one process stops all of them after they save the same step. If a process is lost, the
+others end within `--peer_timeout` seconds. Then run all of them again, in the same or another
+number.
 
-`--profile=100:110` writes a trace of the ten steps after the hundredth into WORKDIR/profile, for
-`tensorboard --logdir=WORKDIR/profile` (with tensorboard-plugin-profile) or ui.perfetto.dev. Where
-the time of all other steps goes is in metrics.jsonl, as shares: input, device, host.
+`--profile=100:110` traces the ten steps after step 100 into WORKDIR/profile. View the trace with
+`tensorboard --logdir=WORKDIR/profile` (and tensorboard-plugin-profile) or at ui.perfetto.dev. For
+all other steps, metrics.jsonl has the shares of time spent on input, device and host.
 
-In the workdir: config.json, metrics.jsonl, checkpoints/, and at the end result.json.
+The workdir holds config.json, metrics.jsonl, checkpoints/, and at the end result.json.
 
-Exit codes: 0 finished; 69 or 134 (SIGABRT) another process of the run was lost, run all again; 70 a
-loss or norm was not finite (the last good checkpoint is kept); 75 stopped by SIGTERM or Ctrl-C
-after saving, run it again; 1 any other error.
+Exit codes: 0, finished. 69 or 134 (SIGABRT), another process of the run was lost: run all again.
+70, a loss or norm was not finite: the last good checkpoint is kept. 75, stopped by SIGTERM or
+Ctrl-C after saving: run it again. 1, any other error.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Speed and memory of the library beside the textbook formula and PyTorch, interleaved in one run.
+"""Measures speed and memory of the library beside the textbook formula and PyTorch.
 
     python -m experiments.benchmark --suite=cross_attention,imagenet --against=dense,torch \\
         --output=experiments/results
@@ -10,43 +10,43 @@ Suites (`cases.py` has their sizes; a new case is a line there):
 
     cross_attention  the encoder's cross-attention alone, 224 x 224 pixels, batch 2
     imagenet         the Fourier classifier, batch 1 and 4
-    released         the released models with learned positions, with convolution, and of text
+    released         the released models: learned positions, convolutional stem, text
     latents          the Fourier classifier on 16 x 16 pixels: its 48 latent layers, little else
     perceiver        a training step of the 2021 Perceiver, 8 cross-attends
     flow             optical flow, 368 x 496
     kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
-                     chunks; --against=rerun encodes it again for each chunk, and torch does
-    kinetics_train   a training step of the same sizes, with the outputs that one asks for
+                     chunks; --against=rerun encodes it again for each chunk, as torch does
+    kinetics_train   a training step of the same sizes, with the outputs of a training step
     megapixels       the Fourier classifier on images of 1 and 16 megapixels
-    audio            a classifier of a million samples of sound, each of them a token
+    audio            a classifier of a million samples of sound, one token each
     sweep            the cross-attention alone on 2^12 to 2^24 pixels: the plot
 
-Contenders: `ours` always; --against=dense (the textbook formula for every attention), `torch` and
-`torch_compile` (the port in transformers: pip install torch transformers) where the port has the
-model, `rerun` for kinetics, `remat_POLICY` (ours with that rematerialisation) for latents and
-perceiver. A case leaves out what there is not for it.
+`ours` always runs. --against adds contenders: `dense` (the textbook formula for every attention),
+`torch` and `torch_compile` (the port in transformers: pip install torch transformers), `rerun` for
+kinetics, and `remat_POLICY` (ours with that rematerialisation) for latents and perceiver. A case
+skips the contenders that do not exist for it.
 
-How it is measured. Each contender of a case and phase has a process of its own, which compiles,
-runs once untimed, and then sleeps while others are timed. The timed turns alternate: A, B, A, B; a
-turn is one run, or as many as take 0.2 s. In `sweep` all sizes take turns, so that what doubling
-the pixels costs is of one run too; there an untimed run comes before each timed one. What would not
-fit into memory is not tried; it, and what fails, is a row that says so.
+Each contender of a case and phase has its own process. It compiles, runs once untimed, and sleeps
+while others are timed. The timed turns alternate: A, B, A, B. A turn is one run, or as many runs as
+take 0.2 s. In `sweep` all sizes take turns, each with an untimed run before the timed one. A case
+that would not fit into memory is not tried. Such a case, and one that fails, gets a row with the
+reason.
 
-For each suite --output gets benchmark_SUITE.csv, a row per case, phase and contender, and for
-`sweep` also benchmark_sweep.png; what another run left there is replaced:
+--output receives benchmark_SUITE.csv for each suite, with a row per case, phase and contender, and
+benchmark_sweep.png for `sweep`. It replaces files of an earlier run:
 
     status             ok, or why there are no figures
     median_seconds, lowest_seconds, highest_seconds, all_seconds
     times_ours         median over the median of `ours`: above 1 is slower than ours
-    compile_seconds    tracing and compiling; 0 is nothing to compile
-    temporaries_bytes  that the compiled program allocates beside arguments and results
-    peak_rss_bytes     the most resident memory the process ever had, compiling included
+    compile_seconds    tracing and compiling; 0 where nothing is compiled
+    temporaries_bytes  allocated by the compiled program beside arguments and results
+    peak_rss_bytes     largest resident memory of the process, compiling included
     peak_device_bytes  the same on an accelerator
-    executed_flops     of the matrix products in the program; multiply and add counted apart
-    textbook_flops     of the textbook formula, the backward pass as two forward ones
+    executed_flops     of the matrix products in the program; multiply and add counted separately
+    textbook_flops     of the textbook formula; the backward pass counts as two forward ones
     *_utilisation      those per second over `peak_flops`
     peak_flops         the best rate of a 4096 x 4096 matrix product in the same run and precision,
-                       or an accelerator's published dense bfloat16 peak: `peak_source`
+                       or an accelerator's published dense bfloat16 peak: see `peak_source`
 """
 
 import csv

@@ -1,17 +1,18 @@
-"""Speed of the ImageNet training pipeline next to `tf.data` doing the same work; of clips alone.
+"""Measures the speed of the ImageNet input pipeline beside `tf.data`, or of reading clips.
 
     python -m experiments.benchmark.data --examples=4000 --output=bench_data.csv
     python -m experiments.benchmark.data --clips=100 --output=clips.csv
 
-Both read the same 400 x 500 JPEGs of quality 90 (random textures with a natural image's 1/f
-spectrum, about 120 kB each) from disk as tf.train.Examples, in random order: ours as a TFDS
-directory of ArrayRecords, tf.data from TFRecords. Both take an Inception crop and a flip, resize it
-bicubically to uint8 224 x 224, and batch. Each row runs in a process of its own, after a warm-up.
-RandAugment is a row for ours alone. Without TensorFlow its row is left out.
+Both pipelines read the same 400 x 500 JPEGs of quality 90 from disk in random order: ours from a
+TFDS folder of ArrayRecords, tf.data from TFRecords. The images are random textures with the 1/f
+spectrum of natural images, about 120 kB each. Both pipelines take an Inception crop, flip it,
+resize it bicubically to uint8 224 x 224, and batch. Each row runs in its own process, after a
+warm-up. One more row adds RandAugment to ours. Without TensorFlow its row is left out.
 
-With --clips one epoch of `configs/kinetics.py` is read from so many mp4 files with sound
-(3 s of 256 x 340 pixels, four clips each), one more of which is damaged. `lost` counts clips of the
-others that the epoch did not deliver, `stand_ins` those in the place of the damaged file's.
+With --clips, the command reads one epoch of `configs/kinetics.py` from that many mp4 files with
+sound (3 s of 256 x 340 pixels, four clips each) and one damaged file. `lost` counts clips of intact
+files that the epoch did not deliver; `stand_ins` counts clips that replaced those of the damaged
+file.
 """
 
 import concurrent.futures

@@ -1,13 +1,13 @@
-"""Does it matter how a step is spread over devices? Differences of parameters, bytes on a device.
+"""Compares the ways to spread a step over devices: results, and memory of each device.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
         python -m experiments.benchmark.parallel --output=experiments/results
 
-writes `parallel_steps.csv`: small models of three kinds, trained for some steps from one start on
-one batch after the other in every way of `WAYS`, and by how much any of their parameters differs
-from that of one device; and `parallel_memory.csv`: what the compiled training step of one huge
-input takes on each device, by the number of devices that it is spread over. Nothing in it is timed,
-so the devices may be virtual, as above. Dropout is off, since `pmap` draws its own.
+It writes two files. `parallel_steps.csv`: small models of three kinds, trained from the same start
+on the same batches in every way of `WAYS`, and the largest difference of any parameter from the
+run on one device. `parallel_memory.csv`: memory on each device of the compiled training step of one
+huge input, by the number of devices. Nothing is timed, so the devices may be virtual, as above.
+Dropout is off, because `pmap` draws its own random numbers on each device.
 """
 
 import csv

@@ -1,23 +1,23 @@
-"""Compiles a config's training step for a TPU slice that need not be there: does it fit?
+"""Compiles a config's training step for a TPU slice, without a TPU: does it fit?
 
     python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v5e:8x8 \\
         --config.model.dtype=bfloat16
     python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v3:8x8 --batch=512 \\
         --config.model.dtype=bfloat16 --config.model.encoder.remat=full
 
-Needs neither a TPU nor the data, only the compiler: `pip install -e '.[tpu]'` (about 1.3
-GB, Linux). Takes one to five minutes. The config and its `--config.name=value` are those of
-`experiments.run`; the program is the one that a run on that slice would compile.
+It needs neither a TPU nor the data, only the compiler: `pip install -e '.[tpu]'` (about 1.3
+GB, Linux). It takes one to five minutes. The config and its `--config.name=value` are those of
+`experiments.run`, and the program is the one that a run on that slice would compile.
 
-Prints whether the step fits, the memory of each device at its peak, what goes over the links, the
+It prints whether the step fits, the peak memory of each device, the data sent over the links, the
 arithmetic, and an estimate of the time: the longest of arithmetic, main memory and links at their
-published peaks. Nothing runs at its peak: a real step is slower.
+published peak rates. A real step is slower.
 
 A slice is a generation and its sides in chips: v2, v3 (2x2 ... 16x16; each core is a JAX device),
 v4, v5p (2x2x1 ... 4x4x4), v5e, v6e (1x1, 2x2 ... 16x16).
 
-Exit codes: 0 it fits; 3 it does not: what would is tried and named (--search=false only says so); 1
-any other error.
+Exit codes: 0, it fits. 3, it does not fit: the command searches for settings that do and names them
+(not with --search=false). 1, any other error.
 """
 
 import functools
