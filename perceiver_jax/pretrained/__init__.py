@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.perceiver import Perceiver
-from perceiver_jax.pretrained import convert, download, huggingface, pickles
+from perceiver_jax.pretrained import convert, download, formats, huggingface
 from perceiver_jax.pretrained.huggingface import HUB
 from perceiver_jax.pretrained.labels import class_names
 from perceiver_jax.pretrained.models import MODELS, TINY, Released, described, released
@@ -58,15 +58,15 @@ def load(
     conv_kernel: str | None = None,
     cache: str | pathlib.Path | None = None,
 ) -> tuple[Perceiver, Any]:
-    """A released model and its weights.
+    """Loads a released model and its weights.
 
     Args:
       source: a name of `MODELS` (the official file is fetched) or a Hugging Face id of `HUB` (its
-        `pytorch_model.bin` is), an `https://` address, a file of either kind (`.pystate`,
-        `.pickle`; `.safetensors`, `.bin`), a Hugging Face directory, or a `state_dict` of PyTorch
-        tensors or arrays.
-      model: which of the six it is, with its sizes if they are not the released ones; None: what
-        the names in the file say.
+        `pytorch_model.bin` is), an `https://` address, a file, a Hugging Face directory, or a
+        `state_dict` of PyTorch tensors or arrays. A file is an official pickle, safetensors, a
+        PyTorch archive or an index of shards; its content decides which, not its name.
+      model: which of the six it is, with its sizes if they are not the released ones. None: the one
+        that the names in the file belong to. Sizes are read from a `config.json` beside the file.
       conv_kernel: only for Hugging Face weights of `imagenet_conv` that do not say it: axes of the
         stem's kernel. "OIWH" for `deepmind/vision-perceiver-conv` and copies of it: the script that
         wrote it from the official file reversed all axes (so its source says; the file itself was
@@ -88,16 +88,16 @@ def load(
             raise ValueError(f"load({source!r}) cannot be model={_name(model)!r}")
         model = model or name
         label = source = URLS.get(source) or huggingface.address(source, "pytorch_model.bin")
-    format, tensors, said = _read(source, cache)
-    if model is None:
-        found = identify(tensors)
-        if found is None:
-            raise ValueError(f"{label} holds none of {sorted(MODELS)}; its names: {list(tensors)}")
-        model = found[1]
-    if isinstance(model, str):
-        model = released(model)
-    if format == "huggingface" and model.name == "imagenet_conv":
-        conv_kernel = conv_kernel or said
+    content = _read(source, cache)
+    hint = ""
+    if not isinstance(model, Released):
+        model = _recognize(content, model, label)
+        hint = (
+            "\nAt other sizes, pass model=pretrained.released(name, **sizes), or put config.json "
+            "beside the weights."
+        )
+    if content.format == "huggingface" and model.name == "imagenet_conv":
+        conv_kernel = conv_kernel or content.conv_kernel
         if conv_kernel not in convert.CONV_KERNELS:
             raise ValueError(
                 f"{label} does not say how its convolution is stored: pass conv_kernel='OIWH' for "
@@ -105,21 +105,22 @@ def load(
                 "(config.start.conv_kernel in a training config)"
             )
     variables = convert.to_variables(
-        tensors, model, format, source=label, conv_kernel=conv_kernel or "OIHW"
+        content.tensors,
+        model,
+        content.format,
+        source=label,
+        conv_kernel=conv_kernel or "OIHW",
+        hint=hint,
     )
     return model.build(), jax.tree.map(jnp.asarray, variables)
 
 
 def holds_weights(source: str) -> bool:
     """Whether `source` is something that `load` reads: a name, an address, a file or a folder."""
-    path = pathlib.Path(source)
-    return (
-        source in URLS
-        or source in HUB
-        or source.startswith(_ADDRESS)
-        or path.is_file()
-        or any((path / name).is_file() for name in huggingface.FILES)
-    )
+    if source in URLS or source in HUB or source.startswith(_ADDRESS):
+        return True
+    path = user_path(source)
+    return path.is_file() or formats.find(path) is not None
 
 
 def save_huggingface(
@@ -141,41 +142,38 @@ def _name(model: str | Released) -> str:
     return model if isinstance(model, str) else model.name
 
 
-def _read(source, cache) -> tuple[str, dict[str, np.ndarray], str | None]:
-    """(format, tensors by name, the convolution's axes if the file says them)."""
+def _read(source, cache) -> formats.Content:
     if isinstance(source, Mapping):
-        return "huggingface", huggingface.to_numpy(source), None
+        return formats.Content("huggingface", huggingface.to_numpy(source), None, {})
     if str(source).startswith(_ADDRESS):
         source = download.fetch(str(source), cache)
-    path = pathlib.Path(source)
+    path = user_path(source)
+    if "://" in str(source):
+        raise ValueError(f"{source}: weights are read from local files; copy it here first")
     if not path.exists():
         raise ValueError(f"{path} is neither a file nor one of {sorted(MODELS)}")
-    if path.is_dir():
-        path = huggingface.find(path)
-    if path.suffix in (".safetensors", ".bin"):
-        return "huggingface", *huggingface.read(path)
-    return "haiku", _flatten(pickles.read(path), path), None
+    return formats.read(path)
 
 
-def _flatten(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """An official file's content -> tensors by `module/parameter`.
-
-    Either `{module: {parameter: array}}`, or such mappings under `params` and `state`.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not parameters by module")
-    groups = [content]
-    if "params" in content:
-        if extra := sorted(set(content) - {"params", "state"}):
-            raise ValueError(f"{path} holds {extra} beside 'params' and 'state'")
-        groups = [content["params"], content.get("state") or {}]
-    result = {}
-    for group in groups:
-        for module, parameters in group.items():
-            for name, x in (
-                parameters if isinstance(parameters, dict) else {"": parameters}
-            ).items():
-                if not isinstance(x, np.ndarray):
-                    raise ValueError(f"{path}: {module}/{name} is {type(x).__name__}, not an array")
-                result[f"{module}/{name}"] = x
-    return result
+def _recognize(content: formats.Content, model: str | None, label: str) -> Released:
+    """The released model, at its sizes, whose weights the tensors are."""
+    sized = huggingface.sized(
+        content.config, content.tensors, exported=content.conv_kernel is not None
+    )
+    if model is not None:
+        return sized if sized is not None and sized.name == model else released(model)
+    if sized is not None:
+        return sized
+    found = identify(content.tensors)
+    if found is None:
+        names = sorted(content.tensors)
+        raise ValueError(
+            f"{label} holds none of {sorted(MODELS)}; its {len(names)} names begin with {names[:5]}"
+        )
+    model = released(found[1])
+    if foreign := convert.foreign(content.tensors, model, found[0]):
+        raise ValueError(
+            f"{label} is another model: most names are those of {found[1]!r}, but it also holds "
+            f"{foreign[:5]}. This library has {sorted(MODELS)}"
+        )
+    return model

@@ -15,6 +15,7 @@ but the script that made the Hugging Face checkpoints from the official files re
 that those hold `[O, I, W, H]`, each filter mirrored about its diagonal.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ def to_variables(
     *,
     source: str = "tensors",
     conv_kernel: str = "OIHW",
+    hint: str = "",
 ) -> Any:
     """Tensors by name -> the model's variables, as NumPy arrays.
 
@@ -44,6 +46,7 @@ def to_variables(
       format: "haiku" (module and parameter joined by `/`) or "huggingface".
       source: what an error says it is about.
       conv_kernel: axes of a Hugging Face convolution, one of `CONV_KERNELS`.
+      hint: the last line of an error.
 
     Raises:
       ValueError: naming every tensor that is missing, not expected, or has the wrong shape.
@@ -73,7 +76,7 @@ def to_variables(
             f" Its names are those of {found[1]!r}." if found and found[1] != released.name else ""
         )
         lines = "\n  ".join(sorted(problems))
-        raise ValueError(f"{source} is not {released.name!r} at this size.{other}\n  {lines}")
+        raise ValueError(f"{source} is not {released.name!r} at this size.{other}\n  {lines}{hint}")
 
     rows: dict[str, list] = {}
     for n in table:
@@ -83,6 +86,15 @@ def to_variables(
     stacked = {n.path for n in table if n.layer is not None}
     flat = {path: np.stack(r) if path in stacked else r[0] for path, r in rows.items()}
     return jax.tree.unflatten(jax.tree.structure(released.shapes), [flat[path] for path in shapes])
+
+
+def foreign(tensors: Mapping[str, Any], released: Released, format: str) -> list[str]:
+    """Returns the names that the released model does not have."""
+    table = names(released.name, released.spec["encoder"]["num_self_attends_per_block"])
+    known = {getattr(n, format) for n in table}
+    layer = re.compile(r"(self_attends\.\d+|self_attention(_\d+)?)(?=[./])")  # of any number
+    known |= {layer.sub("LAYER", name) for name in known}
+    return sorted(name for name in tensors if not {name, layer.sub("LAYER", name)} & known)
 
 
 def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.ndarray]:

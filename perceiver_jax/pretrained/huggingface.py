@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_jax.pretrained import convert, pickles
-from perceiver_jax.pretrained.models import Released
+from perceiver_jax.pretrained import convert
+from perceiver_jax.pretrained.formats import import_safetensors
+from perceiver_jax.pretrained.models import Released, released
 
 ARCHITECTURES = {
     "imagenet_learned": "PerceiverForImageClassificationLearned",
@@ -33,7 +34,6 @@ HUB = {  # the official checkpoints, by their id there
     "deepmind/multimodal-perceiver": "kinetics",
 }
 HUB_ADDRESS = "https://huggingface.co"
-FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 _BATCHES_SEEN = "perceiver.input_preprocessor.convnet.batchnorm.num_batches_tracked"
 
 
@@ -48,7 +48,9 @@ def save(released: Released, variables: Any, directory: str | pathlib.Path) -> p
     text = json.dumps(config(released), indent=2, sort_keys=True) + "\n"
     (directory / "config.json").write_text(text)
     metadata = {"format": "pt", "conv_kernel": "OIHW"}
-    _safetensors().numpy.save_file(tensors, directory / "model.safetensors", metadata=metadata)
+    import_safetensors().numpy.save_file(
+        tensors, directory / "model.safetensors", metadata=metadata
+    )
     return directory
 
 
@@ -105,27 +107,102 @@ def config(released: Released) -> dict[str, Any]:
     return result
 
 
-def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | None]:
-    """A checkpoint file -> its tensors, and the convolution's axes if the file says them."""
-    if path.suffix == ".bin":
-        return pickles.read_torch(path), None
-    library = _safetensors()
-    try:
-        with library.safe_open(path, framework="numpy") as file:
-            said = (file.metadata() or {}).get("conv_kernel")
-            return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118
-    except library.SafetensorError as error:
+def sized(
+    config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], *, exported: bool
+) -> Released | None:
+    """Returns the released model that a `config.json` describes, at its sizes.
+
+    Args:
+      config: content of the `config.json`.
+      tensors: the weights. Their shapes tell the widths that the port has as constants.
+      exported: whether `save` wrote them. The port's own Fourier models have positions for 224
+        pixels whatever the `image_size` of their config says.
+
+    Returns:
+      None where there is no config.
+
+    Raises:
+      ValueError: the architecture is none of the six, or a size is missing.
+    """
+    if not config:
+        return None
+    architectures = {theirs: ours for ours, theirs in ARCHITECTURES.items()}
+    found = [architectures[name] for name in config["architectures"] if name in architectures]
+    if len(found) != 1:
         raise ValueError(
-            f"{path} cannot be read ({error}): truncated or not safetensors; fetch it again"
+            f"config.json says that this is {config['architectures']}; this library has "
+            f"{sorted(architectures)}"
+        )
+    (name,) = found
+    try:
+        return released(name, **_sizes(name, config, tensors, exported))
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"config.json of a {ARCHITECTURES[name]} lacks a size, or a tensor that tells it: "
+            f"{error!r}"
         ) from error
 
 
-def find(directory: pathlib.Path) -> pathlib.Path:
-    """The checkpoint file in a directory."""
-    for name in FILES:
-        if (directory / name).exists():
-            return directory / name
-    raise ValueError(f"{directory} has neither {' nor '.join(FILES)}")
+def _sizes(name, config, tensors, exported) -> dict[str, Any]:
+    """The arguments of `models.<name>`."""
+
+    def width(tensor, axis=0):
+        return tensors[f"perceiver.{tensor}"].shape[axis]
+
+    sizes = {
+        "num_latents": config["num_latents"],
+        "latent_channels": config["d_latents"],
+        "num_blocks": config.get("num_blocks", 1),
+        "num_self_attends_per_block": config["num_self_attends_per_block"],
+    }
+    tokens = config["d_model"]
+    if name == "language":
+        return sizes | {
+            "length": config["max_position_embeddings"],
+            "channels": tokens,
+            "qk_channels": config["qk_channels"],
+            "num_heads": config["num_self_attention_heads"],
+        }
+    sizes["num_self_attend_heads"] = config["num_self_attention_heads"]
+    sizes["num_cross_attend_heads"] = config.get("num_cross_attention_heads", 1)
+    if name.startswith("imagenet"):
+        sizes["num_classes"] = width("decoder.decoder.final_layer.weight")
+        if name == "imagenet_learned" or exported:
+            sizes["image_size"] = config["image_size"]
+        if name == "imagenet_learned":
+            sizes["channels"] = width("input_preprocessor.convnet_1x1.weight")
+            sizes["position_channels"] = width("input_preprocessor.positions_projection.weight")
+        elif name == "imagenet_fourier":
+            sizes["num_bands"] = _num_bands(tokens - 3, axes=2)
+        else:
+            sizes["channels"] = width("input_preprocessor.convnet.conv.weight")
+            sizes["num_bands"] = _num_bands(tokens - sizes["channels"], axes=2)
+    elif name == "flow":
+        sizes["height"], sizes["width"] = config["train_size"]
+        sizes["channels"] = width("input_preprocessor.conv_after_patches.weight")
+        sizes["num_bands"] = _num_bands(tokens - sizes["channels"], axes=2)
+    else:
+        patch = config["samples_per_patch"]
+        audio = tokens - width("input_preprocessor.padding.audio", 1) - patch
+        video = tokens - width("input_preprocessor.padding.image", 1) - 3 * 4 * 4
+        classes = "output_postprocessor.modalities.label.classifier.weight"
+        sizes |= {
+            "num_frames": config["num_frames"],
+            "image_size": config["image_size"] * 4,
+            "samples_per_frame": config["audio_samples_per_frame"],
+            "samples_per_patch": patch,
+            "num_classes": width(classes),
+            "audio_bands": _num_bands(audio, axes=1),
+            "video_bands": _num_bands(video, axes=3),
+            "label_query_channels": config["_label_trainable_num_channels"],
+            "output_channels": config["output_num_channels"],
+        }
+    return sizes
+
+
+def _num_bands(channels: int, *, axes: int) -> int:
+    """The bands of Fourier features of so many channels; see `position.Fourier`."""
+    return (channels // axes - 1) // 2
 
 
 def address(hub_id: str, file: str) -> str:
@@ -148,13 +225,3 @@ def to_numpy(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _labels(number: int) -> dict[str, Any]:
     labels = {str(i): f"LABEL_{i}" for i in range(number)}
     return {"id2label": labels, "label2id": {label: int(i) for i, label in labels.items()}}
-
-
-def _safetensors():
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "Hugging Face files need safetensors: pip install -e '.[pretrained]'"
-        ) from error
-    return safetensors

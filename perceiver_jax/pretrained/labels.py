@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.pretrained import download, huggingface
 from perceiver_jax.pretrained.models import MODELS
 
@@ -29,7 +30,7 @@ def class_names(source: str, num_classes: int) -> list[str] | None:
     if source in huggingface.HUB:
         path = download.fetch(huggingface.address(source, "config.json"))
     else:
-        path = pathlib.Path(source)
+        path = user_path(source)
         path = (path if path.is_dir() else path.parent) / "config.json"
     return _id2label(path, num_classes) if path.is_file() else None
 

@@ -10,6 +10,7 @@ import zipfile
 import golden_models
 import numpy as np
 import pytest
+from test_load import write_bin
 
 from perceiver_jax import pretrained
 from perceiver_jax.pretrained import convert, pickles
@@ -117,8 +118,13 @@ def test_a_truncated_file(keep, tmp_path):
     with pytest.raises(ValueError, match=r"model.safetensors cannot be read.*truncated"):
         load(path)
     path.rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin is not a zip archive: truncated"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin cannot be read.*truncated"):
         load(tmp_path / "pytorch_model.bin")
+    path = write_bin(tmp_path / "whole.bin", {"latents": np.ones((40, 50), np.float32)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: max(4, keep if isinstance(keep, int) else int(keep * len(whole)))])
+    with pytest.raises(ValueError, match=r"whole.bin is not a whole zip archive: truncated"):
+        load(path)
 
 
 def test_a_file_of_another_model(tmp_path):
