@@ -93,6 +93,9 @@ def get_config(variant: str = ""):
         config.model.input = common.section("image.LearnedPositions")
     if name == "conv":
         config.model.input = common.conv_stem(channels=64, num_bands=64)
+    if "max_resolution" in config.model.input:  # of the positions, also at other sizes of image
+        side = size // 4 if name == "conv" else size
+        config.model.input.max_resolution = (side, side)
     if name == "permuted":
         config.model.input.permutation_seed = 0
     return common.shrink(config) if tiny else config

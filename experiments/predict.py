@@ -1,4 +1,4 @@
-"""Predicts with a released model, or with a model of the same kind at another size.
+"""Predicts with a released model, or with one of its kind at another size.
 
     python -m experiments.predict --model=imagenet_conv --input=cat.jpg --input=dog.jpg \\
         --output=predictions
@@ -8,26 +8,24 @@
         --output=predictions
     python -m experiments.predict --model=kinetics --input=clip.mp4 --output=predictions
 
-The command prints its predictions and writes these files to the folder `--output`:
+The results are written to the folder `--output` and printed:
 
-    imagenet_*   predictions.json: the most likely classes of each image. With --native_size the
-                 network gets the whole image at its own size (not with learned positions).
-    language     filled.txt. [MASK] hides one byte, [MASK*9] hides nine. The input is a text or
-                 the path of a .txt file.
-    flow         flow.flo and flow.png. Hue is the direction; saturation is the length, full at 24
-                 pixels.
-    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]'). The input
-                 is a video file, resampled to --frame_rate, or a folder of images. The sound is the
-                 file's own, or that of a second --input, a .wav file that starts with the video.
-                 It is resampled and cut to the video (released model: 1,920 samples a frame).
+    imagenet_*   predictions.json: the likeliest classes of each image. --native_size predicts from
+                 whole images at their own size (not with learned positions).
+    language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
+    flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
+    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]').
+                 The video is a file, resampled to --frame_rate, or a folder of images. The sound is
+                 the file's, resampled too, or that of a second --input, a .wav, which
+                 starts with the video and is cut to it (released: 1,920 samples a frame).
 
-Class names come from the weights: from the `id2label` of a Hugging Face config.json, or for the
-official ImageNet weights as WordNet ids (n02123045). --labels=FILE gives other names, one a line.
+Classes have the names in the id2label of a Hugging Face config.json, or for official ImageNet
+weights WordNet ids (n02123045). --labels=FILE gives other names, one a line.
 
---model is a released name, a Hugging Face id such as deepmind/vision-perceiver-fourier (downloaded
-once and cached), an address, a file, or a folder with weights. --random_weights builds an untrained
-model instead: its predictions mean nothing, and its flow is zero. --config chooses other sizes than
-the released ones:
+--model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
+once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
+untrained model, whose predictions mean nothing (its flow is zero). Other sizes than the released
+ones:
 
     python -m experiments.predict --model=flow --random_weights \\
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...
@@ -37,14 +35,17 @@ import json
 import pathlib
 import sys
 import time
+import traceback
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from perceiver_jax import files, inference, plots, pretrained
+from perceiver_jax.files.paths import read_text, user_path
 from perceiver_jax.inference import clips
 from perceiver_jax.train.log import duration
+from perceiver_jax.train.stop import OURS
 
 MODEL = flags.DEFINE_string("model", None, "A released name, or weights; see above.")
 INPUT = flags.DEFINE_multi_string("input", None, "What to predict for, see above; may repeat.")
@@ -62,18 +63,18 @@ TOP = flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
 NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.")
 MIN_OVERLAP = flags.DEFINE_integer("min_overlap", 20, "Flow: pixels that tiles share at least.")
 CHUNK_SIZE = flags.DEFINE_integer(
-    "chunk_size", 8192, "Video: queries answered at a time; fewer need less memory.", lower_bound=1
+    "chunk_size", 8192, "Video: queries decoded at a time; fewer need less memory.", lower_bound=1
 )
 MAX_CLIPS = flags.DEFINE_integer(
     "max_clips", 1, "Video: clips of the model's length (16 frames); 0: all.", lower_bound=0
 )
 FRAME_RATE = flags.DEFINE_float(
-    "frame_rate", 25.0, "Video: frames per second that the model is shown.", lower_bound=1
+    "frame_rate", 25.0, "Video: frames per second that the model gets.", lower_bound=1
 )
 
 
 def load_model():
-    """(model, variables), as the flags say."""
+    """Loads the (model, variables) that the flags name."""
     released = None
     if CONFIG.value is not None:
         sizes = CONFIG.value.to_dict()
@@ -87,7 +88,7 @@ def load_model():
 
 
 def bar(unit: str):
-    """A progress on stderr: one line rewritten in a terminal, else a line for each tenth."""
+    """Shows progress on stderr: one line rewritten in a terminal, else a line for each tenth."""
     start = time.monotonic()
     terminal = sys.stderr.isatty()
 
@@ -105,13 +106,13 @@ def bar(unit: str):
 
 
 def class_names(model) -> list[str] | None:
-    """Names of the model's classes: those of --labels, or what its weights know; None: numbers."""
+    """Returns the classes' names, of --labels or of the weights; None if there are none."""
     output = getattr(model.output, "modalities", {"label": model.output}).get("label")
     num_classes = getattr(output, "num_classes", None)
     if num_classes is None:
         return None
     if LABELS.value:
-        names = pathlib.Path(LABELS.value).read_text(encoding="utf-8").splitlines()
+        names = read_text(LABELS.value).splitlines()
         if len(names) != num_classes:
             raise ValueError(
                 f"--labels={LABELS.value} has {len(names)} lines, the model {num_classes} classes"
@@ -121,7 +122,7 @@ def class_names(model) -> list[str] | None:
 
 
 def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]]:
-    """For each example its classes as records."""
+    """Turns the classes of each example into records."""
     return [
         [
             {"class": int(c), "probability": float(p)} | ({"name": names[c]} if names else {})
@@ -131,19 +132,19 @@ def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]
     ]
 
 
-def report(title: str, records: list[dict]) -> None:
-    print(title)
-    for record in records:
-        name = record.get("name", f"class {record['class']}")
-        print(f"  {record['probability']:6.1%}  {name}")
+def lines(title: str, records: list[dict]) -> list[str]:
+    """The classes of one example, to print."""
+    names = (record.get("name", f"class {record['class']}") for record in records)
+    chances = (record["probability"] for record in records)
+    return [title, *(f"  {p:6.1%}  {name}" for p, name in zip(chances, names, strict=True))]
 
 
 def write_json(path: pathlib.Path, content) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def classify(model, variables, inputs, output, names) -> list[pathlib.Path]:
-    """Names the likeliest classes of images."""
+def classify(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
+    """Classifies images."""
     images = [files.read_image(path) for path in inputs]
     labels = inference.classify(
         model,
@@ -153,35 +154,31 @@ def classify(model, variables, inputs, output, names) -> list[pathlib.Path]:
         native_size=NATIVE_SIZE.value,
         progress=bar("images"),
     )
-    records = describe(labels, names)
-    for path, record in zip(inputs, records, strict=True):
-        report(path, record)
-    write_json(output / "predictions.json", dict(zip(inputs, records, strict=True)))
-    return [output / "predictions.json"]
+    records = dict(zip(inputs, describe(labels, names), strict=True))
+    write_json(output / "predictions.json", records)
+    text = [line for path, record in records.items() for line in lines(path, record)]
+    return [output / "predictions.json"], text
 
 
-def fill_masks(model, variables, inputs, output, names) -> list[pathlib.Path]:
+def fill_masks(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
     """Fills in hidden bytes; `inputs` are texts or .txt files."""
-    texts = [
-        pathlib.Path(x).read_text(encoding="utf-8").removesuffix("\n") if x.endswith(".txt") else x
-        for x in inputs
-    ]
+    texts = [read_text(x).removesuffix("\n") if x.endswith(".txt") else x for x in inputs]
     results = []
     show = bar("texts")
     show(0, len(texts))
     for i, text in enumerate(texts):
         results.append(inference.fill_masks(model, variables, text))
         show(i + 1, len(texts))
-    for result in results:
-        print(result.text)
-        print("  filled in:", *map(repr, result.fills))
     path = output / "filled.txt"
     path.write_text("".join(f"{result.text}\n" for result in results), encoding="utf-8")
-    return [path]
+    text = []
+    for result in results:
+        text += [result.text, " ".join(("  filled in:", *map(repr, result.fills)))]
+    return [path], text
 
 
-def optical_flow(model, variables, inputs, output, names) -> list[pathlib.Path]:
-    """Finds the displacement from the first image to the second."""
+def optical_flow(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
+    """Estimates the displacement from the first image to the second."""
     if len(inputs) != 2:
         raise ValueError(f"optical flow needs two images, --input twice; got {len(inputs)}")
     flow = inference.optical_flow(
@@ -194,12 +191,12 @@ def optical_flow(model, variables, inputs, output, names) -> list[pathlib.Path]:
     files.write_flo(output / "flow.flo", flow)
     files.write_image(output / "flow.png", plots.flow_colours(flow))
     lengths = np.hypot(flow[..., 0], flow[..., 1])
-    print(f"displacement: mean {lengths.mean():.2f}, largest {lengths.max():.2f} pixels")
-    return [output / "flow.flo", output / "flow.png"]
+    text = f"displacement: mean {lengths.mean():.2f}, largest {lengths.max():.2f} pixels"
+    return [output / "flow.flo", output / "flow.png"], [text]
 
 
-def autoencode(model, variables, inputs, output, names) -> list[pathlib.Path]:
-    """Brings a video and its sound through the latents."""
+def autoencode(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
+    """Encodes and decodes a video and its sound."""
     if len(inputs) > 2:
         raise ValueError(f"a video and its sound, --input twice; got {len(inputs)}")
     frames, samples = clips.clip_lengths(model)
@@ -246,10 +243,11 @@ def autoencode(model, variables, inputs, output, names) -> list[pathlib.Path]:
     )
     files.write_wav(paths[1], clip.audio, sample_rate)
     records = describe(clip.labels, names)
-    for i, record in enumerate(records):
-        report(f"clip {i}: frames {i * frames} to {(i + 1) * frames - 1}", record)
     write_json(paths[2], records)
-    return paths
+    text = []
+    for i, record in enumerate(records):
+        text += lines(f"clip {i}: frames {i * frames} to {(i + 1) * frames - 1}", record)
+    return paths, text
 
 
 TASKS = {
@@ -263,16 +261,29 @@ TASKS = {
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode shows escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         model, variables = load_model()
         names = class_names(model)
         task = TASKS[type(model.output).__name__]
-        output = pathlib.Path(OUTPUT.value)
+        output = user_path(OUTPUT.value)
         output.mkdir(parents=True, exist_ok=True)
-        for path in task(model, variables, INPUT.value, output, names):
-            print("wrote", path)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        paths, text = task(model, variables, INPUT.value, output, names)
+    except Exception as error:
+        sys.exit(explain(error))
+    print(*text, *(f"wrote {path}" for path in paths), sep="\n")
+
+
+def explain(error: Exception) -> str:
+    """One line about what libraries raise; in full what a check of this project says.
+
+    The traceback is logged at `--verbosity=1`.
+    """
+    logging.debug("predict failed", exc_info=error)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = frame.f_globals["__name__"].partition(".")[0] in OURS
+    return f"{type(error).__name__}: {error if ours else ' '.join(str(error).split())}"
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def fill_masks(
     """
     require(model.output, text_modality.TiedLogits, "fill_masks")
     if spans is None:
-        ids, spans = read_markers(text)
+        ids, spans = read_markers(text, max_length=model.output.max_length)
     else:
         ids = text_modality.encode(text)
     spans = sorted((int(start), int(stop)) for start, stop in spans)
@@ -62,13 +62,27 @@ def likeliest(logits: np.ndarray) -> np.ndarray:
     return logits[..., text_modality.NUM_RESERVED :].argmax(-1) + text_modality.NUM_RESERVED
 
 
-def read_markers(text: str) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Text with markers -> its ids, MASK at the markers, and the markers' (start, stop)."""
+def read_markers(text: str, *, max_length: int = 2**20) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Text with markers -> its ids, MASK at the markers, and the markers' (start, stop).
+
+    Raises:
+      ValueError: a marker hides no byte, or more than `max_length`.
+    """
     parts, spans, end, length = [], [], 0, 0
     for found in MARKER.finditer(text):
         before = text_modality.encode(text[end : found.start()])
-        count = int(found[1] or 1)
+        digits = (found[1] or "1").lstrip("0") or "0"
+        count = int(digits) if len(digits) < 10 else max_length + 1  # Python refuses long numbers
+        if not 0 < count <= max_length:
+            raise ValueError(
+                f"{_shortened(found[0])} must hide at least 1 byte and at most the model's "
+                f"{max_length}"
+            )
         spans.append((length + len(before), length + len(before) + count))
         parts += [before, np.full(count, text_modality.MASK, np.int32)]
         length, end = spans[-1][1], found.end()
     return np.concatenate([*parts, text_modality.encode(text[end:])]), spans
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) < 40 else f"{text[:30]}...{text[-5:]}"

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from small_models import apply, model
 
-from perceiver_jax import files, inference
+from configs import imagenet
+from perceiver_jax import files, inference, pretrained
+from perceiver_jax.build import build
 from perceiver_jax.inference import images
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -74,3 +76,19 @@ def test_images_are_read_as_rgb(tmp_path):
     (image,) = pictures((4, 5))
     files.write_image(tmp_path / "a.png", image)
     np.testing.assert_array_equal(files.read_image(tmp_path / "a.png"), image)
+
+
+@pytest.mark.parametrize("variant", ["fourier", "conv"])
+def test_evaluation_and_prediction_agree_at_another_size(variant):
+    """The positions are those of the released size in both, so equal weights give equal logits."""
+    released_model, variables = model(f"imagenet_{variant}", num_bands=4)
+    config = imagenet.get_config(f"{variant}:tiny").model.to_dict()
+    config["encoder"]["num_blocks"] = released_model.encoder.num_blocks
+    evaluated = build(config)
+    image = ((pictures((48, 48))[0] - MEAN) / STD).astype(np.float32)[None]  # trained at 32
+    ours = apply(evaluated, variables, {"image": image})
+    expected = apply(released_model, variables, {"image": image})
+    np.testing.assert_array_equal(ours, expected)
+    full = build(imagenet.get_config(variant).model.to_dict())
+    released = pretrained.released(f"imagenet_{variant}").build()
+    assert full.input.max_resolution == tuple(released.input.max_resolution)

@@ -48,7 +48,11 @@ def test_the_likeliest_bytes_fill_in():
         ("abc", [(2, 4)], r"span \(2, 4\) is not within the text's 3 bytes"),
         ("abc", [(1, 1)], r"span \(1, 1\)"),
         ("abc", [(-1, 1)], r"span \(-1, 1\)"),
-        ("a[MASK*0]", None, r"span \(1, 1\)"),
+        ("a[MASK*0]", None, r"^\[MASK\*0\] must hide at least 1 byte and at most the model's 128$"),
+        ("a[MASK*00]", None, r"\[MASK\*00\] must hide at least 1 byte"),
+        ("a[MASK*129]", None, r"\[MASK\*129\] must hide .* at most the model's 128"),
+        ("a[MASK*9999999999999]", None, r"\[MASK\*9999999999999\] must hide .* at most the model"),
+        (f"a[MASK*{'9' * 5000}]", None, r"\[MASK\*9{24}\.\.\.9999\] must hide"),
         ("a" * 128 + "[MASK]", None, "129 ids do not fit into length=128"),
     ],
 )

@@ -218,6 +218,63 @@ def test_what_is_wrong_with_a_file_is_told(run, tmp_path):
     )
 
 
+def test_an_ascii_terminal_does_not_lose_the_result(tmp_path):
+    """Results are written first; what the terminal cannot show is printed as escapes."""
+    command = [
+        *(sys.executable, "-m", "experiments.predict", "--model=language", "--random_weights"),
+        *("--config=configs/released/sizes.py:language:tiny", f"--output={tmp_path / 'out'}"),
+        "--input=Zoë über 中文 [MASK*2]",
+    ]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Zo\\xeb \\xfcber \\u4e2d\\u6587" in done.stdout
+    assert "Zoë über 中文" in (tmp_path / "out" / "filled.txt").read_text(encoding="utf-8")
+
+
+def test_a_result_is_on_disk_before_anything_is_printed(run, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise UnicodeEncodeError("ascii", "ë", 0, 1, "ordinal not in range(128)")
+
+    monkeypatch.setattr("builtins.print", fail)
+    monkeypatch.setattr(predict, "bar", lambda unit: lambda done, total: None)
+    with pytest.raises(UnicodeEncodeError):
+        run("language", tmp_path / "out", "--input=Hello, [MASK*5].")
+    assert (tmp_path / "out" / "filled.txt").exists()
+
+
+@pytest.mark.parametrize("marker", ["[MASK*0]", "[MASK*9999999999999]"])
+def test_a_marker_out_of_range_is_one_line(run, marker, tmp_path):
+    with pytest.raises(SystemExit, match=rf"^ValueError: {re.escape(marker)} must hide .* 128$"):
+        run("language", tmp_path, f"--input=a{marker}")
+
+
+def test_what_libraries_raise_is_one_line(run, tmp_path, monkeypatch):
+    class LibraryError(Exception):
+        pass
+
+    def fail(*args, **kwargs):
+        raise LibraryError("(-215:Assertion failed)\n  in function 'resize'\n")
+
+    fail.__globals__["__name__"], name = "cv2", fail.__globals__["__name__"]
+    try:
+        monkeypatch.setattr(inference, "fill_masks", fail)
+        with pytest.raises(SystemExit) as caught:
+            run("language", tmp_path, "--input=a[MASK]")
+    finally:
+        fail.__globals__["__name__"] = name
+    assert caught.value.code == "LibraryError: (-215:Assertion failed) in function 'resize'"
+
+
+def test_home_is_expanded_in_paths(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("\ufeffHello, [MASK*5].\n", encoding="utf-8")
+    run("language", "~/out", "--input=~/a.txt")
+    assert (tmp_path / "out" / "filled.txt").read_text(encoding="utf-8").startswith("Hello, ")
+
+
 def test_a_misspelt_size_is_named(run, tmp_path):
     with pytest.raises(AttributeError, match='Did you mean "height"'):
         run("flow", tmp_path, "--input=a.png", "--config.heigth=3")
