@@ -83,6 +83,9 @@ def image_size(model: Perceiver, variables: Any) -> int:
 
 
 def prepare(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the central 7/8 of the short side; resizes it, bicubic, to uint8 `[size, size, 3]`."""
+    """Crops the central 7/8 of the short side and resizes it: float32 `[size, size, 3]` in 0..255.
+
+    The transforms are those of `configs/imagenet.py`, which evaluates the released weights.
+    """
     example = image_transforms.central_crop({"image": image}, None, 224)
-    return image_transforms.resize(example, None, size)["image"]
+    return image_transforms.resize_tf(example, None, size)["image"]

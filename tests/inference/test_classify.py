@@ -8,6 +8,7 @@ from small_models import apply, model
 from configs import imagenet
 from perceiver_jax import files, inference, pretrained
 from perceiver_jax.build import build
+from perceiver_jax.data import transforms
 from perceiver_jax.inference import images
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -92,3 +93,12 @@ def test_evaluation_and_prediction_agree_at_another_size(variant):
     full = build(imagenet.get_config(variant).model.to_dict())
     released = pretrained.released(f"imagenet_{variant}").build()
     assert full.input.max_resolution == tuple(released.input.max_resolution)
+
+
+@pytest.mark.parametrize("shape", [(300, 411), (96, 90)])
+def test_an_image_is_prepared_as_the_evaluation_does(shape):
+    evaluate = imagenet.get_config("fourier").data.eval.removeprefix("decode | ")
+    pipeline = transforms.parse(evaluate)
+    (image,) = pictures(shape)
+    example = pipeline({"image": image, "label": np.int32(0)}, np.random.default_rng(0))
+    np.testing.assert_array_equal(images.prepare(image, 224), example["image"])
