@@ -129,8 +129,8 @@ def test_unknown_flow_is_not_valid(tmp_path):
     flow = random((2, 3, 2))
     flow[0, 0, 0], flow[1, 1, 1] = 1.666e9, np.nan
     files.write_flo(tmp_path / "a.flo", flow)
-    _, valid, _ = layout.read_flo(tmp_path / "a.flo")
-    np.testing.assert_array_equal(valid, [[False, True, True], [True, False, True]])
+    truth = layout.read_flo(tmp_path / "a.flo")
+    np.testing.assert_array_equal(truth.valid, [[False, True, True], [True, False, True]])
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
