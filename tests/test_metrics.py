@@ -30,6 +30,28 @@ def test_ties_are_no_credit():
     assert float(metrics.top_accuracy(1)(jnp.zeros((2, 3)), batch)[0]) == 0
 
 
+@pytest.mark.parametrize("label", [3, 4, 1000, -1, -3])
+def test_a_label_that_the_model_does_not_have_is_wrong(label):
+    batch = {"label": jnp.array([label, 0]), "mask": jnp.ones(2, bool)}
+    for k in (1, 3):
+        assert float(metrics.top_accuracy(k)(LOGITS[:2].at[1].set(LOGITS[0]), batch)[0]) == 1
+
+
+def test_a_prediction_that_is_nan_is_wrong():
+    """Every comparison with NaN is false; none may count as a success."""
+    nan = jnp.full((2, 3), jnp.nan)
+    batch = {"label": jnp.array([0, 2]), "mask": jnp.ones(2, bool)}
+    for k in (1, 3):
+        assert float(metrics.top_accuracy(k)(nan, batch)[0]) == 0
+    places = {"target": jnp.zeros((1, 2), int), "hidden": jnp.ones((1, 2), bool)}
+    places["mask"] = jnp.ones(1, bool)
+    assert [float(x) for x in metrics.hidden_accuracy(nan[None], places)] == [0, 2]
+    pixels = {"field": jnp.ones((1, 2, 2)), "valid": jnp.ones((1, 2), bool)}
+    pixels["mask"] = jnp.ones(1, bool)
+    for metric in (metrics.bad_pixels(1.0), metrics.outliers()):
+        assert [float(x) for x in metric(jnp.full((1, 2, 2), jnp.nan), pixels)] == [2, 2]
+
+
 def test_a_nan_prediction_of_a_padding_row_does_not_leak():
     total, count = metrics.masked_sum(jnp.array([1.0, jnp.nan]), {"mask": jnp.array([True, False])})
     assert (float(total), float(count)) == (1, 1)

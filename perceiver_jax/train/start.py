@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -100,19 +101,20 @@ def start(
 def restore_weights(
     weights: str, config: ConfigDict, program: Program
 ) -> tuple[dict[str, Any], epath.Path | str]:
-    """Parameters and model state of another run, or released ones that fit `config.model`.
+    """Reads the parameters and model state of another run, or released ones of the same model.
 
     Args:
-      weights: a workdir or checkpoint, or anything that `pretrained.load` reads.
-      config: its `model` and `start.conv_kernel`.
-      program: of the model.
+      weights: a workdir, a checkpoint, or anything that `pretrained.load` accepts.
+      config: `model` and `start.conv_kernel` are used.
+      program: built for the model.
 
     Returns:
       `{'params': ..., 'model_state': ...}` and where they came from.
 
     Raises:
       FileNotFoundError: there are none.
-      ValueError: they are of another model or size, every tensor at fault named; or unsafe.
+      ValueError: another model or size (every tensor is named), an unsafe file, or values that are
+        not finite.
     """
     path = epath.Path(weights)
     if pretrained.holds_weights(weights):
@@ -121,10 +123,25 @@ def restore_weights(
         _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
         items = {"params": variables.pop("params"), "model_state": variables}
         where = {name: getattr(program.target, name) for name in items}
-        return jax.device_put(items, jax.tree.map(lambda x: x.sharding, where)), weights
-    if not path.is_dir():
+        items = jax.device_put(items, jax.tree.map(lambda x: x.sharding, where))
+    elif path.is_dir():
+        items, weights = checkpoint.restore_weights(path, program.target, warn=warn)
+    else:
         raise FileNotFoundError(
             f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "
             f"checkpoint, a file, a folder, an address or one of {sorted(pretrained.URLS)}"
         )
-    return checkpoint.restore_weights(path, program.target, warn=warn)
+    check_finite(items, weights)
+    return items, weights
+
+
+def check_finite(items: dict[str, Any], origin: epath.Path | str) -> None:
+    """Raises ValueError, naming the arrays, if weights hold values that are not finite."""
+    finite = jax.jit(lambda tree: jax.tree.map(lambda x: jnp.isfinite(x).all(), tree))(items)
+    named = checkpoint.named_leaves(jax.device_get(finite))
+    bad = [name for name, good in named if not good]
+    if bad:
+        raise ValueError(
+            f"the weights of {origin} hold NaN or infinity in {len(bad)} arrays, {bad[:8]}: take "
+            "another checkpoint"
+        )
