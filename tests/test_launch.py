@@ -113,41 +113,132 @@ def test_a_slice_is_rented_set_up_and_given_back(launch):
     assert code != 0 and "set ZONE" in stderr and not calls
 
 
-def test_every_worker_runs_the_command(launch):
-    code, _, ((*call, command),) = launch("tpu_vm.sh", ["run", *RUN], **TPU)
+# Stands in for `gcloud ... ssh --worker=all --command=...`: runs the command in a folder for each
+# of two workers, one after another.
+WORKERS = """#!/bin/bash
+case $4 in
+describe) echo READY && exit ;;
+ssh) ;;
+*) exit 1 ;;
+esac
+failed=0
+for worker in 0 1; do
+    cd "$STUBS/worker$worker" || exit 1
+    WORKER=$worker bash -c "${!##--command=}" || failed=$?
+done
+exit $failed
+"""
+
+# The Python of a worker: notes its arguments; ends as the worker's file `codes` says, a line for
+# each start, or waits for a signal.
+WORKER_PYTHON = """#!/bin/bash
+trap "exit 75" TERM
+echo "$*" >>calls
+code=$(head -n 1 codes)
+sed -i 1d codes
+[ "$code" = wait ] || exit "$code"
+sleep 60 &
+wait
+"""
+
+
+@pytest.fixture
+def workers(launch):
+    """`start(codes of worker 0, of worker 1)` sets up two workers; their folders are returned."""
+    (launch.folder / "bin" / "gcloud").write_text(WORKERS)
+
+    def start(*codes):
+        folders = [launch.folder / f"worker{n}" / "perceiver_jax" for n in (0, 1)]
+        for folder, each in zip(folders, codes, strict=True):
+            (folder / ".venv/bin").mkdir(parents=True)
+            (folder / ".venv/bin/python").write_text(WORKER_PYTHON)
+            (folder / ".venv/bin/python").chmod(0o755)
+            (folder / "codes").write_text("".join(f"{code}\n" for code in each))
+        return folders
+
+    return start
+
+
+def starts(folder):
+    return (folder / "calls").read_text().splitlines()
+
+
+FAST = {**TPU, "WAIT": "0.2"}
+
+
+def test_every_worker_runs_the_command(launch, workers):
+    folders = workers([0], [0])
+    code, _, _ = launch("tpu_vm.sh", ["run", *RUN], **FAST)
     assert code == 0
-    assert call == [*GCLOUD, "ssh", "slice", "--zone=us-west4-a", "--worker=all"]
-    assert command.startswith("--command=cd perceiver_jax && exec .venv/bin/python -m experiments.")
-    expected = ["-m", "experiments.run", "--distributed", *RUN]
-    assert arguments_of(command, launch.folder) == expected
+    expected = " ".join(["-m experiments.run --distributed", *RUN])
+    assert [starts(folder) for folder in folders] == [[expected]] * 2
+
+
+def test_a_saved_run_goes_on_and_an_error_ends_it(launch, workers):
+    folders = workers([75, 69, 0], [75, 134, 0])
+    code, stderr, _ = launch("tpu_vm.sh", ["run", *RUN], **FAST)
+    assert code == 0 and [len(starts(folder)) for folder in folders] == [3, 3]
+    assert "exit code 75: saved, running again" in stderr
+    for folder, each in zip(folders, ([69], [70]), strict=True):  # the second one is the reason
+        (folder / "codes").write_text(f"{each[0]}\n")
+    code, stderr, _ = launch("tpu_vm.sh", ["run", *RUN], **FAST)
+    assert code == 70 and [len(starts(folder)) for folder in folders] == [4, 4]
+
+
+def test_a_run_does_not_depend_on_the_connection_and_is_stopped_by_a_verb(launch, workers):
+    folders = workers(["wait"], ["wait"])
+    first = launch.start("tpu_vm.sh", ["run", *RUN], **FAST)
+    deadline = time.monotonic() + 30
+    while not all((folder / "calls").exists() for folder in folders):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    again = launch.start("tpu_vm.sh", ["run", *RUN], **FAST)  # follows; does not start another
+    time.sleep(1)
+    assert again.poll() is None
+    assert launch("tpu_vm.sh", ["stop"], **FAST)[0] == 0
+    assert again.wait(timeout=30) == 75
+    assert [len(starts(folder)) for folder in folders] == [1, 1]
+    assert [(folder / "run.code").read_text() for folder in folders] == ["75\n"] * 2
+
+
+def test_a_rebooted_worker_is_started_again(launch, workers):
+    folders = workers(["wait", 0], [69, 0])
+    process = launch.start("tpu_vm.sh", ["run", *RUN], **FAST)
+    deadline = time.monotonic() + 30
+    while not (folders[1] / "run.code").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for name in ("run.shell", "run.pid"):  # what a reboot ends, it ends without a code
+        os.kill(int((folders[0] / name).read_text()), signal.SIGKILL)
+    assert process.wait(timeout=30) == 0
+    assert [len(starts(folder)) for folder in folders] == [2, 2]
+
+
+def test_a_slice_without_setup_ends_the_launcher(launch, workers):
+    for folder in workers([], []):
+        subprocess.run(["rm", "-r", folder], check=True)
+    assert launch("tpu_vm.sh", ["run", *RUN], **FAST)[0] == 2
 
 
 def verbs(calls):
     return [call[4] for call in calls]
 
 
-def test_a_saved_run_goes_on_and_an_error_ends_it(launch):
-    answers = {"ssh": [["", 75], ["", 69], ["", 0]], "describe": [["READY", 0]]}
-    code, stderr, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **TPU)
-    assert (code, verbs(calls)) == (0, ["ssh", "describe", "ssh", "describe", "ssh"])
-    assert "exit code 75: saved, running again" in stderr
-    answers = {"ssh": [["", 70]], "describe": [["READY", 0]]}
-    code, _, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **TPU)
-    assert (code, verbs(calls)) == (70, ["ssh", "describe"])
-
-
 def test_a_preempted_slice_is_replaced(launch):
     answers = {
-        "ssh": [["", 255], ["", 0], ["", 0]],
+        "ssh": [["", 0], ["", 255], ["", 0], ["", 0], ["state=running", 0], ["state=0", 0]],
         "describe": [["PREEMPTED", 0]],
         "create": [["no capacity", 1], ["", 0]],
     }
     settings = {**TPU, "REPO": "https://host/r.git", "COMMIT": "abc123"}
     code, stderr, calls = launch("tpu_vm.sh", ["run", *RUN], answers, **settings)
     assert code == 0 and "the slice is PREEMPTED: renting another" in stderr
-    expected = ["ssh", "describe", "delete", "create", "create", "ssh", "ssh"]
-    assert verbs(calls) == expected
-    assert "git checkout" in calls[5][-1] and calls[6] == calls[0]
+    begin, poll = ["ssh"], ["ssh"]
+    renewed = ["describe", "delete", "create", "create", "ssh"]
+    assert verbs(calls) == [*begin, *poll, *renewed, *begin, *poll, *poll]
+    assert "git checkout" in calls[6][-1] and calls[7] == calls[0]
 
 
 def test_a_workload_is_submitted_to_a_cluster(launch):
@@ -157,10 +248,18 @@ def test_a_workload_is_submitted_to_a_cluster(launch):
     assert call == [
         "xpk", "workload", "create", "--cluster=pods", "--zone=us-west4-a", "--workload=fourier",
         "--tpu-type=v5litepod-64", "--num-slices=1", "--base-docker-image=python:3.12",
-        "--script-dir=.", "--max-restarts=20",
+        "--script-dir=.", "--max-restarts=20", "--restart-on-exit-codes=69,75",
+        "--termination-grace-period-seconds=180",
     ]  # fmt: skip
     expected = ["-m", "experiments.run", "--distributed", *RUN]
     assert arguments_of(command, launch.folder) == expected
+
+
+def test_the_image_of_a_workload_leaves_out_what_a_run_does_not_need():
+    ignored = (LAUNCH.parents[1] / ".dockerignore").read_text().splitlines()
+    assert {".git", ".venv", "runs", "**/__pycache__"} <= set(ignored)
+    needed = {"perceiver_jax", "configs", "experiments", "pyproject.toml", "setup.py"}
+    assert not needed & set(ignored)
 
 
 def test_gpu_hosts(launch):

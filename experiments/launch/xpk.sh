@@ -3,11 +3,13 @@
 #
 #   CLUSTER=my-cluster ZONE=us-west4-a NAME=fourier TYPE=v5litepod-64 experiments/launch/xpk.sh \
 #       --config=configs/imagenet.py:fourier --workdir=gs://BUCKET/fourier \
-#       --config.data.data_dir=gs://BUCKET/tfds
+#       --config.data.data_dir=gs://BUCKET/tfds \
+#       --config.model.dtype=bfloat16 --config.model.encoder.remat=full
 #
-# Run it at the repository's root: the working tree is put into the pods' image. A pod that ends
-# with another code than 0 (preempted: 75) makes all pods start again, RESTARTS times (20) at most,
-# and the same command goes on where the run was saved.
+# Run it at the repository's root: the working tree, without what .dockerignore lists, is copied
+# into the pods' image. When a pod is preempted (exit code 75) or loses another one (69), all pods
+# start again, RESTARTS times (20) at most, and the same command resumes the run. A pod that is
+# asked to stop has GRACE seconds (180) to save.
 set -euo pipefail
 
 if [ $# -eq 0 ]; then
@@ -21,7 +23,9 @@ fi
 command="pip install -q -e '.[tpu,gcs]' && exec python -m experiments.run --distributed"
 command+=$(printf ' %q' "$@")
 
+# By itself XPK restarts only after the exit codes 42 and 127 to 255.
 xpk workload create --cluster="$CLUSTER" --zone="$ZONE" ${PROJECT:+--project="$PROJECT"} \
     --workload="$NAME" --tpu-type="$TYPE" --num-slices=1 \
     --base-docker-image="${IMAGE:-python:3.12}" --script-dir=. \
-    --max-restarts="${RESTARTS:-20}" --command="$command"
+    --max-restarts="${RESTARTS:-20}" --restart-on-exit-codes=69,75 \
+    --termination-grace-period-seconds="${GRACE:-180}" --command="$command"

@@ -78,9 +78,7 @@ def test_whole_pairs_one_by_one_on_eight_devices(mode, tmp_path):
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_what_only_the_evaluation_meets_is_said_before_training(changes, mode, tmp_path):
     steps = []
-    task = dataclasses.replace(
-        toy.make_task(), train_data=lambda start: steps.append(start), **changes
-    )
+    task = dataclasses.replace(toy.make_task(), train_data=steps.append, **changes)
     with pytest.raises(ValueError) as raised:
         train(task, toy.make_config(parallel__mode=mode), tmp_path / "run")
     text, code = explain(raised.value)
