@@ -184,6 +184,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.batch_size = 8
     config.steps = 2
     config.log_every = 1
+    schedule = config.optimizer.schedule
+    schedule.warmup_steps = min(schedule.warmup_steps, 1)
     config.data.eval_batch_size = 8
     config.data.readers = "threads:1"
     encoder = config.model.encoder

@@ -19,6 +19,7 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
 import csv
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -34,10 +35,8 @@ from perceiver_jax.files import video
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
+from perceiver_jax.train.stop import explain
 from perceiver_jax.train.workdir import METRICS, load_config
-
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.")
-EXAMPLES = flags.DEFINE_integer("examples", 24, "How many predictions to draw.", lower_bound=1)
 
 
 def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Path]:
@@ -88,14 +87,25 @@ def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
     return path
 
 
+def define_flags() -> None:
+    """Only for the command: others have flags of the same names."""
+    flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
+    flags.DEFINE_integer("examples", 24, "How many predictions to draw.", lower_bound=1)
+
+
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
-    for path in draw(WORKDIR.value, num_examples=EXAMPLES.value):
-        print(path)
+    try:
+        for path in draw(flags.FLAGS.workdir, num_examples=flags.FLAGS.examples):
+            print(path)
+    except Exception as error:
+        text, exit_code = explain(error)
+        print(text, file=sys.stderr)
+        sys.exit(exit_code)
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
+    define_flags()
     app.run(main)

@@ -2,13 +2,25 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.config_types import ConfigError, DType, check, check_fields
+from perceiver_jax.perceiver import Decoder, Perceiver
+
+
+class Spec(TypedDict):
+    """The fields of a config's `model` section; the modules declare those of theirs."""
+
+    dtype: DType
+    embedding: NotRequired[Mapping[str, Any]]
+    input: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    decoder: Mapping[str, Any]
+    output: Mapping[str, Any]
 
 
 def build(spec: Mapping[str, Any]) -> Perceiver:
@@ -26,33 +38,67 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
         dict of modules (multimodal).
 
     Raises:
-      ValueError: a module does not exist; the message names it.
-      TypeError: a module does not have a field; the message names it.
+      ConfigError: a module does not exist or lacks a field, or a value is not allowed; one line
+        with the full name of the field, as `config.model.encoder.num_latents`.
     """
+    check_fields(Spec, spec, "config.model")
     dtype = jnp.dtype(spec["dtype"])
     shared = {}
     if "embedding" in spec:
         shared = {"embedding": _make("embedding", spec["embedding"], "modalities.", dtype=dtype)}
-    return Perceiver(
+    model = Perceiver(
         input=_make("input", spec["input"], "modalities.", **shared, dtype=dtype),
         encoder=_make("encoder", spec["encoder"], "", dtype=dtype),
         decoder=_make("decoder", spec["decoder"], "perceiver.", dtype=dtype),
         output=_make("output", spec["output"], "modalities.", **shared, dtype=dtype),
     )
+    check_sizes(model)
+    return model
+
+
+def check_sizes(model: Perceiver) -> None:
+    """Raises ConfigError where two sizes of the encoder and decoder do not fit each other."""
+    encoder, width = model.encoder, model.encoder.latent_channels
+
+    def divides(section: str, field: str, value: int | None, by_field: str, by: int) -> None:
+        if value and value % by:
+            raise ConfigError(
+                f"config.model.{section}.{field}={value} must divide by {by_field}={by}"
+            )
+
+    blocks, reads = encoder.num_blocks, encoder.num_cross_attends
+    divides("encoder", "num_blocks", blocks, "num_cross_attends", reads)
+    for kind, default in (("cross_attend", None), ("self_attend", width)):
+        heads = getattr(encoder, f"num_{kind}_heads")
+        for part in ("qk_channels", "v_channels"):
+            value = getattr(encoder, f"{kind}_{part}")
+            field = f"{kind}_{part}" if value or not default else "latent_channels"
+            divides("encoder", field, value or default, f"num_{kind}_heads", heads)
+    if isinstance(model.decoder, Decoder):
+        heads = model.decoder.num_heads
+        for field in ("qk_channels", "v_channels"):
+            divides("decoder", field, getattr(model.decoder, field), "num_heads", heads)
+        if model.decoder.qk_channels is None and width % heads:
+            raise ConfigError(
+                f"config.model.decoder.num_heads={heads} must divide the latents' "
+                f"config.model.encoder.latent_channels={width}"
+            )
 
 
 def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn.Module:
     """The module that a section describes; `package` is where names without a colon are."""
-    fields = dict(fields)
+    fields, name = dict(fields), f"config.model.{section}"
     path = fields.pop("module", "perceiver.Encoder")
+    check(str, path, f"{name}.module")
     if ":" in path:
-        file, _, name = path.partition(":")
+        file, _, attribute = path.partition(":")
     else:
-        file, _, name = f"perceiver_jax.{package}{path}".rpartition(".")
+        file, _, attribute = f"perceiver_jax.{package}{path}".rpartition(".")
     try:
-        module = getattr(importlib.import_module(file), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model.{section}.module={path!r} does not exist: {error}") from error
+        module = getattr(importlib.import_module(file), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{name}.module={path!r} does not exist: {error}") from error
+    check_fields(module, fields, name, given=shared)
     for key, value in fields.items():
         if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
             dtype = shared["dtype"]

@@ -9,7 +9,7 @@ References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from perceiver_jax import mesh
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Channels, Layers, Positive, Rate, Size, Widening
 from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
@@ -90,24 +91,24 @@ class Encoder(nn.Module):
       dtype: compute dtype. Parameters, softmax and layer norms are float32.
     """
 
-    num_latents: int = 512
-    latent_channels: int = 1024
-    num_cross_attends: int = 1
-    num_blocks: int = 8
-    num_self_attends_per_block: int = 6
+    num_latents: Size = 512
+    latent_channels: Channels = 1024
+    num_cross_attends: Layers = 1
+    num_blocks: Layers = 8
+    num_self_attends_per_block: Layers = 6
     share_weights: bool = True
-    num_cross_attend_heads: int = 1
-    num_self_attend_heads: int = 8
-    cross_attend_qk_channels: int | None = None
-    cross_attend_v_channels: int | None = None
-    cross_attend_widening: int = 1
-    self_attend_qk_channels: int | None = None
-    self_attend_v_channels: int | None = None
-    self_attend_widening: int = 1
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    latent_init_scale: float = 0.02
-    remat: str = "dots"
+    num_cross_attend_heads: Channels = 1
+    num_self_attend_heads: Channels = 8
+    cross_attend_qk_channels: Channels | None = None
+    cross_attend_v_channels: Channels | None = None
+    cross_attend_widening: Widening = 1
+    self_attend_qk_channels: Channels | None = None
+    self_attend_v_channels: Channels | None = None
+    self_attend_widening: Widening = 1
+    dropout_rate: Rate = 0.0
+    attention_dropout_rate: Rate = 0.0
+    latent_init_scale: Positive = 0.02
+    remat: Literal["none", "dots", "full"] = "dots"
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -185,10 +186,10 @@ class Decoder(nn.Module):
         inputs; off for learned positions, language, flow and autoencoding.
     """
 
-    num_heads: int = 1
-    qk_channels: int | None = None
-    v_channels: int | None = None
-    widening: int = 1
+    num_heads: Channels = 1
+    qk_channels: Channels | None = None
+    v_channels: Channels | None = None
+    widening: Widening = 1
     query_residual: bool = True
     dtype: jax.typing.DTypeLike = jnp.float32
 

@@ -23,7 +23,7 @@ from tfds_files import (
 )
 
 from configs import common, digits
-from experiments import make_task, plot
+from experiments import check_config, find_task, plot
 from experiments.tasks import image
 from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.workdir import load_config
@@ -85,8 +85,11 @@ def tiny(name, data_dir):
 @pytest.mark.parametrize("name", ALL)
 def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, monkeypatch):
     config = tiny(name, data_dir)
+    check_config(config)
     with config.unlocked():
         config.data.planted = 1  # an unused field, which must be found
+    with pytest.raises(ValueError, match=r"config\.data has no field 'planted'"):
+        check_config(config)
     seen, recording = set(), [True]
     sections = {id(config): "config"}
     for key, value in config.iteritems():
@@ -115,7 +118,8 @@ def test_every_config_trains_and_reads_every_field(name, data_dir, tmp_path, mon
         return make_mesh(parallel, jax.devices()[:1])
 
     monkeypatch.setattr(sharding, "make_mesh", one_device)
-    result = loop.train(make_task(config), config, tmp_path)
+    task = find_task(config.experiment).make_task(config)  # unchecked: the check uses every field
+    result = loop.train(task, config, tmp_path)
     monkeypatch.undo()
 
     assert result["step"] == 2 and np.isfinite(result["loss"])

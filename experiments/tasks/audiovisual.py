@@ -8,12 +8,25 @@ import functools
 import jax
 from ml_collections import ConfigDict
 
-from experiments.tasks.autoencode import classify_alone, draw_mass, hide
-from experiments.tasks.data import open_data
+from experiments.tasks.autoencode import Hidden, check_modalities, classify_alone, draw_mass, hide
+from experiments.tasks.data import Labelled, open_data
 from experiments.tasks.image import prepare_images
 from perceiver_jax import losses, metrics, plots
 from perceiver_jax.build import build
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Labelled
+    audiovisual: Hidden
+
+
+def check_sizes(config: Config) -> None:
+    """Raises ConfigError where a modality is named that the model does not have."""
+    check_modalities(config, "audiovisual", config["audiovisual"])
 
 
 def make_task(config: ConfigDict) -> Task:

@@ -5,17 +5,21 @@ of them, in chunks, from inputs of which some modalities may be hidden.
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.data import open_data
+from experiments.tasks.data import Data, open_data
 from perceiver_jax import flops, losses, metrics, perceiver, plots
 from perceiver_jax.build import build
+from perceiver_jax.config_types import ConfigError, Count, NonNegative, Size
 from perceiver_jax.inference import clips
 from perceiver_jax.tokens import token_sets
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
 METRICS = {
@@ -23,6 +27,43 @@ METRICS = {
     "psnr_audio": ("audio", metrics.psnr),
     "accuracy": ("label", metrics.top_accuracy(1)),
 }
+
+
+class Hidden(TypedDict):
+    """A section with what evaluation hides from the model."""
+
+    eval_hidden: tuple[str, ...]  # modalities
+
+
+class Autoencode(Hidden):
+    """The fields of `config.autoencode`, by modality where there are several."""
+
+    losses: Mapping[str, str]  # functions of losses.py
+    loss_weights: Mapping[str, NonNegative]
+    train_outputs: Mapping[str, Size]  # decoded per example and training step
+    eval_chunk_size: Count  # outputs decoded at a time
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Data
+    autoencode: Autoencode
+
+
+def check_sizes(config: Config) -> None:
+    """Raises ConfigError where a modality or loss is named that does not exist."""
+    section = config["autoencode"]
+    check_modalities(config, "autoencode", section)
+    loss_functions(section["losses"])
+
+
+def check_modalities(config: Mapping[str, Any], name: str, section: Mapping[str, Any]) -> None:
+    """Raises ConfigError where `config.NAME` names a modality that the model does not have."""
+    known = sorted(config["model"]["input"].get("modalities", ()))
+    for field, value in section.items():
+        if isinstance(value, Mapping | tuple) and (unknown := sorted(set(value) - set(known))):
+            raise ConfigError(f"config.{name}.{field} names {unknown}: choose from {known}")
 
 
 def make_task(config: ConfigDict) -> Task:

@@ -2,17 +2,55 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import jax
 from ml_collections import ConfigDict
 
 from perceiver_jax import flops
+from perceiver_jax.config_types import Count, NonNegative, Number, Pattern, Positive, Rate
 from perceiver_jax.data import pipeline, transforms
 from perceiver_jax.datasets import registry
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch, Task
+
+
+class Data(TypedDict):
+    """The fields of `config.data` that every experiment has."""
+
+    source: Annotated[str, Pattern(".+", "that names a source")]  # see `registry.load`
+    data_dir: str
+    in_memory: bool
+    readers: Annotated[str, Pattern("auto|threads:[0-9]{1,3}|workers:[1-9][0-9]{0,2}",
+                                    "'auto', 'threads:N' or 'workers:N'")]  # fmt: skip
+    train_split: str  # '' to evaluate only
+    eval_split: Annotated[str, Pattern(".+", "that names a split")]
+    train: str  # transforms, see `transforms.parse`
+    eval: str
+    eval_batch_size: Count
+    source_options: Mapping[str, Any]  # of the source, see `registry.find`
+    train_source_options: Mapping[str, Any]
+
+
+class Normalized(Data):
+    """Of images and videos, also the mean and standard deviation of the channels, in 0..255."""
+
+    mean: tuple[Number, ...]
+    std: tuple[Positive, ...]
+
+
+class Labelled(Normalized):
+    """Of single labels."""
+
+    label_smoothing: Rate
+
+
+class Mixed(Labelled):
+    """Of images that may be mixed."""
+
+    mix_alpha: NonNegative  # of mixup and CutMix; 0 is neither
+    mix_partner: NotRequired[Literal["batch", "fresh"]]
 
 
 class TaskData(NamedTuple):

@@ -5,6 +5,7 @@ Evaluation: whole images, in tiles where they are larger, all pixels.
 """
 
 import functools
+from typing import Annotated, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,45 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks import psychometric
-from experiments.tasks.data import open_data
+from experiments.tasks.data import Data, open_data
 from perceiver_jax import flops, losses, metrics, plots
 from perceiver_jax.build import build
+from perceiver_jax.config_types import ConfigError, NonNegative, Positive, Range, Whole
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference import tiles
 from perceiver_jax.inference.chunks import in_chunks
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
 PSYCHOMETRIC = 256  # stereograms of each kind
+
+
+class Dense(TypedDict):
+    """The fields of `config.dense`: how training and evaluation ask for a value per pixel."""
+
+    num_queries: Annotated[int, Range(0, 2**24)]  # pixels decoded per example and step; 0 is all
+    loss_epsilon: NonNegative  # pixels, of losses.robust_field
+    loss_power: Positive  # of losses.robust_field
+    min_overlap: Whole  # pixels that neighbouring tiles of an evaluation share
+    chunk_size: Whole  # queries decoded at once in an evaluation; 0 is a whole tile
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Data
+    dense: Dense
+
+
+def check_sizes(config: Config) -> None:
+    """Raises ConfigError where queries or overlap are more than the model's window has."""
+    dense, (height, width) = config["dense"], config["model"]["output"]["shape"]
+    for field, most in (("num_queries", height * width), ("min_overlap", min(height, width) - 1)):
+        if dense[field] > most:
+            raise ConfigError(
+                f"config.dense.{field}={dense[field]} is not allowed: write at most {most}, for "
+                f"config.model.output.shape={(height, width)}"
+            )
 
 
 def make_task(config: ConfigDict) -> Task:

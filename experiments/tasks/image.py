@@ -6,11 +6,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.data import open_data
+from experiments.tasks.data import Mixed, open_data
 from perceiver_jax import losses, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Mixed
 
 
 def make_task(config: ConfigDict) -> Task:

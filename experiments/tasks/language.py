@@ -7,12 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.data import open_data
+from experiments.tasks.data import Data, open_data
 from perceiver_jax import losses, metrics
 from perceiver_jax.build import build
 from perceiver_jax.inference.text import likeliest
 from perceiver_jax.modalities import text as text_modality
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Data
 
 
 def make_task(config: ConfigDict) -> Task:

@@ -11,12 +11,31 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks.autoencode import classify_alone, hide, require_classes
-from experiments.tasks.data import open_data
+from experiments.tasks.autoencode import (
+    Hidden,
+    check_modalities,
+    classify_alone,
+    hide,
+    require_classes,
+)
+from experiments.tasks.data import Normalized, open_data
 from perceiver_jax import losses, metrics
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device
+from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
+
+
+class Config(loop.Config):
+    """The fields of the config."""
+
+    data: Normalized
+    tagging: Hidden
+
+
+def check_sizes(config: Config) -> None:
+    """Raises ConfigError where a modality is named that the model does not have."""
+    check_modalities(config, "tagging", config["tagging"])
 
 
 def make_task(config: ConfigDict) -> Task:

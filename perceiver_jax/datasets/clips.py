@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from perceiver_jax.config_types import Count, Pixels, Positive, check_fields
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import clip_lists
 from perceiver_jax.files import read_clip, video_seconds
@@ -52,12 +53,12 @@ class Clips:
         data_dir: str,
         *,
         lists: Sequence[str] = (),
-        num_frames: int,
-        frames_per_second: float,
-        samples_per_second: int,
-        short_side: int,
-        clips_per_row: int = 1,
-        row_seconds: float = 10.0,
+        num_frames: Pixels,
+        frames_per_second: Positive,
+        samples_per_second: Count,
+        short_side: Pixels,
+        clips_per_row: Count = 1,
+        row_seconds: Positive = 10.0,
         replace: bool = False,
     ):
         """Reads the lists only.
@@ -168,6 +169,12 @@ class Clips:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def check_options(**options) -> None:
+    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
+    given = ("self", "source", "split", "data_dir", "lists")
+    check_fields(Clips.__init__, options, "config.data.source_options", given=given)
 
 
 def load(split: str, *, data_dir: str = "", lists: Sequence[str] = (), **options) -> Clips:

@@ -3,6 +3,7 @@
 A name stands for a module of this package with two functions:
 
     load(split, *, data_dir, **options) -> source
+    check_options(**options)            raises ValueError; opens nothing
     spec(**options) -> example      only if it reads files: zeros of the same fields and shapes
 
 `pair_sets` and `tfds` are each many datasets; theirs take the name first.
@@ -34,6 +35,7 @@ class Dataset:
 
     load: Callable[..., Any]
     spec: Callable[..., Example] | None = None
+    check_options: Callable[..., None] = lambda **options: None
 
     @property
     def takes_options(self) -> bool:
@@ -51,14 +53,16 @@ def find(name: str) -> Dataset:
     """Returns the dataset of a name, without a `blank:` before it; opens nothing."""
     if name in MODULES:
         module = importlib.import_module(f"perceiver_jax.datasets.{MODULES[name]}")
-        return Dataset(module.load, getattr(module, "spec", None))
+        check = getattr(module, "check_options", Dataset.check_options)
+        return Dataset(module.load, getattr(module, "spec", None), check)
     if name in pair_sets.SETS:
         return Dataset(
             functools.partial(pair_sets.load, name), functools.partial(pair_sets.spec, name)
         )
     if match := _FUNCTION.fullmatch(name):
         return Dataset(_import_function(name, *match.groups()))
-    return Dataset(functools.partial(tfds.load, name), functools.partial(tfds.spec, name))
+    load, spec = functools.partial(tfds.load, name), functools.partial(tfds.spec, name)
+    return Dataset(load, spec, tfds.check_options)
 
 
 def load(
@@ -106,6 +110,16 @@ def load(
             f"no dataset {real!r}: none of {list(MODULES)}, of datasets.pair_sets.SETS, of TFDS "
             "(c4, wikipedia: only with apache-beam, or prepared)"
         ) from None
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing.
+
+    Sources without options ignore them, and `module:function` checks its own.
+    """
+    dataset = find(name.removeprefix(fake.PREFIX))
+    if options and dataset.takes_options:
+        dataset.check_options(**options)
 
 
 def takes_options(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from perceiver_jax.config_types import Count, Size, check_fields
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.files.paths import check_utf8, user_path
@@ -26,7 +27,7 @@ class Texts:
 
     in_memory = False
 
-    def __init__(self, split: str, data_dir: str, *, length: int):
+    def __init__(self, split: str, data_dir: str, *, length: Size):
         """Reads the sizes of the files and the beginning of each.
 
         Args:
@@ -94,6 +95,12 @@ def _size(path: pathlib.Path) -> int:
     return epath.Path(path).stat().length
 
 
+def check_options(**options) -> None:
+    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
+    given = ("self", "source", "split", "data_dir", "lists")
+    check_fields(Texts.__init__, options, "config.data.source_options", given=given)
+
+
 def load(split: str, *, data_dir: str = "", **options) -> Texts:
     """Opens the files of the folder `data_dir` that match `split`; `options` are of `Texts`."""
     return Texts(split, data_dir, **options)
@@ -112,7 +119,7 @@ class Documents:
 
     in_memory = False
 
-    def __init__(self, source: Any, *, field: str = "text", join: int = 1):
+    def __init__(self, source: Any, *, field: str = "text", join: Count = 1):
         """`field` of the source's examples is the text."""
         if join < 1:
             raise ValueError(f"{source!r}: source_options.join={join} is below 1 document")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.config_types import check_fields
 from perceiver_jax.data.transforms import Encoded, Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.texts import Documents
@@ -69,6 +70,12 @@ class Tfds:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def check_options(**options) -> None:
+    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
+    given = ("self", "source", "split", "data_dir", "lists")
+    check_fields(Documents.__init__, options, "config.data.source_options", given=given)
 
 
 def load(name: str, split: str, *, data_dir: str = "", **options) -> Tfds | Documents:

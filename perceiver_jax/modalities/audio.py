@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Bands, Count, Positive, Resolution, Size
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import grid_queries, grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
@@ -25,9 +26,9 @@ class Patches(nn.Module):
         model gives the number of *samples*.
     """
 
-    samples_per_patch: int = 16
-    num_bands: int = 192
-    max_resolution: tuple[int, ...] = ()
+    samples_per_patch: Size = 16
+    num_bands: Bands = 192
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -57,11 +58,11 @@ class Spectrogram(nn.Module):
       num_bands, max_resolution: see `Fourier`, of the windows; () is their own number.
     """
 
-    window: int = 256
-    hop: int = 128
-    floor: float = 1e-3
-    num_bands: int = 16
-    max_resolution: tuple[int, ...] = ()
+    window: Size = 256
+    hop: Size = 128
+    floor: Positive = 1e-3
+    num_bands: Bands = 16
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -85,13 +86,13 @@ class MelSpectrogram(nn.Module):
       num_bands, max_resolution: see `Fourier`, of (windows, bands); () is their own number.
     """
 
-    samples_per_second: int = 48000
-    num_mels: int = 80
-    window: int = 1920
-    hop: int = 1008
-    floor: float = 1e-3
-    num_bands: int = 64
-    max_resolution: tuple[int, ...] = ()
+    samples_per_second: Count = 48000
+    num_mels: Size = 80
+    window: Size = 1920
+    hop: Size = 1008
+    floor: Positive = 1e-3
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -139,10 +140,10 @@ class Samples(nn.Module):
       num_bands, max_resolution: see `Fourier`.
     """
 
-    num_patches: int
-    samples_per_patch: int = 16
-    num_bands: int = 192
-    max_resolution: tuple[int, ...] = ()
+    num_patches: Size
+    samples_per_patch: Size = 16
+    num_bands: Bands = 192
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:

@@ -7,7 +7,7 @@ References: Perceiver IO (Jaegle et al. 2022) section 4.2 and app. H; the releas
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Bands, Channels, Odd, Positive, Resolution, Shape2
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.position import Fourier
@@ -63,11 +64,11 @@ class FramePair(nn.Module):
         controls change the width of the projection at most.
     """
 
-    channels: int = 64
-    patch: tuple[int, int] = (3, 3)
-    num_bands: int = 64
-    max_resolution: tuple[int, ...] = ()
-    eyes: str = "both"
+    channels: Channels = 64
+    patch: tuple[Odd, Odd] = (3, 3)
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
+    eyes: Literal["both", "left", "left_twice"] = "both"
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -92,10 +93,10 @@ class PixelField(nn.Module):
     quantity: ClassVar[str]  # also the name of the head's parameters
     components: ClassVar[int]
 
-    shape: tuple[int, int]
-    scale: float = 20 / 100
-    num_bands: int = 0
-    max_resolution: tuple[int, ...] = ()
+    shape: Shape2
+    scale: Positive = 20 / 100
+    num_bands: Bands = 0
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens, indices: jax.Array | None = None) -> Tokens:

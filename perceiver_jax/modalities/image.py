@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax import mesh
+from perceiver_jax.config_types import Bands, Channels, Positive, Resolution, Whole
 from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
@@ -34,9 +35,9 @@ class Pixels(nn.Module):
         built, the permuted-image experiment (Perceiver 2021, Table 2).
     """
 
-    num_bands: int = 64
-    max_resolution: tuple[int, ...] = ()
-    permutation_seed: int | None = None
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
+    permutation_seed: Whole | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -60,9 +61,9 @@ class LearnedPositions(nn.Module):
       position_init_scale: parameter of their truncated normal.
     """
 
-    channels: int = 256
-    position_channels: int = 256
-    position_init_scale: float = 0.02
+    channels: Channels = 256
+    position_channels: Channels = 256
+    position_init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -89,10 +90,10 @@ class ConvStem(nn.Module):
         stem's output, so here the experiment takes the convolution's neighbourhoods away.
     """
 
-    channels: int = 64
-    num_bands: int = 64
-    max_resolution: tuple[int, ...] = ()
-    permutation_seed: int | None = None
+    channels: Channels = 64
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
+    permutation_seed: Whole | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact

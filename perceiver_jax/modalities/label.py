@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Channels, Positive, Size
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.position import Table
@@ -17,7 +18,7 @@ from perceiver_jax.tokens import Tokens
 class OneHot(nn.Module):
     """The label is one token without a place; a negative label (unknown) is all zeros."""
 
-    num_classes: int
+    num_classes: Size
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -36,9 +37,9 @@ class Classification(nn.Module):
       query_init_scale: parameter of its truncated normal.
     """
 
-    num_classes: int
-    query_channels: int = 1024
-    query_init_scale: float = 0.02
+    num_classes: Size
+    query_channels: Channels = 1024
+    query_init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):
@@ -62,7 +63,7 @@ class Classification(nn.Module):
 class PooledClassification(nn.Module):
     """Logits from the mean latent (with `MeanPool`): the 2021 head, its weights start at zero."""
 
-    num_classes: int
+    num_classes: Size
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens) -> None:

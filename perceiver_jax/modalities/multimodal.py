@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Channels, Fraction, Padding, Positive
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.tokens import Tokens
@@ -34,10 +35,10 @@ class Inputs(nn.Module):
     """
 
     modalities: Mapping[str, nn.Module]
-    mask_rates: Mapping[str, float]
-    drop_rates: Mapping[str, float] = FrozenDict()
-    min_padding: int = 4
-    init_scale: float = 0.02
+    mask_rates: Mapping[str, Fraction]
+    drop_rates: Mapping[str, Fraction] = FrozenDict()
+    min_padding: Padding = 4
+    init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -84,9 +85,9 @@ class Outputs(nn.Module):
     """
 
     modalities: Mapping[str, nn.Module]
-    channels: int = 512
-    min_padding: int = 2
-    init_scale: float = 0.02
+    channels: Channels = 512
+    min_padding: Padding = 2
+    init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):

@@ -8,10 +8,13 @@ flow (Jaegle et al. 2022, section 4.2, Table 3), where stacking two frames in ch
 real scenes than giving them as tokens of their own.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from perceiver_jax.config_types import Bands, Channels, Odd, Resolution
 from perceiver_jax.modalities.flow import FramePair, PixelField, select_views, stack_patches
 from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
@@ -27,12 +30,12 @@ class SeparateEyes(nn.Module):
       The others: as in `flow.FramePair`.
     """
 
-    channels: int = 64
-    patch: tuple[int, int] = (3, 3)
-    num_bands: int = 64
-    max_resolution: tuple[int, ...] = ()
-    eye_channels: int = 8
-    eyes: str = "both"
+    channels: Channels = 64
+    patch: tuple[Odd, Odd] = (3, 3)
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
+    eye_channels: Channels = 8
+    eyes: Literal["both", "left", "left_twice"] = "both"
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head, Linear
+from perceiver_jax.config_types import Channels, Count, Positive, Size
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
 
@@ -50,9 +51,9 @@ class Embedding(nn.Module):
       init_scale: parameter of their truncated normal.
     """
 
-    num_ids: int = NUM_IDS
-    channels: int = 768
-    init_scale: float = 1.0
+    num_ids: Count = NUM_IDS
+    channels: Channels = 768
+    init_scale: Positive = 1.0
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):
@@ -73,8 +74,8 @@ class Bytes(nn.Module):
     """
 
     embedding: Embedding
-    max_length: int = 2048
-    position_init_scale: float = 0.02
+    max_length: Size = 2048
+    position_init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -100,9 +101,9 @@ class TiedLogits(nn.Module):
     """
 
     embedding: Embedding
-    max_length: int = 2048
-    query_channels: int = 768
-    query_init_scale: float = 0.02
+    max_length: Size = 2048
+    query_channels: Channels = 768
+    query_init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):

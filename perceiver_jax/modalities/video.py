@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head
+from perceiver_jax.config_types import Bands, Channels, Resolution, Shape3
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import grid_queries, grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
@@ -35,9 +36,9 @@ class Blocks(nn.Module):
       num_bands, max_resolution: see `Fourier`, of the blocks; () is their own number.
     """
 
-    block: tuple[int, int, int] = (1, 4, 4)
-    num_bands: int = 32
-    max_resolution: tuple[int, ...] = ()
+    block: Shape3 = (1, 4, 4)
+    num_bands: Bands = 32
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def __call__(self, batch, *, train: bool) -> Tokens:
@@ -56,10 +57,10 @@ class Pixels(nn.Module):
       num_bands, max_resolution: see `Fourier`.
     """
 
-    shape: tuple[int, int, int]
-    channels: int = 3
-    num_bands: int = 32
-    max_resolution: tuple[int, ...] = ()
+    shape: Shape3
+    channels: Channels = 3
+    num_bands: Bands = 32
+    max_resolution: Resolution = ()
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def queries(self, tokens: Tokens | None, indices: jax.Array | None = None) -> Tokens:

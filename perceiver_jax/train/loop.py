@@ -12,18 +12,21 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from perceiver_jax.config_types import Count, Whole
 from perceiver_jax.train import checkpoint, distributed, sharding
 from perceiver_jax.train.log import Log, Timer, progress, say, show, warn, with_prefix
+from perceiver_jax.train.optimizer import Optimizer
 from perceiver_jax.train.profile import tracing
-from perceiver_jax.train.start import Program, build, start
+from perceiver_jax.train.sharding import Parallel
+from perceiver_jax.train.start import Program, Start, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS, divide
 from perceiver_jax.train.stop import Diverged, Preempted, StopRequest, end_together, stop_on_signals
@@ -38,6 +41,26 @@ from perceiver_jax.train.workdir import (
     lock,
     write_atomically,
 )
+
+
+class Config(TypedDict):
+    """The fields of a config that every experiment has; experiments add `data` and their own."""
+
+    experiment: str  # experiments/tasks/<experiment>.py makes the task
+    seed: Whole
+    batch_size: Count  # over all devices and processes
+    steps: Whole  # 0 only evaluates
+    accumulate: Count  # microbatches of a step
+    eval_every: Whole  # steps; 0 is only at the end
+    log_every: Whole  # steps; 0 is never
+    checkpoint_every: Whole  # steps; 0 is only at the end
+    checkpoints_kept: Count
+    tensorboard: bool
+    start: Start
+    parallel: Parallel
+    optimizer: Optimizer
+    model: Mapping[str, Any]  # see `build`
+
 
 EVALUATION_SAYS = 10.0  # seconds between two lines of progress
 

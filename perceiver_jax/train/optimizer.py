@@ -8,17 +8,43 @@ trust ratio of each layer, then the schedule.
 import collections
 import inspect
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from perceiver_jax.config_types import (
+    ConfigError,
+    Fraction,
+    NonNegative,
+    Positive,
+    Rate,
+    Regex,
+    Whole,
+    check_fields,
+)
+
 # Scanned layers keep their parameters stacked along axis 0, below a path `layers/`. The papers'
 # trust ratio is per layer, so there axis 0 counts layers and is not part of the tensor.
 STACKED = r"(^|/)layers/"
+
+
+class Optimizer(TypedDict):
+    """The fields of `config.optimizer`; see `make_optimizer`."""
+
+    name: Literal["lamb", "adamw"]
+    learning_rate: NonNegative
+    reference_batch_size: Whole
+    b1: Rate
+    b2: Rate
+    eps: Positive
+    weight_decay: NonNegative
+    no_decay: tuple[Annotated[str, Regex()], ...]
+    clip_norm: NonNegative
+    schedule: Mapping[str, Any]  # of the function in `SCHEDULES`
 
 
 def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
@@ -132,22 +158,28 @@ def make_schedule(peak: float, steps: int, *, name: str, **fields: Any) -> optax
             f"config.optimizer.schedule: {name!r} takes the fields {sorted(takes)}; "
             f"missing {sorted(takes - set(fields))}, unexpected {sorted(set(fields) - takes)}"
         )
-    schedule = make(steps, **fields)
+    check_fields(make, fields, "config.optimizer.schedule", given=("steps",))
     warmup_steps = fields["warmup_steps"]
+    if warmup_steps > max(steps, 0):
+        raise ConfigError(
+            f"config.optimizer.schedule.warmup_steps={warmup_steps} is not allowed: write a whole "
+            f"number from 0 to config.steps={steps}"
+        )
+    schedule = make(steps, **fields)
     if not warmup_steps:
         return lambda step: peak * schedule(step)
     warm_up = optax.linear_schedule(0.0, 1.0, warmup_steps)
     return lambda step: peak * warm_up(step) * schedule(step)
 
 
-def constant(steps: int, *, warmup_steps: int) -> optax.Schedule:
+def constant(steps: int, *, warmup_steps: Whole) -> optax.Schedule:
     """1 throughout."""
     del steps, warmup_steps
     return optax.constant_schedule(1.0)
 
 
 def constant_cosine(
-    steps: int, *, warmup_steps: int, constant_fraction: float, end_value: float
+    steps: int, *, warmup_steps: Whole, constant_fraction: Fraction, end_value: NonNegative
 ) -> optax.Schedule:
     """1 for `constant_fraction` of the run, then half a cosine to `end_value` (of the peak).
 
@@ -158,7 +190,7 @@ def constant_cosine(
     return optax.join_schedules([optax.constant_schedule(1.0), decay], [begin])
 
 
-def cosine(steps: int, *, warmup_steps: int, end_value: float) -> optax.Schedule:
+def cosine(steps: int, *, warmup_steps: Whole, end_value: NonNegative) -> optax.Schedule:
     """Half a cosine from 1, at the end of the warm-up, to `end_value` (of the peak)."""
     return constant_cosine(
         steps, warmup_steps=warmup_steps, constant_fraction=0.0, end_value=end_value
@@ -166,7 +198,7 @@ def cosine(steps: int, *, warmup_steps: int, end_value: float) -> optax.Schedule
 
 
 def piecewise(
-    steps: int, *, warmup_steps: int, boundaries: Sequence[float], factor: float
+    steps: int, *, warmup_steps: Whole, boundaries: tuple[Fraction, ...], factor: NonNegative
 ) -> optax.Schedule:
     """1, multiplied by `factor` at each of `boundaries` (fractions of the run).
 

@@ -10,7 +10,7 @@ import contextlib
 import math
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from perceiver_jax.config_types import Count, Whole
 from perceiver_jax.mesh import DATA, MODEL, Layout, use_layout
 from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
@@ -35,6 +36,16 @@ WIDTH = {
 # The axis of a batch's arrays whose runs are runs of tokens: rows, frames, samples, letters.
 TOKEN_AXIS = {"frames": 2}
 USUAL_TOKEN_AXIS = 1
+
+
+class Parallel(TypedDict):
+    """The fields of `config.parallel`: how the work is spread over devices."""
+
+    mode: Literal["jit", "pmap"]  # "pmap" runs the same step, and spreads the batch alone
+    model: Count  # devices along the mesh's axis 'model'; the others are along 'data'
+    shard_params_above: Whole  # larger parameters are spread over all devices; 0 is none
+    shard_inputs: bool  # the tokens of each example over 'model': one huge input
+    latents: Literal["batch", "width"]  # "width": the latent layers' channels over 'model'
 
 
 def make_mesh(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> Mesh:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,14 @@ from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
 from perceiver_jax.train.task import Batch, Task
 from perceiver_jax.train.workdir import CHECKPOINTS
+
+
+class Start(TypedDict):
+    """The fields of `config.start`: where a new run begins; '' is none."""
+
+    run: str  # another workdir: its whole state
+    weights: str  # weights alone: of a workdir, or released ones by name, file, folder or address
+    conv_kernel: Literal["", "OIWH", "OIHW"]  # see `pretrained.load`
 
 
 class Program(NamedTuple):

@@ -88,7 +88,7 @@ def test_the_digit_is_as_large_as_fits_and_moves():
     [
         ({"pattern": "tartan"}, r"source_options.pattern is one of \['dots', .*'mix'\]"),
         ({"disparity": (2, 0)}, "source_options.disparity ascends"),
-        ({"disparity": (0.0, 1.5)}, "disparity is of whole numbers"),
+        ({"disparity": (0.0, 1.5)}, r"disparity=\(0.0, 1.5\) is .*whole number, a whole number"),
         ({"shift": 7}, r"source_options.shift ascends within \[0, 6\]"),
         ({"sizes": (24, 24)}, r"unknown source_options \['sizes'\]"),
     ],

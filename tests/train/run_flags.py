@@ -81,5 +81,6 @@ if __name__ == "__main__":
     from experiments import run
 
     sys.modules["experiments.tasks.toy"] = types.SimpleNamespace(make_task=make_task)
+    run.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(run.main)

@@ -164,7 +164,7 @@ SWITCHES = {
     "optimizer__weight_decay": 0.0,
     "optimizer__no_decay": (),
     "optimizer__clip_norm": 0.1,
-    "optimizer__schedule": {"name": "constant", "warmup_steps": 10},
+    "optimizer__schedule": {"name": "constant", "warmup_steps": 6},
 }
 
 

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.generated.source import configured, require_range
@@ -30,6 +31,9 @@ class Options:
     num_samples: int = 5120
     speakers: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        require_range("num_samples", self.num_samples, 1, 100_000, whole=True)
+
 
 class AvDigits:
     """Image `index` of MNIST with a random recording of its digit, always the same one.
@@ -44,7 +48,6 @@ class AvDigits:
         name = split.partition("[")[0]
         if name not in SPLITS:
             raise ValueError(f"av_digits has the splits {list(SPLITS)} and parts, not {split!r}")
-        require_range("num_samples", options.num_samples, 1, 100_000, whole=True)
         self.name, self.seed, self.part = f"av_digits[{split}]", seed, SPLITS.index(name)
         self.num_samples = options.num_samples
         self.images = Tfds("mnist", split, data_dir)
@@ -78,6 +81,12 @@ def spec(*, num_samples: int = Options.num_samples, **_) -> Example:
     """An example of zeros."""
     audio = np.zeros(num_samples, np.float32)
     return {"image": fake.encoded((28, 28, 1)), "audio": audio, "label": np.int32(0)}
+
+
+def check_options(*, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, "config.data.source_options.seed")
+    configured(Options, options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> AvDigits:

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.generated.source import (
     Generated,
@@ -106,6 +107,12 @@ class Bounce:
         click = 0.3 * decay * np.cos(np.pi / 2 * np.arange(length))
         clicks = np.convolve(hits, click)[: len(seconds)]
         return np.clip(note + clicks, -1, 1).astype(np.float32)
+
+
+def check_options(*, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, "config.data.source_options.seed")
+    configured(Bounce, options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

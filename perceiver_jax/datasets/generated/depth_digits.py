@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example, decode
 from perceiver_jax.datasets import registry
 from perceiver_jax.datasets.generated.source import (
@@ -93,6 +94,12 @@ class DepthDigits:
             return np.where(inside[before], patterns[1][before], patterns[0][behind])
 
         return np.stack([view(0, 0), view(ground, digit)])
+
+
+def check_options(*, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, "config.data.source_options.seed")
+    configured(DepthDigits, options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

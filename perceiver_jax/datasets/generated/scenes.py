@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import registry
 from perceiver_jax.datasets.generated.layers import Layer, affine, apply, render
@@ -180,6 +181,12 @@ class Scene:
         motion = np.eye(3)
         motion[0] -= [*slope, disparity - slope @ centre]
         return motion
+
+
+def check_options(*, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, "config.data.source_options.seed")
+    configured(Scene, options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.config_types import check_fields
 from perceiver_jax.data.transforms import Example
 
 LENGTHS = {"train": 1_000_000, "test": 10_000}
@@ -63,6 +64,7 @@ def configured(maker: type, options: Mapping[str, Any]) -> Any:
     if unknown:
         listed = ", ".join(f"{name}={default!r}" for name, default in known.items())
         raise ValueError(f"unknown source_options {unknown}; these and 'seed' are known: {listed}")
+    check_fields(maker, options, "config.data.source_options")
     return maker(**options)
 
 

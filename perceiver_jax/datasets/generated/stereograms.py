@@ -14,6 +14,7 @@ import math
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.generated.source import (
     Generated,
@@ -149,6 +150,12 @@ class Stereogram:
         image = cv2.boxFilter(dots.astype(np.float32), -1, side, normalize=False)
         image = np.clip(image, -1, 1)
         return _per_pixel(image, self.subpixel)
+
+
+def check_options(*, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, "config.data.source_options.seed")
+    configured(Stereogram, options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:
