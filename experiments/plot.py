@@ -45,7 +45,7 @@ def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Pa
     Raises:
       FileNotFoundError: `workdir` is not a run's, or holds no checkpoint.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
     config = load_config(workdir)
     config.parallel = common.parallel()  # one device draws, whatever has trained
     task = make_task(config)

@@ -37,14 +37,14 @@ def load(
       ValueError: the weights are damaged, unsafe or of another model.
       FileNotFoundError: the workdir has no checkpoint.
     """
-    if isinstance(source, Mapping) or not _is_workdir(epath.Path(source)):
+    if isinstance(source, Mapping) or not _is_workdir(epath.Path(source).expanduser()):
         return pretrained.load(source, model=model, conv_kernel=conv_kernel, cache=cache)
     if (model, conv_kernel, cache) != (None, None, None):
         raise ValueError(
             f"{source} is a workdir, which its own config.json describes: leave out model, "
             "conv_kernel and cache"
         )
-    workdir = epath.Path(source)
+    workdir = epath.Path(source).expanduser()
     built = build(load_config(workdir).model.to_dict())
     weights, _ = checkpoint.restore_weights(workdir, None, warn=warn)
     return built, {"params": weights["params"], **weights["model_state"]}

@@ -113,7 +113,7 @@ def train(
       Preempted: SIGTERM or SIGINT reached a process; the state is saved.
       NotSaved: a checkpoint could not be written; the earlier ones stay.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
     program = build(task, config)
     check_evaluation(task, program)
     check_config(workdir, config, write=False)
@@ -251,7 +251,7 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict
       FileNotFoundError: there is nothing to evaluate.
       ValueError: another config made the workdir.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
     check_config(workdir, config, write=False)
     directory = workdir / CHECKPOINTS
     if not (checkpoint.checkpoints(directory) or config.start.run or config.start.weights):

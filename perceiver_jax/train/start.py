@@ -85,7 +85,7 @@ def start(
 
     # 2. Another run, continued with its whole state.
     if run:
-        directory = epath.Path(run) / CHECKPOINTS
+        directory = epath.Path(run).expanduser() / CHECKPOINTS
         given = checkpoint.restore_newest(directory, program.target, warn=warn)
         if not given:
             raise FileNotFoundError(f"config.start.run={run!r}: no checkpoint in {directory}")
@@ -124,7 +124,7 @@ def restore_weights(
       ValueError: another model or size (every tensor is named), an unsafe file, or values that are
         not finite.
     """
-    path = epath.Path(weights)
+    path = epath.Path(weights).expanduser()
     if pretrained.holds_weights(weights):
         model = pretrained.described(config.model.to_dict(), program.batch)
         conv_kernel = config.start.conv_kernel or None

@@ -96,6 +96,18 @@ def test_a_finished_run_is_only_evaluated(finished, tmp_path, capsys):
     assert lines(workdir) == before and (workdir / "result.json").exists()
 
 
+def test_a_tilde_is_the_home_folder(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    workdir, result = finished
+    shutil.copytree(workdir, tmp_path / "first")
+    assert evaluate(toy.make_task(**NET), toy.make_config(), "~/first")["loss"] == result["loss"]
+    for origin in ("weights", "run"):
+        config = toy.make_config(**{f"start__{origin}": "~/first"})
+        assert evaluate(toy.make_task(**NET), config, f"~/{origin}")["loss"] == result["loss"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "run", "weights"]
+
+
 def test_evaluate(finished, tmp_path, capsys, monkeypatch):
     workdir, result = finished
     (workdir / "result.json").unlink()
