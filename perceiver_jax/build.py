@@ -1,6 +1,5 @@
 """A config's `model` section to modules, by name."""
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax.config_types import ConfigError, DType, check, check_fields
+from perceiver_jax.config_types import ConfigError, DType, check, check_fields, import_name
 from perceiver_jax.perceiver import Decoder, Perceiver
 
 
@@ -94,10 +93,7 @@ def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn
         file, _, attribute = path.partition(":")
     else:
         file, _, attribute = f"perceiver_jax.{package}{path}".rpartition(".")
-    try:
-        module = getattr(importlib.import_module(file), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{name}.module={path!r} does not exist: {error}") from error
+    module = import_name(f"{name}.module", path, file, attribute)
     check_fields(module, fields, name, given=shared)
     for key, value in fields.items():
         if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):

@@ -7,6 +7,7 @@ it and raises one line with the field's full name, the value and what is allowed
 
 import collections
 import dataclasses
+import importlib
 import inspect
 import re
 import types
@@ -126,6 +127,18 @@ def check_fields(
         raise ConfigError(f"{name}.{missing[0]} is missing: write {describe(hints[missing[0]])}")
     for key, value in values.items():
         check(hints[key], value, f"{name}.{key}")
+
+
+def import_name(field: str, value: str, module: str, name: str) -> Any:
+    """Returns the attribute `name` of a module that the config's field names by `value`.
+
+    Raises:
+      ConfigError: there is no such module or attribute.
+    """
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{field}={value!r} does not exist: {error}") from error
 
 
 def declared_fields(declaration: Any) -> tuple[dict[str, Any], set[str]]:

@@ -109,12 +109,13 @@ def open_data(
     options = data.source_options.to_dict()
     train_options = options | data.train_source_options.to_dict()
     unread = []
-    if train_options and not registry.takes_options(data.source):
+    dataset = registry.find(data.source)
+    if train_options and not dataset.takes_options:
         # A config made for a generated source reads another one: a command line has no way to
         # empty a dict.
         unread = [f"source_options: not read, {data.source} has none"]
         options = train_options = {}
-    if registry.find(data.source.removeprefix("blank:")).takes_lists:
+    if dataset.takes_lists:
         lists = {"lists": tuple(filter(None, (data.train_split, data.eval_split)))}
         options, train_options = options | lists, train_options | lists
     eval_source = load(split=data.eval_split, options=options)

@@ -1,13 +1,15 @@
 """Local video files with sound and labels, listed in CSV files: Kinetics, AudioSet, your own."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
 import numpy as np
 
-from perceiver_jax.config_types import Count, Pixels, Positive, check_fields
+from perceiver_jax.config_types import Count, Pixels, Positive
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import clip_lists
+from perceiver_jax.datasets.options import check_reader
 from perceiver_jax.files import read_clip, video_seconds
 from perceiver_jax.files.paths import user_path
 
@@ -171,10 +173,7 @@ class Clips:
         return self.name
 
 
-def check_options(**options) -> None:
-    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
-    given = ("self", "source", "split", "data_dir", "lists")
-    check_fields(Clips.__init__, options, "config.data.source_options", given=given)
+check_options = functools.partial(check_reader, Clips)
 
 
 def load(split: str, *, data_dir: str = "", lists: Sequence[str] = (), **options) -> Clips:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from perceiver_jax.config_types import import_name
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake, pair_sets, tfds
 from perceiver_jax.datasets.arrays import into_memory
@@ -50,7 +51,8 @@ class Dataset:
 
 
 def find(name: str) -> Dataset:
-    """Returns the dataset of a name, without a `blank:` before it; opens nothing."""
+    """Returns the dataset of a name, with or without `blank:` before it; opens nothing."""
+    name = name.removeprefix(fake.PREFIX)
     if name in MODULES:
         module = importlib.import_module(f"perceiver_jax.datasets.{MODULES[name]}")
         check = getattr(module, "check_options", Dataset.check_options)
@@ -60,7 +62,7 @@ def find(name: str) -> Dataset:
             functools.partial(pair_sets.load, name), functools.partial(pair_sets.spec, name)
         )
     if match := _FUNCTION.fullmatch(name):
-        return Dataset(_import_function(name, *match.groups()))
+        return Dataset(import_name("config.data.source", name, *match.groups()))
     load, spec = functools.partial(tfds.load, name), functools.partial(tfds.spec, name)
     return Dataset(load, spec, tfds.check_options)
 
@@ -93,7 +95,7 @@ def load(
     """
     options = dict(options or {})
     real = name.removeprefix(fake.PREFIX)
-    dataset = find(real)
+    dataset = find(name)
     if options and not dataset.takes_options:
         raise ValueError(f"the source {name!r} has no options, got {sorted(options)}")
     try:
@@ -117,14 +119,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
     Sources without options ignore them, and `module:function` checks its own.
     """
-    dataset = find(name.removeprefix(fake.PREFIX))
+    dataset = find(name)
     if options and dataset.takes_options:
         dataset.check_options(**options)
-
-
-def takes_options(name: str) -> bool:
-    """Whether the source of this name has options."""
-    return find(name.removeprefix(fake.PREFIX)).takes_options
 
 
 def stand_in(name: str) -> str:
@@ -132,10 +129,3 @@ def stand_in(name: str) -> str:
     if name.startswith(fake.PREFIX) or find(name).spec is None:
         return name
     return fake.PREFIX + name
-
-
-def _import_function(source: str, module: str, name: str) -> Callable[..., Any]:
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"config.data.source={source!r} does not exist: {error}") from error

@@ -5,15 +5,17 @@ An example is `text`, any number of bytes; `data.text_transforms` cuts windows o
 
 import bisect
 import codecs
+import functools
 import itertools
 import pathlib
 from typing import Any
 
 from etils import epath
 
-from perceiver_jax.config_types import Count, Size, check_fields
+from perceiver_jax.config_types import Count, Size
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
+from perceiver_jax.datasets.options import check_reader
 from perceiver_jax.files.paths import check_utf8, user_path
 
 
@@ -95,10 +97,7 @@ def _size(path: pathlib.Path) -> int:
     return epath.Path(path).stat().length
 
 
-def check_options(**options) -> None:
-    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
-    given = ("self", "source", "split", "data_dir", "lists")
-    check_fields(Texts.__init__, options, "config.data.source_options", given=given)
+check_options = functools.partial(check_reader, Texts)
 
 
 def load(split: str, *, data_dir: str = "", **options) -> Texts:

@@ -1,14 +1,15 @@
 """Prepared TensorFlow Datasets, read without TensorFlow; only `tfds build`, once, needs it."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from perceiver_jax.config_types import check_fields
 from perceiver_jax.data.transforms import Encoded, Example
 from perceiver_jax.datasets import fake
+from perceiver_jax.datasets.options import check_reader
 from perceiver_jax.datasets.texts import Documents
 from perceiver_jax.files.paths import user_path
 
@@ -72,10 +73,7 @@ class Tfds:
         return self.name
 
 
-def check_options(**options) -> None:
-    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
-    given = ("self", "source", "split", "data_dir", "lists")
-    check_fields(Documents.__init__, options, "config.data.source_options", given=given)
+check_options = functools.partial(check_reader, Documents)
 
 
 def load(name: str, split: str, *, data_dir: str = "", **options) -> Tfds | Documents:

@@ -6,13 +6,13 @@ jackson, lucas, nicolas, theo, yweweler; 50 of each digit).
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
-from perceiver_jax.datasets.generated.source import configured, require_range
+from perceiver_jax.datasets.generated.source import check_generated, configured, require_range
 from perceiver_jax.datasets.tfds import Tfds
 from perceiver_jax.files.paths import user_path
 
@@ -83,10 +83,7 @@ def spec(*, num_samples: int = Options.num_samples, **_) -> Example:
     return {"image": fake.encoded((28, 28, 1)), "audio": audio, "label": np.int32(0)}
 
 
-def check_options(*, seed: int = 0, **options) -> None:
-    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
-    check(Whole, seed, "config.data.source_options.seed")
-    configured(Options, options)
+check_options = functools.partial(check_generated, Options)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> AvDigits:

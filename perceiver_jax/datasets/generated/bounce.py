@@ -6,13 +6,14 @@ sight tells every sample of the sound: nothing in either is left to chance.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 
-from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.generated.source import (
     Generated,
+    check_generated,
     configured,
     require_range,
     require_size,
@@ -109,10 +110,7 @@ class Bounce:
         return np.clip(note + clicks, -1, 1).astype(np.float32)
 
 
-def check_options(*, seed: int = 0, **options) -> None:
-    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
-    check(Whole, seed, "config.data.source_options.seed")
-    configured(Bounce, options)
+check_options = functools.partial(check_generated, Bounce)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example, decode
 from perceiver_jax.datasets import registry
 from perceiver_jax.datasets.generated.source import (
     Generated,
+    check_generated,
     configured,
     require_choice,
     require_range,
@@ -96,10 +96,7 @@ class DepthDigits:
         return np.stack([view(0, 0), view(ground, digit)])
 
 
-def check_options(*, seed: int = 0, **options) -> None:
-    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
-    check(Whole, seed, "config.data.source_options.seed")
-    configured(DepthDigits, options)
+check_options = functools.partial(check_generated, DepthDigits)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

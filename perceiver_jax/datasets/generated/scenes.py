@@ -15,12 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import registry
 from perceiver_jax.datasets.generated.layers import Layer, affine, apply, render
 from perceiver_jax.datasets.generated.source import (
     Generated,
+    check_generated,
     configured,
     require_choice,
     require_range,
@@ -183,10 +183,7 @@ class Scene:
         return motion
 
 
-def check_options(*, seed: int = 0, **options) -> None:
-    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
-    check(Whole, seed, "config.data.source_options.seed")
-    configured(Scene, options)
+check_options = functools.partial(check_generated, Scene)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_jax.config_types import check_fields
+from perceiver_jax.config_types import Whole, check, check_fields
 from perceiver_jax.data.transforms import Example
 
+OPTIONS = "config.data.source_options"
 LENGTHS = {"train": 1_000_000, "test": 10_000}
 _SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 
@@ -64,8 +65,14 @@ def configured(maker: type, options: Mapping[str, Any]) -> Any:
     if unknown:
         listed = ", ".join(f"{name}={default!r}" for name, default in known.items())
         raise ValueError(f"unknown source_options {unknown}; these and 'seed' are known: {listed}")
-    check_fields(maker, options, "config.data.source_options")
+    check_fields(maker, options, OPTIONS)
     return maker(**options)
+
+
+def check_generated(maker: type, /, *, seed: int = 0, **options) -> None:
+    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
+    check(Whole, seed, f"{OPTIONS}.seed")
+    configured(maker, options)
 
 
 def require_choice(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -9,15 +9,16 @@ copies, or blurs and cuts dots along the edges of the surface.) Only then are do
 """
 
 import dataclasses
+import functools
 import math
 
 import cv2
 import numpy as np
 
-from perceiver_jax.config_types import Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.generated.source import (
     Generated,
+    check_generated,
     configured,
     require_choice,
     require_range,
@@ -152,10 +153,7 @@ class Stereogram:
         return _per_pixel(image, self.subpixel)
 
 
-def check_options(*, seed: int = 0, **options) -> None:
-    """Raises ValueError where an option is unknown or its value not allowed; opens nothing."""
-    check(Whole, seed, "config.data.source_options.seed")
-    configured(Stereogram, options)
+check_options = functools.partial(check_generated, Stereogram)
 
 
 def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generated:
