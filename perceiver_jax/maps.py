@@ -60,7 +60,7 @@ def split_by_modality(weights: jax.Array, tokens: Any) -> dict[str, jax.Array]:
 
 
 def on_grid(weights: jax.Array, tokens: Tokens) -> jax.Array:
-    """Puts weights `[B, H, N, M]` of tokens in their places on the grid, if they have one."""
+    """Puts weights `[..., M]` of tokens in their places `[..., *grid]`, if they have a grid."""
     grid = getattr(tokens.position, "shape", None)
     if grid is None:
         return weights

@@ -300,5 +300,5 @@ def test_attention_maps_are_put_back_in_their_places():
     batch = task.prepare(next(task.eval_data()), None)
     tokens = task.model.input.apply({}, batch, train=False)
     brightness = np.asarray(tokens.content)[..., 0][:, None, None]  # [B, 1 head, 1 latent, M]
-    maps = image.to_grid(brightness, tokens.position, (8, 8))
+    maps = image.to_grid(brightness, tokens, (8, 8))
     np.testing.assert_array_equal(maps[:, 0], np.asarray(batch["image"])[..., 0])

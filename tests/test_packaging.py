@@ -67,7 +67,7 @@ def test_documents_name_what_exists(document):
 
 
 def test_commands_install_the_checkout():
-    """By name, `pip install 'perceiver_jax[...]'` would fetch another package from the index."""
+    """By its name alone, pip would fetch another package from the index."""
     listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT,

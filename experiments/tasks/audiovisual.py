@@ -8,7 +8,14 @@ import functools
 import jax
 from ml_collections import ConfigDict
 
-from experiments.tasks.autoencode import Hidden, check_modalities, classify_alone, draw_mass, hide
+from experiments.tasks.autoencode import (
+    Hidden,
+    check_modalities,
+    classify_alone,
+    describe_hidden,
+    draw_mass,
+    hide,
+)
 from experiments.tasks.data import Labelled, open_data
 from experiments.tasks.image import prepare_images
 from perceiver_jax import losses, metrics, plots
@@ -51,7 +58,7 @@ def make_task(config: ConfigDict) -> Task:
         metrics={"accuracy": metrics.top_accuracy(1)},
         predict=functools.partial(hide(spec, hidden).apply, train=False),
         plots=functools.partial(draw, spec, prepare, task_data),
-        about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
+        about=(describe_hidden(hidden),),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.data import Data, open_data
-from perceiver_jax import flops, losses, metrics, perceiver, plots
+from perceiver_jax import flops, losses, maps, metrics, perceiver, plots
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError, Count, NonNegative, Size
 from perceiver_jax.inference import clips
@@ -91,17 +91,15 @@ def make_task(config: ConfigDict) -> Task:
     }
     size, whole = flops.textbook(model, training), flops.textbook(model, evaluation)
     padded, raw = compression(model, evaluation)
-    return Task(
-        model=model,
-        example=example,
-        train_data=task_data.train_data,
-        eval_data=task_data.eval_data,
-        prepare=prepare,
+    return task_data.sized_task(
+        model,
+        prepare,
+        example,
+        size,
         loss=functools.partial(
             weighted_loss, loss_functions(settings.losses), settings.loss_weights.to_dict()
         ),
         metrics={name: functools.partial(measure, *which) for name, which in METRICS.items()},
-        flops_per_example=size,
         predict=predicts[""],
         plots=functools.partial(
             draw,
@@ -111,15 +109,19 @@ def make_task(config: ConfigDict) -> Task:
             task_data,
             config.data.source_options.frames_per_second,
         ),
-        description=(
-            *task_data.description,
-            f"eval: hidden from the model: {', '.join(settings.eval_hidden) or 'nothing'}",
+        about=(
+            describe_hidden(settings.eval_hidden),
             f"{size / 1e9:.3g} GFLOP per example, {whole / 1e9:.3g} with all outputs (forward, "
             "textbook)",
             f"compression {padded:.1f}x of the tokens' channels with padding (the paper's way of "
             f"counting), {raw:.2f}x of the values themselves",
         ),
     )
+
+
+def describe_hidden(names: tuple[str, ...]) -> str:
+    """The line of a task's description that names what the evaluation hides."""
+    return f"eval: hidden from the model: {', '.join(names) or 'nothing'}"
 
 
 def require_classes(source, num_classes: int, field: str) -> None:
@@ -296,15 +298,14 @@ def attention_mass(model, variables, batch):
     (tokens, _), seen = model.apply(
         variables, batch, train=False, method="encode", mutable=["intermediates"]
     )
-    names = sorted(tokens)  # the order in which they are read
-    counts = np.array([tokens[name].num_tokens for name in names])
     mass = {}
     for name, inner in seen["intermediates"]["encoder"].items():
-        weights = inner["attention"]["weights"][-1]  # [B, H, N, M]
-        parts = jnp.split(weights, np.cumsum(counts)[:-1], axis=-1)
-        sums = (jnp.mean(jnp.sum(part, axis=-1), axis=(0, 1)) for part in parts)
-        mass[name] = dict(zip(names, sums, strict=True))
-    return mass, dict(zip(names, counts / counts.sum(), strict=True))
+        parts = maps.split_by_modality(inner["attention"]["weights"][-1], tokens)
+        # From [B, H, N, *grid] over the places of a modality, then over heads and examples.
+        sums = {n: jnp.sum(x.reshape(*x.shape[:3], -1), axis=-1) for n, x in parts.items()}
+        mass[name] = {n: jnp.mean(x, axis=(0, 1)) for n, x in sums.items()}
+    counts = {name: part.num_tokens for name, part in tokens.items()}
+    return mass, {name: count / sum(counts.values()) for name, count in counts.items()}
 
 
 def compression(model, batch) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What every experiment reads by: the `data` section of a config to batches."""
+"""The `data` section of a config to batches, for every experiment."""
 
 import contextlib
 import functools
@@ -34,27 +34,27 @@ class Data(TypedDict):
 
 
 class Normalized(Data):
-    """Of images and videos, also the mean and standard deviation of the channels, in 0..255."""
+    """The fields of images and videos: mean and standard deviation of the channels, in 0..255."""
 
     mean: tuple[Number, ...]
     std: tuple[Positive, ...]
 
 
 class Labelled(Normalized):
-    """Of single labels."""
+    """The fields of examples with one label each."""
 
     label_smoothing: Rate
 
 
 class Mixed(Labelled):
-    """Of images that may be mixed."""
+    """The fields of images that mixup or CutMix may mix."""
 
     mix_alpha: NonNegative  # of mixup and CutMix; 0 is neither
     mix_partner: NotRequired[Literal["batch", "fresh"]]
 
 
 class TaskData(NamedTuple):
-    """`Task.train_data`, `Task.eval_data`, lines of `Task.description`, and the eval source."""
+    """The data of a `Task`, lines of its description, and the source of the evaluation."""
 
     train_data: Callable[[int], Iterator[Batch]]
     eval_data: Callable[[], Iterator[Batch]]
@@ -67,15 +67,20 @@ class TaskData(NamedTuple):
             return {name: x[:count] for name, x in next(batches).items()}
 
     def task(self, model, prepare, *, about: tuple[str, ...] = (), per="example", **fields) -> Task:
-        """A `Task` on these data, whose size is that of an evaluation's example.
+        """A `Task` on these data, whose FLOPs are those of one evaluation example.
 
         Args:
           model, prepare, fields: of the `Task`.
           about: lines of its description, after those on the data.
-          per: what an example is called in the line on the size.
+          per: what an example is called in the line on the FLOPs.
         """
         example = self.first_examples(1)
         size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+        about = (*about, f"{size / 1e9:.3g} GFLOP per {per} (forward, textbook)")
+        return self.sized_task(model, prepare, example, size, about=about, **fields)
+
+    def sized_task(self, model, prepare, example, size: float, *, about, **fields) -> Task:
+        """A `Task` on these data, with `size` FLOPs per example, which `about` describes."""
         return Task(
             model=model,
             example=example,
@@ -83,11 +88,7 @@ class TaskData(NamedTuple):
             eval_data=self.eval_data,
             prepare=prepare,
             flops_per_example=size,
-            description=(
-                *self.description,
-                *about,
-                f"{size / 1e9:.3g} GFLOP per {per} (forward, textbook)",
-            ),
+            description=(*self.description, *about),
             **fields,
         )
 

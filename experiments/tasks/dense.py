@@ -72,12 +72,11 @@ def make_task(config: ConfigDict) -> Task:
     starts = [
         tiles.tile_starts(*sizes, dense.min_overlap) for sizes in zip(full, tile, strict=True)
     ]
-    return Task(
-        model=model,
-        example=example,
-        train_data=task_data.train_data,
-        eval_data=task_data.eval_data,
-        prepare=prepare,
+    return task_data.sized_task(
+        model,
+        prepare,
+        example,
+        size,
         predict=predict,
         loss=losses.robust_field(epsilon=dense.loss_epsilon, power=dense.loss_power),
         metrics=field_metrics(
@@ -87,10 +86,8 @@ def make_task(config: ConfigDict) -> Task:
             ),
             with_invalid="known" in example,
         ),
-        flops_per_example=size,
         plots=functools.partial(draw, config, prepare, predict, task_data),
-        description=(
-            *task_data.description,
+        about=(
             f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
             f"{len(starts[0]) * len(starts[1])} tiles in a whole image",
         ),

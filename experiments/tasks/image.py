@@ -3,11 +3,12 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.data import Mixed, open_data
-from perceiver_jax import losses, metrics, plots
+from perceiver_jax import losses, maps, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device
 from perceiver_jax.train import loop
@@ -44,11 +45,8 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def fresh_partners(data: ConfigDict) -> bool:
-    """Whether images are mixed with others that are read for it; old configs have no such field."""
-    partner = data.get("mix_partner", "batch")
-    if partner not in ("batch", "fresh"):
-        raise ValueError(f"config.data.mix_partner={partner!r}: it is 'batch' or 'fresh'")
-    return partner == "fresh"
+    """Whether training reads a partner for each image; configs without the field do not."""
+    return data.get("mix_partner", "batch") == "fresh"
 
 
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
@@ -87,30 +85,24 @@ def draw(model, prepare, task_data, variables, num_examples):
         batch = prepare(batch, None)
         logits, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
         tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
-        return logits, seen["intermediates"]["encoder"], tokens.position
+        return logits, seen["intermediates"]["encoder"], tokens
 
-    logits, seen, position = run(variables, batch)
+    logits, seen, tokens = run(variables, batch)
     images = batch["image"] if "image" in batch else batch["frames"][:, 0]
     images = shown = np.clip(np.rint(images), 0, 255).astype(np.uint8)  # `resize_tf` overshoots
     if "frames" in batch:
         shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
     figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"])}
     for name, cross in seen.items():
-        maps = to_grid(cross["attention"]["weights"][-1], position, images.shape[1:3])
-        figures[f"attention_{name}"] = plots.attention_maps(images[:6], maps[:6])
+        found = to_grid(cross["attention"]["weights"][-1], tokens, images.shape[1:3])
+        figures[f"attention_{name}"] = plots.attention_maps(images[:6], found[:6])
     return figures
 
 
-def to_grid(weights, position, image_shape):
+def to_grid(weights, tokens, image_shape):
     """Attention weights `[B, H, N, M]`, by token -> the mean over heads `[B, N, h, w]`, by place.
 
     A learned table has no grid of its own: its tokens are the image's pixels.
     """
-    weights = np.asarray(weights).mean(axis=1)
-    grid = getattr(position, "shape", image_shape)
-    indices = getattr(position, "indices", None)
-    if indices is not None:
-        placed = np.zeros_like(weights)
-        placed[..., np.asarray(indices)] = weights
-        weights = placed
-    return weights.reshape(*weights.shape[:2], *grid)
+    found = np.asarray(maps.on_grid(jnp.mean(weights, axis=1), tokens))
+    return found if found.ndim == 4 else found.reshape(*found.shape[:2], *image_shape)

@@ -15,6 +15,7 @@ from experiments.tasks.autoencode import (
     Hidden,
     check_modalities,
     classify_alone,
+    describe_hidden,
     hide,
     require_classes,
 )
@@ -58,7 +59,7 @@ def make_task(config: ConfigDict) -> Task:
         whole_metrics={"mean_average_precision": metrics.mean_average_precision},
         predict=functools.partial(hide(spec, hidden).apply, train=False),
         plots=functools.partial(draw, spec, prepare, task_data),
-        about=(f"eval: hidden from the model: {', '.join(hidden) or 'nothing'}",),
+        about=(describe_hidden(hidden),),
         per="clip",
     )
 
