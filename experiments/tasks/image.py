@@ -1,6 +1,7 @@
 """Classification of images, or of pairs of views: a config to a `Task`. Composition only."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.data import Mixed, open_data
-from perceiver_jax import losses, maps, metrics, plots
+from perceiver_jax import conditions, losses, maps, metrics, plots
 from perceiver_jax.build import build
-from perceiver_jax.data import on_device
+from perceiver_jax.data import on_device, transforms
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
@@ -41,7 +42,22 @@ def make_task(config: ConfigDict) -> Task:
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
         plots=functools.partial(draw, model, prepare, task_data),
+        **compare_conditions(task_data.eval_source, data.eval, num_classes),
     )
+
+
+def compare_conditions(source, line: str, num_classes: int) -> dict[str, Any]:
+    """The fields of a `Task` that count apart the conditions of a source, if it has any."""
+    found = getattr(source, "conditions", None)
+    if found is None:
+        return {}
+    _, kept, _ = transforms.parse(line).steps[-1]
+    if missing := sorted(found.fields - set(kept)):
+        raise ValueError(
+            f"config.data.eval={line!r} keeps no {missing}, which the conditions "
+            f"{list(found.names)} of {source!r} need: write them into keep(...)"
+        )
+    return {"collect": conditions.collect, "whole_metrics": found.metrics(num_classes)}
 
 
 def fresh_partners(data: ConfigDict) -> bool:

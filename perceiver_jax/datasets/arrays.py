@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from perceiver_jax.conditions import Conditions
 from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
@@ -16,9 +17,15 @@ class Arrays:
 
     in_memory = True
 
-    def __init__(self, arrays: Mapping[str, Any], name: str = "arrays"):
+    def __init__(
+        self,
+        arrays: Mapping[str, Any],
+        name: str = "arrays",
+        *,
+        conditions: Conditions | None = None,
+    ):
         self.arrays = {field: np.asarray(array) for field, array in arrays.items()}
-        self.name = name
+        self.name, self.conditions = name, conditions
         lengths = {field: len(array) for field, array in self.arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"{name}: the arrays need one common length, got {lengths}")
@@ -61,7 +68,7 @@ def into_memory(source: Any) -> Arrays:
                 arrays[field][index] = value
         end = "\n" if stop == total else "\r"
         print(f"decoding {source!r}: {stop:,} of {total:,}", end=end, file=sys.stderr)
-    return Arrays(arrays, name=repr(source))
+    return Arrays(arrays, name=repr(source), conditions=getattr(source, "conditions", None))
 
 
 def _empty(count: int, value: Any) -> np.ndarray:

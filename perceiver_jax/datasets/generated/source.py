@@ -35,17 +35,8 @@ class Generated:
         self, name: str, split: str, seed: int, make: Callable[[np.random.Generator], Example]
     ):
         self.name, self.seed, self.make = f"{name}[{split}]", seed, make
-        match = _SPLIT.fullmatch(split)
-        if not match or match[1] not in LENGTHS:
-            raise ValueError(
-                f"{name} has the splits {list(LENGTHS)} and parts as 'test[:500]', not {split!r}"
-            )
-        self.split = list(LENGTHS).index(match[1])
-        length = LENGTHS[match[1]]
-        start, stop = int(match[2] or 0), int(match[3] or length)
-        if not start < stop <= length:
-            raise ValueError(f"{self.name} is no part of the {length:,} examples of {match[1]!r}")
-        self.indices = range(start, stop)
+        part, self.indices = part_of(name, split, LENGTHS)
+        self.split = list(LENGTHS).index(part)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -56,6 +47,24 @@ class Generated:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def part_of(name: str, split: str, lengths: Mapping[str, int]) -> tuple[str, range]:
+    """Which of the splits `test[:500]` is a part of, and which of its examples.
+
+    Raises:
+      ValueError: no such split or part.
+    """
+    match = _SPLIT.fullmatch(split)
+    if not match or match[1] not in lengths:
+        raise ValueError(
+            f"{name} has the splits {list(lengths)} and parts as 'test[:500]', not {split!r}"
+        )
+    length = lengths[match[1]]
+    start, stop = int(match[2] or 0), int(match[3] or length)
+    if not start < stop <= length:
+        raise ValueError(f"{name}[{split}] is no part of the {length:,} examples of {match[1]!r}")
+    return match[1], range(start, stop)
 
 
 def configured(maker: type, options: Mapping[str, Any]) -> Any:
