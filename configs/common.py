@@ -30,7 +30,9 @@ def base(*, batch_size: int, steps: int) -> ConfigDict:
     config.tensorboard = False
     # Where a new run starts: the whole state of another workdir; or weights only, of a workdir or
     # released ones, by name, file, folder or address (conv_kernel: see `pretrained.load`).
-    config.start = ConfigDict({"run": "", "weights": "", "conv_kernel": ""})
+    config.start = ConfigDict(
+        {"run": "", "weights": "", "conv_kernel": "", "fresh": (), "resize_positions": False}
+    )
     config.parallel = parallel()
     return config
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.perceiver import Perceiver
@@ -35,6 +36,7 @@ __all__ = [
     "described",
     "holds_weights",
     "load",
+    "load_by_path",
     "released",
     "save_huggingface",
 ]
@@ -79,40 +81,59 @@ def load(
     Raises:
       ValueError: the file is broken, unsafe, or not this model; every tensor at fault is named.
     """
-    if conv_kernel not in (None, *convert.CONV_KERNELS):
-        raise ValueError(f"conv_kernel={conv_kernel!r} is none of {convert.CONV_KERNELS}")
-    label = "state_dict" if isinstance(source, Mapping) else str(source)
+    _check_axes(conv_kernel)
     if isinstance(source, str) and (source in URLS or source in HUB):
         name = HUB.get(source, source)
         if model is not None and _name(model) != name:
             raise ValueError(f"load({source!r}) cannot be model={_name(model)!r}")
         model = model or name
-        label = source = URLS.get(source) or huggingface.address(source, "pytorch_model.bin")
-    content = _read(source, cache)
-    hint = ""
+    content, label = _read(source, cache)
+    hint = (
+        "\nIn a training config, config.start.fresh=('output',) leaves all below 'output' at its "
+        "initial values, and config.start.resize_positions=True interpolates learned positions."
+    )
     if not isinstance(model, Released):
         model = _recognize(content, model, label)
         hint = (
             "\nAt other sizes, pass model=pretrained.released(name, **sizes), or put config.json "
             "beside the weights."
         )
-    if content.format == "huggingface" and model.name == "imagenet_conv":
-        conv_kernel = conv_kernel or content.conv_kernel
-        if conv_kernel not in convert.CONV_KERNELS:
-            raise ValueError(
-                f"{label} does not say how its convolution is stored: pass conv_kernel='OIWH' for "
-                "deepmind/vision-perceiver-conv, 'OIHW' for weights meant for PyTorch "
-                "(config.start.conv_kernel in a training config)"
-            )
     variables = convert.to_variables(
         content.tensors,
         model,
         content.format,
         source=label,
-        conv_kernel=conv_kernel or "OIHW",
+        conv_kernel=_kernel_axes(content, model.name, label, conv_kernel),
         hint=hint,
     )
     return model.build(), jax.tree.map(jnp.asarray, variables)
+
+
+def load_by_path(
+    source: str | pathlib.Path | Mapping[str, Any],
+    *,
+    conv_kernel: str | None = None,
+    cache: str | pathlib.Path | None = None,
+) -> dict[str, np.ndarray]:
+    """Loads a released model's variables by path, `params/input/...`, at the sizes they have.
+
+    Arguments as above.
+
+    Raises:
+      ValueError: the file is broken, unsafe, or holds tensors that no single one of the six has.
+    """
+    _check_axes(conv_kernel)
+    content, label = _read(source, cache)
+    found = identify(content.tensors)
+    if found is None:
+        raise ValueError(_unknown(content, label))
+    return convert.by_path(
+        content.tensors,
+        found[1],
+        content.format,
+        source=label,
+        conv_kernel=_kernel_axes(content, found[1], label, conv_kernel),
+    )
 
 
 def holds_weights(source: str) -> bool:
@@ -142,9 +163,32 @@ def _name(model: str | Released) -> str:
     return model if isinstance(model, str) else model.name
 
 
-def _read(source, cache) -> formats.Content:
+def _check_axes(conv_kernel: str | None) -> None:
+    if conv_kernel not in (None, *convert.CONV_KERNELS):
+        raise ValueError(f"conv_kernel={conv_kernel!r} is none of {convert.CONV_KERNELS}")
+
+
+def _kernel_axes(content: formats.Content, name: str, label: str, given: str | None) -> str:
+    """The axes of the stem's kernel, one of `convert.CONV_KERNELS`; see `load`."""
+    if content.format == "huggingface" and name == "imagenet_conv":
+        given = given or content.conv_kernel
+        if given not in convert.CONV_KERNELS:
+            raise ValueError(
+                f"{label} does not say how its convolution is stored: pass conv_kernel='OIWH' for "
+                "deepmind/vision-perceiver-conv, 'OIHW' for weights meant for PyTorch "
+                "(config.start.conv_kernel in a training config)"
+            )
+    return given or "OIHW"
+
+
+def _read(source, cache) -> tuple[formats.Content, str]:
+    """The tensors, and what errors call their source."""
     if isinstance(source, Mapping):
-        return formats.Content("huggingface", huggingface.to_numpy(source), None, {})
+        content = formats.Content("huggingface", huggingface.to_numpy(source), None, {})
+        return content, "state_dict"
+    if source in URLS or source in HUB:
+        source = URLS.get(source) or huggingface.address(source, "pytorch_model.bin")
+    label = str(source)
     if str(source).startswith(_ADDRESS):
         source = download.fetch(str(source), cache)
     path = user_path(source)
@@ -152,7 +196,12 @@ def _read(source, cache) -> formats.Content:
         raise ValueError(f"{source}: weights are read from local files; copy it here first")
     if not path.exists():
         raise ValueError(f"{path} is neither a file nor one of {sorted(MODELS)}")
-    return formats.read(path)
+    return formats.read(path), label
+
+
+def _unknown(content: formats.Content, label: str) -> str:
+    names = sorted(content.tensors)
+    return f"{label} holds none of {sorted(MODELS)}; its {len(names)} names begin with {names[:5]}"
 
 
 def _recognize(content: formats.Content, model: str | None, label: str) -> Released:
@@ -166,10 +215,7 @@ def _recognize(content: formats.Content, model: str | None, label: str) -> Relea
         return sized
     found = identify(content.tensors)
     if found is None:
-        names = sorted(content.tensors)
-        raise ValueError(
-            f"{label} holds none of {sorted(MODELS)}; its {len(names)} names begin with {names[:5]}"
-        )
+        raise ValueError(_unknown(content, label))
     model = released(found[1])
     if foreign := convert.foreign(content.tensors, model, found[0]):
         raise ValueError(

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from perceiver_jax.pretrained.models import Released
-from perceiver_jax.pretrained.names import Name, identify, names
+from perceiver_jax.pretrained.names import Name, identify, names, num_layers
 
 CONV_KERNELS = ("OIHW", "OIWH")
 
@@ -78,14 +78,48 @@ def to_variables(
         lines = "\n  ".join(sorted(problems))
         raise ValueError(f"{source} is not {released.name!r} at this size.{other}\n  {lines}{hint}")
 
+    flat = _assemble(tensors, table, format, conv_kernel)
+    return jax.tree.unflatten(jax.tree.structure(released.shapes), [flat[path] for path in shapes])
+
+
+def by_path(
+    tensors: Mapping[str, np.ndarray],
+    name: str,
+    format: str,
+    *,
+    source: str = "tensors",
+    conv_kernel: str = "OIHW",
+) -> dict[str, np.ndarray]:
+    """Tensors of the released model `name` -> its variables by path, at the sizes that they have.
+
+    Arguments as above. What the model has and the tensors lack is absent from the result.
+
+    Raises:
+      ValueError: tensors that the model does not have, or layers that do not stack.
+    """
+    table = names(name, num_layers(tensors))
+    known = {getattr(n, format) for n in table}
+    if unexpected := sorted(set(tensors) - known):
+        raise ValueError(
+            f"{source} is not {name!r}: it also holds {len(unexpected)} other tensors, "
+            f"{unexpected[:8]}"
+        )
+    there = [n for n in table if n.path and getattr(n, format) in tensors]
+    try:
+        return _assemble(tensors, there, format, conv_kernel)
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{source} is not {name!r}: {error}") from error
+
+
+def _assemble(tensors, table, format, conv_kernel) -> dict[str, np.ndarray]:
+    """Arrays by path, float32; the layers of a stack are rows of one."""
     rows: dict[str, list] = {}
     for n in table:
         if n.path:
             x = np.asarray(tensors[getattr(n, format)], np.float32)
             rows.setdefault(n.path, []).append(_to_ours(x, n, format, conv_kernel))
     stacked = {n.path for n in table if n.layer is not None}
-    flat = {path: np.stack(r) if path in stacked else r[0] for path, r in rows.items()}
-    return jax.tree.unflatten(jax.tree.structure(released.shapes), [flat[path] for path in shapes])
+    return {path: np.stack(r) if path in stacked else r[0] for path, r in rows.items()}
 
 
 def foreign(tensors: Mapping[str, Any], released: Released, format: str) -> list[str]:

@@ -82,7 +82,8 @@ def described(spec: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
     lines = "\n  ".join(f"{name}: {ends[0]}, {ends[1]}" for name, ends in modules.items())
     raise ValueError(
         f"config.model, from {wanted[0]} to {wanted[1]}, is none of the released models, so their "
-        f"weights do not fit:\n  {lines}"
+        f"weights do not fit:\n  {lines}\nconfig.start.fresh=('output',) starts from all of theirs "
+        "but the output"
     )
 
 

@@ -195,17 +195,20 @@ def _kinetics_ends() -> Iterator[Name]:
     )
 
 
+def num_layers(keys) -> int:
+    """Of how many self-attends `keys`, in either format, are names."""
+    layers = {k.split("/self_attention")[1].split("/")[0] for k in keys if "/self_attention" in k}
+    layers |= {k.split(".")[3] for k in keys if k.startswith("perceiver.encoder.self_attends.")}
+    return len(layers)
+
+
 def identify(keys) -> tuple[str, str] | None:
     """(format, model) whose names most of `keys` are, or None: formats as fields of `Name`."""
     keys = set(keys)
     best, result = 0.0, None
     for format in ("haiku", "huggingface"):
-        layers = {
-            k.split("/self_attention")[1].split("/")[0] for k in keys if "/self_attention" in k
-        }
-        layers |= {k.split(".")[3] for k in keys if k.startswith("perceiver.encoder.self_attends.")}
         for model in _DECODERS:
-            known = {getattr(n, format) for n in names(model, len(layers))} - {""}
+            known = {getattr(n, format) for n in names(model, num_layers(keys))} - {""}
             overlap = len(keys & known) / max(1, len(keys | known))
             if overlap > best:
                 best, result = overlap, (format, model)

@@ -228,7 +228,7 @@ def saved_weights(path: epath.Path) -> TrainState:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
         args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
         arrays = reader.restore(absolute(path), args=args)[META]["arrays"]
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     tree: dict[str, Any] = {"params": {}, "model_state": {}}
     for name, (shape, dtype, _) in arrays.items():
         item, *folders, last = name.split("/")
@@ -340,7 +340,8 @@ def check_arrays(path: epath.Path, saved: dict[str, Any], wanted: Any) -> None:
         raise Mismatch(
             f"checkpoint {path} is not of this model and optimizer:\n  "
             + "\n  ".join(sorted(lines))
-            + "\nUse the config it was made with."
+            + "\nUse the config it was made with, or start from its weights alone "
+            "(config.start.weights) without what differs, as config.start.fresh=('output',)."
         )
 
 

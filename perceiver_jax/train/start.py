@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
+from perceiver_jax.config_types import ConfigError, Regex
 from perceiver_jax.mesh import Layout
-from perceiver_jax.train import checkpoint, sharding
+from perceiver_jax.train import checkpoint, sharding, transfer
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.optimizer import make_optimizer
 from perceiver_jax.train.state import TrainState, create, prepared_example
@@ -26,6 +27,8 @@ class Start(TypedDict):
     run: str  # another workdir: its whole state
     weights: str  # weights alone: of a workdir, or released ones by name, file, folder or address
     conv_kernel: Literal["", "OIWH", "OIHW"]  # see `pretrained.load`
+    fresh: tuple[Annotated[str, Regex()], ...]  # what matches is not taken from the weights
+    resize_positions: bool  # interpolate learned positions of another image size
 
 
 class Program(NamedTuple):
@@ -69,8 +72,9 @@ def start(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Returns the state to go on from and the meta saved with it, from the first that applies."""
     run, weights = config.start.run, config.start.weights
-    if config.start.conv_kernel and not weights:
-        raise ValueError("config.start.conv_kernel is about config.start.weights, which is empty")
+    for field in ("conv_kernel", "fresh", "resize_positions"):
+        if config.start[field] and not weights:
+            raise ConfigError(f"config.start.{field} is about config.start.weights, which is empty")
     if run and weights:
         raise ValueError(
             f"set one of config.start.run={run!r} and config.start.weights={weights!r}"
@@ -99,7 +103,8 @@ def start(
     if weights:
         items, origin = restore_weights(weights, config, program)
         say(f"start: weights from {origin}, fresh optimizer")
-        return state.replace(**items), meta
+        both = {name: transfer.merge(getattr(state, name), items[name]) for name in items}
+        return state.replace(**both), meta
 
     # 4. Nothing.
     say(f"start: from scratch, seed {config.seed}")
@@ -113,11 +118,12 @@ def restore_weights(
 
     Args:
       weights: a workdir, a checkpoint, or anything that `pretrained.load` accepts.
-      config: `model` and `start.conv_kernel` are used.
+      config: `model` and `start` are used.
       program: built for the model.
 
     Returns:
-      `{'params': ..., 'model_state': ...}` and where they came from.
+      `{'params': ..., 'model_state': ...}`, without what `config.start.fresh` leaves out, and where
+      they came from.
 
     Raises:
       FileNotFoundError: there are none.
@@ -125,20 +131,29 @@ def restore_weights(
         not finite.
     """
     path = epath.Path(weights).expanduser()
-    if pretrained.holds_weights(weights):
-        model = pretrained.described(config.model.to_dict(), program.batch)
-        conv_kernel = config.start.conv_kernel or None
-        _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
-        items = {"params": variables.pop("params"), "model_state": variables}
-        where = {name: getattr(program.target, name) for name in items}
-        items = jax.device_put(items, jax.tree.map(lambda x: x.sharding, where))
-    elif path.is_dir():
-        items, weights = checkpoint.restore_weights(path, program.target, warn=warn)
-    else:
+    released, section = pretrained.holds_weights(weights), config.start
+    if not (released or path.is_dir()):
         raise FileNotFoundError(
             f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "
             f"checkpoint, a file, a folder, an address or one of {sorted(pretrained.URLS)}"
         )
+    if section.fresh or section.resize_positions:
+        if released:
+            saved = pretrained.load_by_path(weights, conv_kernel=section.conv_kernel or None)
+        else:
+            items, weights = checkpoint.restore_weights(path, None, warn=warn)
+            variables = {"params": items["params"], **items["model_state"]}
+            saved = dict(checkpoint.named_leaves(jax.device_get(variables)))
+        items = transfer.take(saved, program.target, program.batch, section, origin=str(weights))
+    elif released:
+        model = pretrained.described(config.model.to_dict(), program.batch)
+        conv_kernel = section.conv_kernel or None
+        _, variables = pretrained.load(weights, model=model, conv_kernel=conv_kernel)
+        items = {"params": variables.pop("params"), "model_state": variables}
+        where = {name: getattr(program.target, name) for name in items}
+        items = jax.device_put(items, jax.tree.map(lambda x: x.sharding, where))
+    else:
+        items, weights = checkpoint.restore_weights(path, program.target, warn=warn)
     check_finite(items, weights)
     return items, weights
 

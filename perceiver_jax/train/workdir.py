@@ -36,6 +36,9 @@ DAMAGED = "damaged"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 
+# Fields that configs have had for less long than there are workdirs, at what was so before.
+ADDED = {"start": {"fresh": [], "resize_positions": False}}
+
 
 class InUse(RuntimeError):
     """Another run has the folder."""
@@ -154,7 +157,16 @@ def load_config(workdir: epath.Path) -> ConfigDict:
             return {name: tuples(item) for name, item in value.items()}
         return tuple(tuples(item) for item in value) if isinstance(value, list) else value
 
-    return ConfigDict(tuples(json.loads(path.read_text(encoding="utf-8"))))
+    return ConfigDict(tuples(read_config(path)))
+
+
+def read_config(path: epath.Path) -> dict[str, Any]:
+    """Returns the content of a `config.json`, with the fields that are newer than it."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for section, fields in ADDED.items():
+        if section in config:
+            config[section] = fields | config[section]
+    return config
 
 
 def check_config(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
@@ -173,7 +185,7 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, write: bool) -> Non
     """
     path = workdir / CONFIG
     ours = as_json(config)
-    theirs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    theirs = read_config(path) if path.exists() else None
     if theirs is not None:
         parallel = {name: ours[name] for name in ("parallel",) if name in ours}
         differences = compare({**theirs, **parallel}, ours)

@@ -152,7 +152,13 @@ def make_config(**changes):
             "checkpoint_every": 2,
             "checkpoints_kept": 3,
             "tensorboard": False,
-            "start": {"run": "", "weights": "", "conv_kernel": ""},
+            "start": {
+                "run": "",
+                "weights": "",
+                "conv_kernel": "",
+                "fresh": (),
+                "resize_positions": False,
+            },
             "parallel": {
                 "mode": "jit",
                 "model": 1,
