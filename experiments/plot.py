@@ -19,23 +19,21 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
 import csv
 import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from etils import epath
 
 from configs import common
-from experiments import make_task
+from experiments import command, make_task
 from perceiver_jax import plots
 from perceiver_jax.files import video
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
-from perceiver_jax.train.stop import explain
 from perceiver_jax.train.workdir import METRICS, load_config
 
 
@@ -87,25 +85,20 @@ def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
     return path
 
 
-def define_flags() -> None:
-    """Only for the command: others have flags of the same names."""
-    flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
-    flags.DEFINE_integer("examples", 24, "How many predictions to draw.", lower_bound=1)
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    flags.DEFINE_string("workdir", None, "Folder of a run.", required=True, flag_values=values)
+    flags.DEFINE_integer("examples", 24, "How many predictions to draw.", 1, flag_values=values)
 
 
+@command.one_line_errors
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    """The command."""
+    del argv
     logging.set_verbosity(logging.WARNING)
-    try:
-        for path in draw(flags.FLAGS.workdir, num_examples=flags.FLAGS.examples):
-            print(path)
-    except Exception as error:
-        text, exit_code = explain(error)
-        print(text, file=sys.stderr)
-        sys.exit(exit_code)
+    for path in draw(flags.FLAGS.workdir, num_examples=flags.FLAGS.examples):
+        print(path)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    command.run(main, define_flags)

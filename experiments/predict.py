@@ -35,56 +35,65 @@ import json
 import pathlib
 import sys
 import time
-import traceback
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
+from experiments import command
 from perceiver_jax import files, inference, plots, pretrained
 from perceiver_jax.files.paths import read_text, user_path
 from perceiver_jax.inference import clips
 from perceiver_jax.train.log import duration
-from perceiver_jax.train.stop import OURS
 
-MODEL = flags.DEFINE_string("model", None, "A released name, or weights; see above.")
-INPUT = flags.DEFINE_multi_string("input", None, "What to predict for, see above; may repeat.")
-OUTPUT = flags.DEFINE_string("output", None, "Folder of the results, made if it is not there.")
-CONFIG = config_flags.DEFINE_config_file("config", None, "Other sizes, see above.")
-RANDOM_WEIGHTS = flags.DEFINE_bool("random_weights", False, "Use an untrained model.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the random weights.")
-CONV_KERNEL = flags.DEFINE_enum(
-    "conv_kernel", None, ["OIHW", "OIWH"], "See `pretrained.load`: Hugging Face imagenet_conv."
-)
-LABELS = flags.DEFINE_string(
-    "labels", None, "Text file of class names, one a line, instead of those the weights know."
-)
-TOP = flags.DEFINE_integer("top", 5, "How many classes to name.", lower_bound=1)
-NATIVE_SIZE = flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.")
-MIN_OVERLAP = flags.DEFINE_integer("min_overlap", 20, "Flow: pixels that tiles share at least.")
-CHUNK_SIZE = flags.DEFINE_integer(
-    "chunk_size", 8192, "Video: queries decoded at a time; fewer need less memory.", lower_bound=1
-)
-MAX_CLIPS = flags.DEFINE_integer(
-    "max_clips", 1, "Video: clips of the model's length (16 frames); 0: all.", lower_bound=0
-)
-FRAME_RATE = flags.DEFINE_float(
-    "frame_rate", 25.0, "Video: frames per second that the model gets.", lower_bound=1
-)
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    where = {"flag_values": values}
+    flags.DEFINE_string("model", None, "A released name, or weights; see above.", **where)
+    text = "What to predict for, see above; may repeat."
+    flags.DEFINE_multi_string("input", None, text, **where)
+    flags.DEFINE_string("output", None, "Folder of the results, made if not there.", **where)
+    config_flags.DEFINE_config_file("config", None, "Other sizes, see above.", **where)
+    flags.DEFINE_bool("random_weights", False, "Use an untrained model.", **where)
+    flags.DEFINE_integer("seed", 0, "Of the random weights.", 0, **where)
+    text = "See `pretrained.load`: Hugging Face imagenet_conv."
+    flags.DEFINE_enum("conv_kernel", None, ["OIHW", "OIWH"], text, **where)
+    text = "Text file of class names, one a line, instead of those the weights know."
+    flags.DEFINE_string("labels", None, text, **where)
+    flags.DEFINE_integer("top", 5, "How many classes to name.", 1, **where)
+    flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.", **where)
+    text = "Flow: pixels that tiles share at least."
+    flags.DEFINE_integer("min_overlap", 20, text, 0, **where)
+    text = "Video: queries decoded at a time; fewer need less memory."
+    flags.DEFINE_integer("chunk_size", 8192, text, 1, **where)
+    text = "Video: clips of the model's length (16 frames); 0: all."
+    flags.DEFINE_integer("max_clips", 1, text, 0, **where)
+    text = "Video: frames per second that the model gets."
+    flags.DEFINE_float("frame_rate", 25.0, text, **where)
+    flags.register_validator(
+        "frame_rate", lambda x: 1 <= x <= 1000, "write a number from 1 to 1000", **where
+    )
+    flags.mark_flags_as_required(["model", "input", "output"], **where)
 
 
 def load_model():
     """Loads the (model, variables) that the flags name."""
-    released = None
-    if CONFIG.value is not None:
-        sizes = CONFIG.value.to_dict()
-        released = pretrained.released(sizes.pop("name"), **sizes)
-        if MODEL.value in pretrained.MODELS and MODEL.value != released.name:
-            raise ValueError(f"--model={MODEL.value}, but --config is of {released.name}")
-    if not RANDOM_WEIGHTS.value:
-        return pretrained.load(MODEL.value, model=released, conv_kernel=CONV_KERNEL.value)
-    released = released or pretrained.released(MODEL.value)
-    return inference.random_weights(released, SEED.value)
+    chosen, released = flags.FLAGS, None
+    if chosen.config is not None:
+        sizes = chosen.config.to_dict()
+        if not isinstance(sizes.get("name"), str):
+            raise ValueError(
+                "config.name is missing: --config takes the sizes of a released model, such as "
+                "configs/released/sizes.py:flow"
+            )
+        released = pretrained.released(section="config", **sizes)
+        if chosen.model in pretrained.MODELS and chosen.model != released.name:
+            raise ValueError(f"--model={chosen.model}, but --config is of {released.name}")
+    if not chosen.random_weights:
+        return pretrained.load(chosen.model, model=released, conv_kernel=chosen.conv_kernel)
+    released = released or pretrained.released(chosen.model)
+    return inference.random_weights(released, chosen.seed)
 
 
 def bar(unit: str):
@@ -111,14 +120,17 @@ def class_names(model) -> list[str] | None:
     num_classes = getattr(output, "num_classes", None)
     if num_classes is None:
         return None
-    if LABELS.value:
-        names = read_text(LABELS.value).splitlines()
+    file = flags.FLAGS.labels
+    if file:
+        names = read_text(file).splitlines()
         if len(names) != num_classes:
             raise ValueError(
-                f"--labels={LABELS.value} has {len(names)} lines, the model {num_classes} classes"
+                f"--labels={file} has {len(names)} lines, the model {num_classes} classes"
             )
         return names
-    return None if RANDOM_WEIGHTS.value else pretrained.class_names(MODEL.value, num_classes)
+    if flags.FLAGS.random_weights:
+        return None
+    return pretrained.class_names(flags.FLAGS.model, num_classes)
 
 
 def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]]:
@@ -150,8 +162,8 @@ def classify(model, variables, inputs, output, names) -> tuple[list[pathlib.Path
         model,
         variables,
         images,
-        k=TOP.value,
-        native_size=NATIVE_SIZE.value,
+        k=flags.FLAGS.top,
+        native_size=flags.FLAGS.native_size,
         progress=bar("images"),
     )
     records = dict(zip(inputs, describe(labels, names), strict=True))
@@ -185,7 +197,7 @@ def optical_flow(model, variables, inputs, output, names) -> tuple[list[pathlib.
         model,
         variables,
         *map(files.read_image, inputs),
-        min_overlap=MIN_OVERLAP.value,
+        min_overlap=flags.FLAGS.min_overlap,
         progress=bar("tiles"),
     )
     files.write_flo(output / "flow.flo", flow)
@@ -201,14 +213,14 @@ def autoencode(model, variables, inputs, output, names) -> tuple[list[pathlib.Pa
         raise ValueError(f"a video and its sound, --input twice; got {len(inputs)}")
     frames, samples = clips.clip_lengths(model)
     size = model.output.modalities["video"].shape[1]
-    rate = FRAME_RATE.value
+    rate = flags.FLAGS.frame_rate
     sample_rate = round(rate * samples / frames)
     video, audio = files.read_video(
         inputs[0],
         size,
         frames_per_second=rate,
         samples_per_second=sample_rate,
-        max_frames=frames * MAX_CLIPS.value if MAX_CLIPS.value else None,
+        max_frames=frames * flags.FLAGS.max_clips if flags.FLAGS.max_clips else None,
     )
     count = len(video) // frames
     if not count:
@@ -233,8 +245,8 @@ def autoencode(model, variables, inputs, output, names) -> tuple[list[pathlib.Pa
         variables,
         video[: count * frames],
         audio[: count * samples],
-        k=TOP.value,
-        chunk_size=CHUNK_SIZE.value,
+        k=flags.FLAGS.top,
+        chunk_size=flags.FLAGS.chunk_size,
         progress=bar("chunks"),
     )
     paths = [output / name for name in ("clip.mp4", "audio.wav", "predictions.json")]
@@ -258,34 +270,20 @@ TASKS = {
 }
 
 
+@command.one_line_errors
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    """The command."""
+    del argv
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode shows escapes
         sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        model, variables = load_model()
-        names = class_names(model)
-        task = TASKS[type(model.output).__name__]
-        output = user_path(OUTPUT.value)
-        output.mkdir(parents=True, exist_ok=True)
-        paths, text = task(model, variables, INPUT.value, output, names)
-    except Exception as error:
-        sys.exit(explain(error))
+    model, variables = load_model()
+    names = class_names(model)
+    task = TASKS[type(model.output).__name__]
+    output = user_path(flags.FLAGS.output)
+    output.mkdir(parents=True, exist_ok=True)
+    paths, text = task(model, variables, flags.FLAGS.input, output, names)
     print(*text, *(f"wrote {path}" for path in paths), sep="\n")
 
 
-def explain(error: Exception) -> str:
-    """One line about what libraries raise; in full what a check of this project says.
-
-    The traceback is logged at `--verbosity=1`.
-    """
-    logging.debug("predict failed", exc_info=error)
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    ours = frame.f_globals["__name__"].partition(".")[0] in OURS
-    return f"{type(error).__name__}: {error if ours else ' '.join(str(error).split())}"
-
-
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["model", "input", "output"])
-    app.run(main)
+    command.run(main, define_flags)

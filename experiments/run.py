@@ -39,71 +39,51 @@ Ctrl-C after saving: run it again. 1, any other error.
 import functools
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from experiments import check_config, make_task
+from experiments import check_config, command, make_task
 from perceiver_jax.train import distributed, loop, profile, sharding
-from perceiver_jax.train.stop import explain
 
 
-def define_flags() -> None:
-    """Only for the command: other commands have flags of the same names."""
-    config_flags.DEFINE_config_file("config", None, "File and variant, see above.")
-    flags.DEFINE_string("workdir", None, "Folder of this run, made if it is not there.")
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-    flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-    flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
-    flags.DEFINE_bool("distributed", False, "Find these three in the environment.")
-    flags.DEFINE_integer(
-        "peer_timeout", 100, "Seconds without a sign of life after which a process counts as lost."
-    )
-    flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
-    flags.DEFINE_string("profile", "", "START:STOP, steps of a training to trace.")
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    where = {"flag_values": values}
+    config_flags.DEFINE_config_file("config", None, "File and variant, see above.", **where)
+    flags.DEFINE_string("workdir", None, "Folder of this run, made if it is not there.", **where)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", **where)
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.", 1, **where)
+    flags.DEFINE_integer("process_id", None, "Which one this is, from 0.", 0, **where)
+    flags.DEFINE_bool("distributed", False, "Find these three in the environment.", **where)
+    timeout = "Seconds without a sign of life after which a process counts as lost."
+    flags.DEFINE_integer("peer_timeout", 100, timeout, 1, **where)
+    flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.", **where)
+    flags.DEFINE_string("profile", "", "START:STOP, steps of a training to trace.", **where)
+    flags.mark_flags_as_required(["config", "workdir"], **where)
 
 
+@command.one_line_errors
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
+    """The command."""
+    del argv
     # What goes wrong is raised and told once, below; libraries would tell it in pages before.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = ignore_late_callbacks
     config = flags.FLAGS.config
     run = loop.evaluate
-    try:
-        distributed.join(
-            flags.FLAGS.coordinator,
-            flags.FLAGS.num_processes,
-            flags.FLAGS.process_id,
-            detect=flags.FLAGS.distributed,
-            timeout=flags.FLAGS.peer_timeout,
-        )
-        if flags.FLAGS.mode == "train":
-            run = functools.partial(loop.train, profile=profile.parse_span(flags.FLAGS.profile))
-        check_config(config)
-        layout = sharding.make_layout(config.parallel)
-        sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
-        run(make_task(config), config, flags.FLAGS.workdir)
-    except Exception as error:
-        text, exit_code = explain(error)
-        print(text, file=sys.stderr)
-        sys.exit(exit_code)
-
-
-def parse_flags(argv):
-    """Parses as absl does, but says in one line what is wrong; exit code 1."""
-    try:
-        rest = flags.FLAGS(argv)
-        _ = flags.FLAGS.config  # where the file is not there, its first use says so
-        return rest
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-        what = error
-        while isinstance(what, AttributeError | KeyError) and what.args:  # one in the other
-            what = what.args[0]
-        if what is not error:
-            sys.exit(f"no such field of the config: {what}")
-        # The last line of a config file's traceback is its error.
-        sys.exit(f"{type(error).__name__}: {str(error).strip().splitlines()[-1].strip()}")
+    distributed.join(
+        flags.FLAGS.coordinator,
+        flags.FLAGS.num_processes,
+        flags.FLAGS.process_id,
+        detect=flags.FLAGS.distributed,
+        timeout=flags.FLAGS.peer_timeout,
+    )
+    if flags.FLAGS.mode == "train":
+        run = functools.partial(loop.train, profile=profile.parse_span(flags.FLAGS.profile))
+    check_config(config)
+    layout = sharding.make_layout(config.parallel)
+    sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
+    run(make_task(config), config, flags.FLAGS.workdir)
 
 
 def ignore_late_callbacks(unraisable):
@@ -113,6 +93,4 @@ def ignore_late_callbacks(unraisable):
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, define_flags)

@@ -121,12 +121,17 @@ def check_fields(
     """
     hints, required = declared_fields(declaration)
     hints = {key: hint for key, hint in hints.items() if key not in given}
-    if unknown := sorted(set(values) - set(hints)):
-        raise ConfigError(f"{name} has no field {unknown[0]!r}: choose from {sorted(hints)}")
+    check_known(hints, values, name)
     if missing := sorted(required - set(values) - set(given)):
         raise ConfigError(f"{name}.{missing[0]} is missing: write {describe(hints[missing[0]])}")
     for key, value in values.items():
         check(hints[key], value, f"{name}.{key}")
+
+
+def check_known(hints: Collection[str], values: Collection[str], name: str) -> None:
+    """Raises ConfigError for the first field of `values` that has no hint."""
+    if unknown := sorted(set(values) - set(hints)):
+        raise ConfigError(f"{name} has no field {unknown[0]!r}: choose from {sorted(hints)}")
 
 
 def import_name(field: str, value: str, module: str, name: str) -> Any:

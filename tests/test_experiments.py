@@ -245,19 +245,13 @@ def test_another_config_is_refused_with_the_field(digits_run):
     assert "config.optimizer.learning_rate: 0.002 -> 0.5" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("--config.optimizer.learnin_rate=1", 'Did you mean "learning_rate"'),
-        ("--config.steps=many", "steps"),
-        ("--config.data.train=decode | keeep('image')", "unknown transform 'keeep'"),
-    ],
-)
-def test_typos_are_named(setting, message, tmp_path):
+def test_typos_are_named(tmp_path):
+    """By the process as a whole; `test_commands.py` has many more."""
+    setting = "--config.data.train=decode | keeep('image')"
     args = ("experiments.run", "--config=configs/digits.py", f"--workdir={tmp_path}/x", setting)
     done = command(*args, check=False)
     assert done.returncode == 1
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert "unknown transform 'keeep'" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "x").exists()
 
 

@@ -63,12 +63,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 
+from experiments import command
 from experiments.benchmark import contenders, port
 from experiments.benchmark.cases import CASES, CURVES, REMAT, SUITES
 from experiments.benchmark.worker import Job, Program, Worker
 from perceiver_jax import plots
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.train.log import duration, with_prefix
 from perceiver_jax.train.workdir import git_commit, write_atomically
 
@@ -314,35 +316,37 @@ def run(jobs: Plan, best: Best, folder: pathlib.Path, repeats: int):
     return rows, paths
 
 
-def define_flags() -> None:
-    """Only for the command: other commands have flags of the same names."""
-    flags.DEFINE_list("suite", None, f"Suites, by comma: {', '.join(SUITES)}; or all.")
-    flags.DEFINE_list("against", ["dense"], "Contenders beside ours, by comma; may be empty.")
-    flags.DEFINE_integer("repeats", 5, "Timed turns of each contender.", lower_bound=1)
-    flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.")
-    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute precision.")
-    flags.DEFINE_integer("batch_size", 0, "0: the case's own.", lower_bound=0)
-    flags.DEFINE_bool("tiny", False, "Small sizes: proves that it runs, measures nothing.")
-    flags.mark_flag_as_required("suite")
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    where = {"flag_values": values}
+    flags.DEFINE_list("suite", None, f"Suites, by comma: {', '.join(SUITES)}; or all.", **where)
+    text = "Contenders beside ours, by comma; may be empty."
+    flags.DEFINE_list("against", ["dense"], text, **where)
+    flags.DEFINE_integer("repeats", 5, "Timed turns of each contender.", 1, **where)
+    flags.DEFINE_string("output", "runs/benchmark", "Folder of the results.", **where)
+    flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Compute precision.", **where)
+    flags.DEFINE_integer("batch_size", 0, "0: the case's own.", 0, **where)
+    text = "Small sizes: proves that it runs, measures nothing."
+    flags.DEFINE_bool("tiny", False, text, **where)
+    flags.mark_flag_as_required("suite", **where)
 
 
+@command.one_line_errors
 def main(argv: list[str]) -> None:
+    """The command."""
+    del argv
     chosen = flags.FLAGS
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
     against = [name for name in chosen.against if name]
     settings = {"batch_size": chosen.batch_size, "dtype": chosen.dtype, "tiny": chosen.tiny}
-    try:
-        jobs = plan(chosen.suite, against, **settings)
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
+    jobs = plan(chosen.suite, against, **settings)
+    folder = user_path(chosen.output)
+    folder.mkdir(parents=True, exist_ok=True)  # what is wrong with it is said before the work
     best = best_rate(chosen.dtype, chosen.tiny, any(name.startswith("torch") for name in against))
-    rows, paths = run(jobs, best, pathlib.Path(chosen.output), chosen.repeats)
+    rows, paths = run(jobs, best, folder, chosen.repeats)
     print(*map(summary, rows), sep="\n")
     for path in paths:
         print("wrote", path)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    command.run(main, define_flags)

@@ -30,24 +30,31 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from configs import kinetics
+from experiments import command
 from perceiver_jax import files
 from perceiver_jax.data import parse, train_batches
 from perceiver_jax.datasets import load
 from perceiver_jax.datasets.generated import bounce
+from perceiver_jax.files.paths import user_path
 
 PLAIN = "decode | inception_crop(224) | flip | resize(224) | keep('image', 'label')"
 AUGMENTED = PLAIN.replace("flip |", "flip | randaugment(4, 5) |")
 SHARDS = 8
 
-_EXAMPLES = flags.DEFINE_integer("examples", 4000, "Images to time in each row.")
-_IMAGES = flags.DEFINE_integer("images", 1000, "Distinct images to write.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.")
-_REPEATS = flags.DEFINE_integer("repeats", 3, "Times each row is run; the best counts.")
-_CLIPS = flags.DEFINE_integer("clips", 0, "Video files to read an epoch of, and nothing else.")
-_OUTPUT = flags.DEFINE_string("output", "", "CSV file to write, if any.")
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    where = {"flag_values": values}
+    flags.DEFINE_integer("examples", 4000, "Images to time in each row.", 1, **where)
+    flags.DEFINE_integer("images", 1000, "Distinct images to write.", SHARDS, **where)
+    flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1, **where)
+    flags.DEFINE_integer("repeats", 3, "Times each row is run; the best counts.", 1, **where)
+    text = "Video files to read an epoch of, and nothing else."
+    flags.DEFINE_integer("clips", 0, text, 0, **where)
+    flags.DEFINE_string("output", "", "CSV file to write, if any.", **where)
 
 
 def texture(rng: np.random.Generator, height: int = 400, width: int = 500) -> np.ndarray:
@@ -92,18 +99,16 @@ def write_images(directory: str, count: int) -> float:
     return float(np.mean(sizes))
 
 
-def ours(directory: str, readers: str, line: str) -> Iterator[int]:
+def ours(directory: str, readers: str, line: str, batch_size: int) -> Iterator[int]:
     """Yields the number of images in each batch."""
     source = load("imagenet2012", "train", data_dir=directory)
-    batches = train_batches(
-        source, parse(line), batch_size=_BATCH_SIZE.value, seed=0, readers=readers
-    )
+    batches = train_batches(source, parse(line), batch_size=batch_size, seed=0, readers=readers)
     with contextlib.closing(batches):
         for batch in batches:
             yield len(batch["image"])
 
 
-def tf_data(directory: str, readers: str, line: str) -> Iterator[int]:
+def tf_data(directory: str, readers: str, line: str, batch_size: int) -> Iterator[int]:
     """The same with `tf.data`, all its own choices left automatic."""
     del readers, line
     import tensorflow as tf
@@ -137,7 +142,7 @@ def tf_data(directory: str, readers: str, line: str) -> Iterator[int]:
     examples = records.shuffle(1000).map(
         prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
     )
-    batches = examples.batch(_BATCH_SIZE.value).prefetch(tf.data.AUTOTUNE)
+    batches = examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
     for batch in batches.as_numpy_iterator():
         yield len(batch["image"])
 
@@ -157,15 +162,18 @@ def write_tfrecords(directory: str) -> list[str]:
     return paths
 
 
-def measure(pipeline, arguments, argv: list[str]) -> tuple[float, float]:
-    """Images per second of `pipeline(*arguments)` and CPU microseconds per image; steady state."""
-    flags.FLAGS(argv)
+def measure(pipeline, arguments, count: int) -> tuple[float, float]:
+    """Images per second of `pipeline(*arguments)` and CPU microseconds per image; steady state.
+
+    Args:
+      count: how many images are timed at least.
+    """
     counts = pipeline(*arguments)
     with contextlib.closing(counts):
         for _ in itertools.islice(counts, 20):
             pass
         start, cpu_start, images = time.perf_counter(), cpu_seconds(), 0
-        while images < _EXAMPLES.value:
+        while images < count:
             images += next(counts)
         elapsed, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
     return images / elapsed, cpu / images * 1e6
@@ -213,7 +221,7 @@ def epoch(directory: str, readers: str) -> dict[str, int | float]:
     }
 
 
-def bench_clips(count: int) -> None:
+def bench_clips(count: int, output: pathlib.Path | None) -> None:
     """The mode --clips."""
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as directory:
@@ -223,8 +231,8 @@ def bench_clips(count: int) -> None:
         rows = [in_fresh_process(epoch, directory, readers) for readers in kinds]
     for row in rows:
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ")
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "w", newline="") as file:
+    if output:
+        with output.open("w", newline="") as file:
             table = csv.DictWriter(file, rows[0])
             table.writeheader()
             table.writerows(rows)
@@ -245,9 +253,16 @@ def in_fresh_process(function, *arguments):
         return pool.submit(function, *arguments).result()
 
 
+@command.one_line_errors
 def main(argv: list[str]) -> None:
-    if _CLIPS.value:
-        bench_clips(_CLIPS.value)
+    """The command."""
+    del argv
+    chosen = flags.FLAGS
+    output = user_path(chosen.output) if chosen.output else None
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    if chosen.clips:
+        bench_clips(chosen.clips, output)
         return
     cores = len(os.sched_getaffinity(0))
     threads, workers = f"threads:{cores}", f"workers:{cores}"
@@ -262,16 +277,16 @@ def main(argv: list[str]) -> None:
     else:
         print("no tf.data row: TensorFlow is missing (pip install -e '.[prepare]')")
     with tempfile.TemporaryDirectory() as directory:
-        print(f"writing {_IMAGES.value} JPEGs ...", flush=True)
-        size = in_fresh_process(write_images, directory, _IMAGES.value)
-        print(f"{size / 1e3:.0f} kB each, {cores} cores, batches of {_BATCH_SIZE.value}")
+        print(f"writing {chosen.images} JPEGs ...", flush=True)
+        size = in_fresh_process(write_images, directory, chosen.images)
+        print(f"{size / 1e3:.0f} kB each, {cores} cores, batches of {chosen.batch_size}")
         # Round by round, so that a disturbance of the machine does not fall on one row alone.
         runs = {row: [] for row in rows}
-        values = [f"--{name}={flags.FLAGS[name].value}" for name in ("examples", "batch_size")]
-        for _ in range(_REPEATS.value):
+        for _ in range(chosen.repeats):
             for row in rows:
                 _, pipeline, (readers, line) = row
-                arguments = (pipeline, (directory, readers, line), [argv[0], *values])
+                given = (directory, readers, line, chosen.batch_size)
+                arguments = (pipeline, given, chosen.examples)
                 runs[row].append(in_fresh_process(measure, *arguments))
     print(f"{'pipeline':<36}{'readers':<12}{'images/s':>9}{'CPU us/image':>14}   all images/s")
     results = []
@@ -280,11 +295,11 @@ def main(argv: list[str]) -> None:
         each = " ".join(f"{rate:.0f}" for rate, _ in measured)
         print(f"{name:<36}{readers:<12}{rate:>9.0f}{cpu:>14.0f}   {each}")
         results.append([name, readers, cores, round(size), round(rate), round(cpu), each])
-    if _OUTPUT.value:
-        with open(_OUTPUT.value, "w", newline="") as file:
+    if output:
+        with output.open("w", newline="") as file:
             head = "pipeline readers cores jpeg_bytes images_per_second cpu_us_per_image all_runs"
             csv.writer(file).writerows([head.split(), *results])
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main, define_flags)

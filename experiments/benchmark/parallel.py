@@ -18,15 +18,16 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict
 
 from configs import bounce, common, digits, flow, imagenet, stereo
-from experiments import make_task
+from experiments import command, make_task
 from experiments.tasks.dense import prepare_pairs
 from experiments.tasks.image import prepare_images
 from perceiver_jax import losses
 from perceiver_jax.build import build as build_model
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import sharding
 from perceiver_jax.train.start import build
 from perceiver_jax.train.state import TrainState
@@ -207,10 +208,21 @@ def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
             writer.writerow(row | origin)
 
 
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    where = {"flag_values": values}
+    flags.DEFINE_string("output", None, "Folder of the two tables.", required=True, **where)
+    flags.DEFINE_integer("steps", 20, "Steps of training.", 1, **where)
+
+
+@command.one_line_errors
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
-    folder = pathlib.Path(flags.FLAGS.output)
+    """The command."""
+    del argv
+    if jax.device_count() < 8:
+        raise ValueError(f"this compares 8 devices, there are {jax.device_count()}: see --help")
+    folder = user_path(flags.FLAGS.output)
+    folder.mkdir(parents=True, exist_ok=True)
     write(
         folder / "parallel_memory.csv",
         (
@@ -230,7 +242,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    # Here, because other commands have flags of the same names.
-    flags.DEFINE_string("output", None, "Folder of the two tables.", required=True)
-    flags.DEFINE_integer("steps", 20, "Steps of training.")
-    app.run(main)
+    command.run(main, define_flags)

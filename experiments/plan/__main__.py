@@ -21,51 +21,50 @@ Exit codes: 0, it fits. 3, it does not fit: the command searches for settings th
 """
 
 import functools
-import pathlib
 import sys
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
+from experiments import command
 from experiments.plan import chips, report
 from experiments.plan.program import OutOfMemory, compile_step
 from experiments.plan.search import flags_of, what_fits
+from perceiver_jax.files.paths import user_path
 
 DOES_NOT_FIT = 3
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Only for the command: other commands have flags of the same names."""
+    """Defines the flags of this command."""
     where = {"flag_values": values}
     config_flags.DEFINE_config_file("config", None, "File and variant.", **where)
     flags.DEFINE_string("topology", None, "The slice, for example v5e:8x8.", **where)
-    flags.DEFINE_integer("batch", 0, "config.batch_size, if another; the steps follow.", **where)
+    flags.DEFINE_integer("batch", 0, "config.batch_size, if another; the steps follow.", 0, **where)
     flags.DEFINE_bool("search", True, "Whether to look for what fits where this does not.", **where)
     flags.DEFINE_string("output", "", "A CSV file that gets the plan as a row.", **where)
     flags.mark_flags_as_required(["config", "topology"], **where)
 
 
+@command.one_line_errors
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}: settings are --config.name=value")
+    """The command."""
+    del argv
     jax.config.update("jax_platforms", "cpu")  # what is described is compiled for by the host
     chosen = flags.FLAGS
     config, flag = chosen.config, chosen["config"]
     if chosen.batch:
         config.batch_size = chosen.batch
-    try:
-        result = plan(
-            config.copy_and_resolve_references(),
-            chosen.topology,
-            name=config_flags.get_config_filename(flag),
-            settings=flags_of(config_flags.get_override_values(flag)),
-            search=chosen.search,
-        )
-    except (ValueError, chips.NoCompiler, FileNotFoundError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    result = plan(
+        config.copy_and_resolve_references(),
+        chosen.topology,
+        name=config_flags.get_config_filename(flag),
+        settings=flags_of(config_flags.get_override_values(flag)),
+        search=chosen.search,
+    )
     if chosen.output:
-        report.write(pathlib.Path(chosen.output), report.row(result))
+        report.write(user_path(chosen.output), report.row(result))
     sys.exit(0 if result.step else DOES_NOT_FIT)
 
 
@@ -97,5 +96,4 @@ def plan(config, topology: str, *, name: str, settings: str, search: bool) -> re
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command.run(main, define_flags)

@@ -15,13 +15,23 @@ Where code and paper differ these are the code's: the sizes of the released weig
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from perceiver_jax import perceiver
 from perceiver_jax.build import build
+from perceiver_jax.config_types import (
+    Bands,
+    Channels,
+    Pixels,
+    Range,
+    Size,
+    check,
+    check_known,
+    declared_fields,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +64,19 @@ class Released:
         return jax.eval_shape(init)
 
 
-def released(name: str, **sizes) -> Released:
-    """One of the six by name; `sizes` are arguments of the function of that name in this file."""
+def released(name: str, *, section: str = "sizes", **sizes) -> Released:
+    """One of the six by name; `sizes` are arguments of the function of that name in this file.
+
+    Raises:
+      ConfigError: a size of the `section` is unknown, or its value not allowed.
+    """
     if name not in MODELS:
         raise ValueError(f"no released model {name!r}; there are {sorted(MODELS)}")
+    hints = declared_fields(MODELS[name])[0] | declared_fields(perceiver.Encoder)[0]
+    hints.pop("encoder")  # the function's other arguments: the encoder's fields
+    check_known(hints, sizes, section)
+    for key, value in sizes.items():
+        check(hints[key], value, f"{section}.{key}")
     return MODELS[name](**sizes)
 
 
@@ -108,7 +127,12 @@ def _imagenet(kind, module, image_size, num_classes, residual, encoder) -> Relea
 
 
 def imagenet_learned(
-    *, image_size=224, num_classes=1000, channels=256, position_channels=256, **encoder
+    *,
+    image_size: Pixels = 224,
+    num_classes: Size = 1000,
+    channels: Channels = 256,
+    position_channels: Channels = 256,
+    **encoder,
 ) -> Released:
     """Learned positions. The released notebook adds no query to the answer (a port does)."""
     module = {
@@ -119,7 +143,9 @@ def imagenet_learned(
     return _imagenet("learned", module, image_size, num_classes, False, encoder)
 
 
-def imagenet_fourier(*, image_size=224, num_classes=1000, num_bands=64, **encoder) -> Released:
+def imagenet_fourier(
+    *, image_size: Pixels = 224, num_classes: Size = 1000, num_bands: Bands = 64, **encoder
+) -> Released:
     """Fourier positions, whose bands stay those of 224 pixels at any other image size."""
     module = {
         "module": "image.Pixels",
@@ -130,7 +156,12 @@ def imagenet_fourier(*, image_size=224, num_classes=1000, num_bands=64, **encode
 
 
 def imagenet_conv(
-    *, image_size=224, num_classes=1000, channels=64, num_bands=64, **encoder
+    *,
+    image_size: Annotated[int, Range(4, 2**16)] = 224,
+    num_classes: Size = 1000,
+    channels: Channels = 64,
+    num_bands: Bands = 64,
+    **encoder,
 ) -> Released:
     """Convolution, batch norm, max-pool: 56 x 56 tokens."""
     module = {
@@ -142,7 +173,14 @@ def imagenet_conv(
     return _imagenet("conv", module, image_size, num_classes, True, encoder)
 
 
-def language(*, length=2048, channels=768, qk_channels=256, num_heads=8, **encoder) -> Released:
+def language(
+    *,
+    length: Size = 2048,
+    channels: Channels = 768,
+    qk_channels: Channels = 256,
+    num_heads: Channels = 8,
+    **encoder,
+) -> Released:
     """Bytes in, logits of the bytes out."""
     encoder = {
         "num_latents": 256,
@@ -185,7 +223,14 @@ def language(*, length=2048, channels=768, qk_channels=256, num_heads=8, **encod
     )
 
 
-def flow(*, height=368, width=496, channels=64, num_bands=64, **encoder) -> Released:
+def flow(
+    *,
+    height: Pixels = 368,
+    width: Pixels = 496,
+    channels: Channels = 64,
+    num_bands: Bands = 64,
+    **encoder,
+) -> Released:
     """Two frames in, displacements in pixels out."""
     encoder = {
         "num_latents": 2048,
@@ -215,15 +260,15 @@ def flow(*, height=368, width=496, channels=64, num_bands=64, **encoder) -> Rele
 
 def kinetics(
     *,
-    num_frames=16,
-    image_size=224,
-    samples_per_frame=1920,
-    samples_per_patch=16,
-    num_classes=700,
-    audio_bands=192,
-    video_bands=32,
-    label_query_channels=1024,
-    output_channels=512,
+    num_frames: Pixels = 16,
+    image_size: Annotated[int, Range(4, 2**16)] = 224,
+    samples_per_frame: Size = 1920,
+    samples_per_patch: Size = 16,
+    num_classes: Size = 700,
+    audio_bands: Bands = 192,
+    video_bands: Bands = 32,
+    label_query_channels: Channels = 1024,
+    output_channels: Channels = 512,
     **encoder,
 ) -> Released:
     """Video, sound and label in and out; the input label is always masked."""

@@ -176,11 +176,21 @@ def is_writer() -> bool:
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-    """Returns the lines of a `metrics.jsonl`; a last line cut short by a crash is left out."""
+    """Returns the lines of a `metrics.jsonl`; a last line cut short by a crash is left out.
+
+    Raises:
+      ValueError: another line is no JSON; names the file and the line.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # whole lines end in a newline
+    records = []
+    *lines, _ = path.read_text(encoding="utf-8").split("\n")  # whole lines end in a newline
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number} is damaged ({error}): delete it") from error
+    return records
 
 
 def open_board(workdir: epath.Path, step: int) -> Any:

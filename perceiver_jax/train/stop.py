@@ -10,8 +10,10 @@ import dataclasses
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import traceback
+import types
 from collections.abc import Iterator
 
 import jax
@@ -22,6 +24,19 @@ from perceiver_jax.train import distributed
 OWN = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 OURS = ("perceiver_jax", "experiments", "configs")  # the packages whose checks speak to users
+LIBRARY = "a library"
+LIBRARY_FOLDERS = ("<", *(sysconfig.get_path(n) for n in ("stdlib", "purelib", "platlib")))
+BUGS = (  # types of errors that code makes and data do not
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    RecursionError,
+    SyntaxError,
+    TypeError,
+)
 
 
 class Stopped(RuntimeError):
@@ -128,14 +143,34 @@ def end_together() -> Iterator[None]:
 def explain(error: BaseException) -> tuple[str, int]:
     """Returns what to print about an error that ends the process, and its exit code.
 
-    What the system or a check of this project says is a message for the user; the rest, which
-    nobody foresaw, is printed with its traceback.
+    What the system or a check of this project says is a message for the user. What a library says
+    about data is one line too, with the line of this project that called it. The rest is a bug of
+    this project or an error in a user's own module, and is printed with its traceback.
     """
+    name = type(error).__name__
     if isinstance(error, Stopped):
-        return f"{type(error).__name__}: {error}", error.exit_code
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    raised_by = frame.f_globals["__name__"].partition(".")[0]
-    foreseen = isinstance(error, (ValueError, RuntimeError, ImportError)) and raised_by in OURS
-    if foreseen or isinstance(error, OSError):
-        return f"{type(error).__name__}: {error}", 1
+        return f"{name}: {error}", error.exit_code
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = [_package(frame) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, OSError):
+        return f"{name}: {error}", 1
+    checked = frames[-1].line.startswith("raise ") and packages[-1] in OURS
+    if checked and (isinstance(error, ValueError) or not isinstance(error, BUGS)):
+        return f"{name}: {error}", 1
+    own = [i for i, package in enumerate(packages) if package != LIBRARY]
+    if own and packages[own[-1]] in OURS and not isinstance(error, BUGS):
+        text = " ".join(str(error).split())[:600]
+        called = frames[own[-1]]
+        return (
+            f"{name}: {text} (raised below {called.filename}, line {called.lineno}; "
+            "--verbosity=1 shows the traceback)"
+        ), 1
     return "".join(traceback.format_exception(error)).rstrip(), 1
+
+
+def _package(frame: types.FrameType) -> str:
+    """The top package of a frame's module; `LIBRARY` for those of Python and of site-packages."""
+    module = frame.f_globals.get("__package__") or frame.f_globals.get("__name__", "")
+    package = module.partition(".")[0]
+    path = frame.f_code.co_filename
+    return LIBRARY if package not in OURS and path.startswith(LIBRARY_FOLDERS) else package

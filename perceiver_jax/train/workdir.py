@@ -161,8 +161,19 @@ def load_config(workdir: epath.Path) -> ConfigDict:
 
 
 def read_config(path: epath.Path) -> dict[str, Any]:
-    """Returns the content of a `config.json`, with the fields that are newer than it."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    """Returns the content of a `config.json`, with the fields that are newer than it.
+
+    Raises:
+      ValueError: it is no JSON object; names the file.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): copy it from another run of the same command"
+        ) from error
     for section, fields in ADDED.items():
         if section in config:
             config[section] = fields | config[section]

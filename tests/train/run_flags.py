@@ -15,7 +15,6 @@ import types
 
 import jax
 import toy
-from absl import app, flags
 
 from perceiver_jax.data import pipeline, transforms
 from perceiver_jax.train import sharding
@@ -78,9 +77,7 @@ def fill_up(filler):
 
 
 if __name__ == "__main__":
-    from experiments import run
+    from experiments import command, run
 
     sys.modules["experiments.tasks.toy"] = types.SimpleNamespace(make_task=make_task)
-    run.define_flags()
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(run.main)
+    command.run(run.main, run.define_flags)

@@ -1,0 +1,69 @@
+"""What all commands share: how they read flags and how they end."""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from perceiver_jax.train.stop import explain
+
+Main = Callable[[list[str]], Any]
+
+
+def one_line_errors(main: Main) -> Main:
+    """A command's `main` that ends with one line on stderr and an exit code, as `explain` says.
+
+    `--verbosity=1` adds the traceback.
+    """
+
+    @functools.wraps(main)
+    def guarded(argv: list[str]) -> Any:
+        traced = logging.get_verbosity() >= logging.DEBUG
+        if len(argv) > 1:
+            sys.exit(f"unknown arguments {argv[1:]}: settings are --name=value, see --help")
+        try:
+            return main(argv)
+        except Exception as error:
+            if traced:
+                logging.set_verbosity(logging.DEBUG)
+                logging.debug("the traceback", exc_info=error)
+            text, exit_code = explain(error)
+            print(text, file=sys.stderr)
+            sys.exit(exit_code)
+
+    return guarded
+
+
+def run(main: Main, define_flags: Callable[[flags.FlagValues], None]) -> None:
+    """Runs a command as absl's `app.run`, and says in one line what is wrong with its flags.
+
+    Args:
+      main: wrapped by `one_line_errors`.
+      define_flags: defines them only here, because other commands have flags of the same names.
+    """
+    define_flags(flags.FLAGS)
+    app.run(main, flags_parser=parse_flags)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses as absl does; what is wrong ends the command in one line, exit code 1."""
+    try:
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            _ = flags.FLAGS.config  # where the file is not there, its first use says so
+        return rest
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if "ml_collections" in frames[-1].filename and isinstance(error, AttributeError | KeyError):
+            what = error
+            while isinstance(what, AttributeError | KeyError) and what.args:  # one in the other
+                what = what.args[0]
+            sys.exit(f"no such field of the config: {' '.join(str(what).split())}")
+        # The last line of a config file's traceback is its error.
+        text = f"{type(error).__name__}: {str(error).strip().splitlines()[-1].strip()}"
+        if not isinstance(error, flags.Error | OSError | ValueError):
+            text += f" ({frames[-1].filename}, line {frames[-1].lineno})"
+        sys.exit(text)
