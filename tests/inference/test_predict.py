@@ -223,10 +223,10 @@ def test_what_is_wrong_with_a_file_is_told(refusal, tmp_path):
     tensors["perceiver.embeddings.latent"] = tensors.pop("perceiver.embeddings.latents")
     path = tmp_path / "renamed.safetensors"
     numpy.save_file(tensors, path)
-    assert said(path) == (
+    assert said(path).startswith(
         f"ValueError: {path} is not 'imagenet_fourier' at this size.\n"
         "  missing: perceiver.embeddings.latents (8, 32)\n"
-        "  unexpected: perceiver.embeddings.latent (8, 32)"
+        "  unexpected: perceiver.embeddings.latent (8, 32)\n"
     )
 
 
