@@ -15,9 +15,14 @@ import numpy as np
 
 from perceiver_jax.conditions import Conditions
 from perceiver_jax.config_types import Fraction, Range
-from perceiver_jax.datasets import registry
-from perceiver_jax.datasets.arrays import Arrays, into_memory
-from perceiver_jax.datasets.generated.source import check_generated, configured, part_of
+from perceiver_jax.datasets.arrays import Arrays
+from perceiver_jax.datasets.generated.in_conditions import (
+    BLOCK,
+    images_in_memory,
+    labelled,
+    make_examples,
+)
+from perceiver_jax.datasets.generated.source import check_generated, configured
 
 CONDITIONS = Conditions(
     names=("aligned", "conflict", "object_only", "ground_only", "uncorrelated"),
@@ -26,8 +31,6 @@ CONDITIONS = Conditions(
     by_class="conflict",
 )
 CLASSES = 10
-TRAIN_LENGTH = 50_000
-BLOCK = 1000  # objects drawn with one generator, so that a part of a split is made alone
 SIZES = {"digits": 16, "mnist": 24}
 ORIENTATIONS, PERIODS = 5, (3.2, 6.4)  # pixels
 LUMINANCE, AMPLITUDE, NOISE, SATURATION = 0.42, 0.16, 0.05, 0.55
@@ -74,25 +77,19 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Arrays:
       plain grey; `condition`, a position in `conditions.names`.
     """
     sea = configured(Sea, options)
-    conditions = len(CONDITIONS.names)
-    lengths = {"train": TRAIN_LENGTH, "test": conditions * sea.per_condition}
-    part, rows = part_of("sea", split, lengths)
-    maker = Maker(sea, into_memory(registry.load(sea.images, part, data_dir=data_dir)), seed)
-    per_object, make = (1, maker.training) if part == "train" else (conditions, maker.test)
-    objects = range(rows.start // per_object, -(-rows.stop // per_object))
-    blocks = []
-    for number in range(objects.start // BLOCK, -(-objects.stop // BLOCK)):
-        drawn = draw(np.random.default_rng((seed, list(lengths).index(part), number)), maker.size)
-        if part == "test":
-            drawn["label"] = np.arange(BLOCK) % CLASSES  # as many of each class
-        inside = slice(max(objects.start - number * BLOCK, 0), objects.stop - number * BLOCK)
-        blocks.append(make({name: values[inside] for name, values in drawn.items()}))
-    first = rows.start - objects.start * per_object
-    arrays = {
-        field: np.concatenate([block[field] for block in blocks])[first : first + len(rows)]
-        for field in blocks[0]
-    }
-    return Arrays(arrays, name=f"sea[{split}]", conditions=CONDITIONS)
+    images = functools.partial(images_in_memory, sea.images, data_dir=data_dir)
+    maker = Maker(sea, images(split="test" if split.startswith("test") else "train"), seed)
+    return make_examples(
+        "sea",
+        split,
+        seed,
+        conditions=CONDITIONS,
+        per_condition=sea.per_condition,
+        num_classes=CLASSES,
+        draw=functools.partial(draw, size=maker.size),
+        train=maker.training,
+        test=maker.test,
+    )
 
 
 def draw(rng: np.random.Generator, size: int) -> dict[str, np.ndarray]:
@@ -130,7 +127,7 @@ class Maker:
         """The training examples of a block."""
         label = ground = drawn["label"]
         if self.sea.control == "grounds":
-            return self.examples(drawn, "ground_only", ground, digits=False)
+            return self.examples(drawn, "ground_only", ground)
         other = (label + drawn["away"]) % CLASSES
         ground = np.where(drawn["follows"] < self.sea.rho, label, other)
         examples = self.examples(drawn, "aligned", ground)
@@ -139,35 +136,26 @@ class Maker:
             examples["label"] = drawn["any"].astype(np.int32)
         return examples
 
-    def test(self, drawn: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The test examples of a block, each object in all conditions one after the other."""
+    def test(self, drawn: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+        """The test examples of a block, by condition."""
         label = drawn["label"]
-        parts = [
-            self.examples(drawn, "aligned", label),
-            self.examples(drawn, "conflict", (label + drawn["away"]) % CLASSES),
-            self.examples(drawn, "object_only", np.full_like(label, -1)),
-            self.examples(drawn, "ground_only", label, digits=False),
-            self.examples(drawn, "uncorrelated", drawn["any"]),
-        ]
-        return {
-            field: np.stack([p[field] for p in parts], 1).reshape(-1, *parts[0][field].shape[1:])
-            for field in parts[0]
+        grounds = {
+            "aligned": label,
+            "conflict": (label + drawn["away"]) % CLASSES,
+            "object_only": np.full_like(label, -1),
+            "ground_only": label,
+            "uncorrelated": drawn["any"],
         }
+        return {name: self.examples(drawn, name, ground) for name, ground in grounds.items()}
 
-    def examples(self, drawn, condition: str, ground, *, digits: bool = True):
+    def examples(self, drawn, condition: str, ground: np.ndarray) -> dict[str, np.ndarray]:
         """Examples of a condition; `ground` is the class whose ground it is, -1 plain grey."""
         image = self.grounds(drawn, self.ground_of_class[ground])
         image[ground < 0] = LUMINANCE
-        if digits:
+        if condition != "ground_only":
             weight = (self.digits(drawn) * drawn["opacity"][:, None, None])[..., None]
             image = image * (1 - weight) + DIGIT_LUMINANCE * weight
-        number = CONDITIONS.names.index(condition)
-        return {
-            "image": np.round(255 * image.clip(0, 1)).astype(np.uint8),
-            "label": drawn["label"].astype(np.int32),
-            "ground": ground.astype(np.int32),
-            "condition": np.full(len(ground), number, np.int32),
-        }
+        return labelled(image, drawn["label"], ground, CONDITIONS.names.index(condition))
 
     def grounds(self, drawn, cue: np.ndarray) -> np.ndarray:
         """Grounds [N, S, S, 3] in 0..1, `cue` being the number of the tint or of the grating."""
