@@ -1,0 +1,137 @@
+"""A niche architecture starts again when the input changes; a generic one does not."""
+
+import functools
+from collections.abc import Sequence
+
+from experiments.lab.claims.common import MODELS, NEAR, SMALL, gate, series
+from experiments.lab.rows import Row, Series, Study
+from experiments.lab.verdict import Claim, Test
+
+REFERENCE = ("accuracy", {"model": "pixels"})
+RAW, PERMUTED, WRONG_PLACES = "raw", "permuted", "wrong_places"
+LEARNED = "learned"  # pixels with learned positions
+EYES, BESIDE, ONE_EYE, LEFT_TWICE = "two_eyes", "side_by_side", "one_eye", "left_twice"
+BOTH, BELOW, IMAGE, SOUND = "image_and_sound", "sound_below", "image", "sound"
+EYES_CHANCE = 0.1
+
+
+def accuracy(study: Study, model: str, setting: str) -> Series:
+    """After a change, or before it."""
+    return series(study, "accuracy", model=model, setting=setting)
+
+
+def loss(study: Study, model: str, after: str, before: str = RAW) -> Series:
+    """What a change costs."""
+    return accuracy(study, model, before) - accuracy(study, model, after)
+
+
+def _same(study: Study, *, model: str, after: str) -> Sequence[Test]:
+    label = f"{model}: accuracy lost from {RAW} to {after}"
+    return [Test(label, loss(study, model, after), "within", SMALL)]
+
+
+def _niche(study: Study, *, model: str) -> Sequence[Test]:
+    more = loss(study, model, WRONG_PLACES) - loss(study, "pixels", PERMUTED)
+    label = f"accuracy lost by {model} to wrong places, less that lost by pixels to permuted ones"
+    return [Test(label, more, "above", SMALL)]
+
+
+def _raw_gates(study: Study, *, models: Sequence[str]) -> Sequence[Test]:
+    return [gate(study, "accuracy", model=m, setting=RAW, best=RAW) for m in models]
+
+
+def _eyes(study: Study) -> Sequence[Test]:
+    generic, niche = accuracy(study, "pixels", EYES), accuracy(study, "resnet", BESIDE)
+    label = "two eyes: pixels less resnet on both eyes side by side"
+    return [Test(label, generic - niche, "above", SMALL)]
+
+
+def _eyes_controls(study: Study) -> Sequence[Test]:
+    tests = [
+        Test(f"{name}: accuracy of {model}, off chance",
+             accuracy(study, model, setting) - EYES_CHANCE, "within", NEAR)
+        for model in ("pixels", "resnet")
+        for name, setting in (("one eye alone", ONE_EYE), ("left eye twice", LEFT_TWICE))
+    ]  # fmt: skip
+    best = max((s.mean for m in MODELS if (s := accuracy(study, m, EYES).interval)), default=1.0)
+    label = "gate: pixels of the best model, two eyes"
+    return [*tests, Test(label, accuracy(study, "pixels", EYES) / best, "above", 0.9)]
+
+
+def _sound(study: Study) -> Sequence[Test]:
+    def of(model, setting):
+        return accuracy(study, model, setting)
+
+    return [
+        Test("pixels: image and sound less image alone", of("pixels", BOTH) - of("pixels", IMAGE),
+             "above", 0.0),
+        Test("image and sound: pixels less resnet on the spectrogram below the picture",
+             of("pixels", BOTH) - of("resnet", BELOW), "above", -SMALL),
+    ]  # fmt: skip
+
+
+def _sound_controls(study: Study) -> Sequence[Test]:
+    both, sound = accuracy(study, "pixels", BOTH), accuracy(study, "pixels", SOUND)
+    return [Test("sound alone: it does not tell all, pixels on both less on sound", both - sound,
+                 "above", 0.0)]  # fmt: skip
+
+
+def _surgery(study: Study) -> Sequence[Test]:
+    return [
+        Test(f"{setting}: share of parameters that are new or of another shape outside of input "
+             "and output, resnet less pixels",
+             series(study, "surgery_share", model="resnet", setting=setting)
+             - series(study, "surgery_share", model="pixels", setting=setting), "above", 0.0)
+        for setting in (EYES, BOTH)
+    ]  # fmt: skip
+
+
+CLAIMS = [
+    Claim(
+        "change.permuted.pixels",
+        "A generic architecture loses nothing when pixels are permuted with their positions: "
+        "within 2 points.",
+        functools.partial(_same, model="pixels", after=PERMUTED),
+        functools.partial(_raw_gates, models=("pixels",)),
+    ),
+    Claim(
+        "change.wrong_places.learned",
+        "With learned positions even wrong places cost nothing: within 2 points.",
+        functools.partial(_same, model=LEARNED, after=WRONG_PLACES),
+        functools.partial(_raw_gates, models=(LEARNED,)),
+    ),
+    *(
+        Claim(
+            f"change.niche.{model}",
+            f"{model} is a niche: permuted pixels cost it more than 2 points more than pixels.",
+            functools.partial(_niche, model=model),
+            functools.partial(_raw_gates, models=(model, "pixels")),
+        )
+        for model in ("stem", "resnet", "vit")
+    ),
+    Claim(
+        "change.eyes",
+        "A second eye needs nothing new: pixels is more than 2 points above a ResNet that sees "
+        "both eyes in one picture. (Stacking both eyes in channels is one line for a ResNet too.)",
+        _eyes,
+        _eyes_controls,
+    ),
+    Claim(
+        "change.sound",
+        "Sound needs nothing new: pixels gains from it, and is at most 2 points below a ResNet "
+        "with the spectrogram below its picture.",
+        _sound,
+        _sound_controls,
+    ),
+    Claim(
+        "change.surgery",
+        "Counted by program, pixels needs less surgery than resnet for a second eye and for sound.",
+        _surgery,
+        functools.partial(_raw_gates, models=("pixels",)),
+    ),
+]  # fmt: skip
+
+
+def cell_controls(study: Study, row: Row) -> Sequence[Test]:
+    """The gate of its model before any change."""
+    return _raw_gates(study, models=(row["model"],))
