@@ -49,24 +49,29 @@ def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:
 
 @dataclasses.dataclass(frozen=True)
 class LocalBatches:
-    """Random access to batches: number k holds positions k rows to (k + 1) rows - 1.
+    """Random access to the processes' parts of batches: number k is part k % parts of a batch.
+
+    Each part has as many rows. Where a batch does not divide by `parts`, copies of its last row,
+    `mask` False, fill it up.
 
     Attributes:
       source: the examples.
       transforms: a parsed line.
-      rows: of each batch.
-      count: how many batches there are.
+      batch_size: rows of a whole batch.
+      parts: how many parts a batch has.
+      count: how many parts there are in all.
       seed: of the transforms.
       order: position to the example's index; None counts through the source again and again.
       valid: positions from here on are padding, `mask` False.
       num_classes: the model's; labels beyond them are refused.
       partners: whether every other position is the partner of the one before it: a batch then holds
-        twice `rows` positions, and `partner_image` beside `image`.
+        twice as many positions, and `partner_image` beside `image`.
     """
 
     source: Any
     transforms: Pipeline
-    rows: int
+    batch_size: int
+    parts: int
     count: int
     seed: int
     order: grain.MapDataset | None = None
@@ -82,14 +87,17 @@ class LocalBatches:
 
         Errors travel as values, because Grain's workers would wrap them in pages of tracebacks.
         """
-        count = self.rows * (2 if self.partners else 1)
-        positions = range(number * count, (number + 1) * count)
+        size = self.batch_size * (2 if self.partners else 1)
+        rows = -(-size // self.parts)
+        batch, part = divmod(number, self.parts)
+        places = np.arange(part * rows, (part + 1) * rows)
+        positions = batch * size + np.minimum(places, size - 1)
         try:
-            return self._batch(positions)
+            return self._batch(positions.tolist(), (places < size) & (positions < self.valid))
         except checks.EXPECTED as error:
             return error
 
-    def _batch(self, positions: range) -> Batch:
+    def _batch(self, positions: Sequence[int], mask: np.ndarray) -> Batch:
         indices = [p % len(self.source) if self.order is None else self.order[p] for p in positions]
         examples = []
         for raw, index, position in zip(self._fetch(indices), indices, positions, strict=True):
@@ -101,7 +109,7 @@ class LocalBatches:
                     checks.check_label(example, self.num_classes)
             examples.append(example)
         batch = {field: _stack(field, [e[field] for e in examples]) for field in examples[0]}
-        batch["mask"] = np.asarray(positions) < self.valid
+        batch["mask"] = mask
         if self.partners:
             pairs = {field: (x[::2], x[1::2]) for field, x in batch.items()}
             batch = {field: own for field, (own, _) in pairs.items()}
@@ -164,14 +172,20 @@ def train_batches(
       ValueError: an empty source, or a `batch_size` that the processes cannot share. The iterator
         raises `checks.BadExample`, a ValueError, on an example that cannot be read or used.
     """
-    rows = _local_rows(source, batch_size, process_count)
+    _check_size(source, batch_size)
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} is global and must be a multiple of the number of processes, "
+            f"{process_count}"
+        )
     order_seed, transform_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
     order = grain.MapDataset.range(len(source)).shuffle(seed=order_seed).repeat()
-    count = sys.maxsize // (2 * rows)
+    count = sys.maxsize // (2 * batch_size)
     batches = LocalBatches(
         source,
         transforms,
-        rows,
+        batch_size,
+        process_count,
         count,
         transform_seed,
         order,
@@ -195,14 +209,22 @@ def eval_batches(
 ) -> "BatchIterator":
     """Yields this process's rows of every evaluation batch: each example once, in order.
 
-    The last batch is filled up with examples from the start, `mask` False there, so that every
-    process yields equally many batches of equal shape. Arguments as for `train_batches`; random
-    transforms are allowed and draw the same every time.
+    The last batch is filled up with examples from the start, and a batch that does not divide by
+    the processes with copies of its last row. `mask` is False there, so every process yields
+    equally many batches of equal shape. Arguments as for `train_batches`; random transforms are
+    allowed and draw the same every time.
     """
-    rows = _local_rows(source, batch_size, process_count)
+    _check_size(source, batch_size)
     count = -(-len(source) // batch_size) * process_count
     batches = LocalBatches(
-        source, transforms, rows, count, seed=0, valid=len(source), num_classes=num_classes
+        source,
+        transforms,
+        batch_size,
+        process_count,
+        count,
+        seed=0,
+        valid=len(source),
+        num_classes=num_classes,
     )
     readers = automatic_readers(source) if readers == "auto" else readers
     return BatchIterator(batches, slice(process_index, None, process_count), readers)
@@ -232,15 +254,11 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _local_rows(source: Any, batch_size: int, process_count: int) -> int:
+def _check_size(source: Any, batch_size: int) -> None:
     if len(source) == 0:
         raise ValueError(f"{source!r} is empty: check its split")
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size {batch_size} is global and must be a positive multiple of the number of "
-            f"processes, {process_count}"
-        )
-    return batch_size // process_count
+    if batch_size < 1:
+        raise ValueError(f"batch_size {batch_size} must be positive")
 
 
 def _count(readers: str) -> tuple[str, int]:

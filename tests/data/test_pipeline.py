@@ -273,6 +273,23 @@ def test_evaluation_sees_every_example_once_in_order(source, batch_size, process
     np.testing.assert_array_equal(mask, np.arange(len(mask)) < 50)
 
 
+@pytest.mark.parametrize(("batch_size", "process_count"), [(1, 2), (7, 4), (52, 8)])
+def test_evaluation_batches_need_not_divide_over_processes(source, batch_size, process_count):
+    """Each process has as many rows of the same shape; copies of a batch's last row are masked."""
+    place = {"batch_size": batch_size, "process_count": process_count}
+    parts = [
+        list(eval_batches(source, LINE, **place, process_index=i)) for i in range(process_count)
+    ]
+    whole = list(eval_batches(source, LINE, batch_size=batch_size))
+    rows = -(-batch_size // process_count)
+    for step, expected in zip(zip(*parts, strict=True), whole, strict=True):
+        assert {len(part["mask"]) for part in step} == {rows}
+        joined = {field: np.concatenate([part[field] for part in step]) for field in expected}
+        assert not joined["mask"][batch_size:].any()
+        assert (joined["label"][batch_size:] == expected["label"][-1]).all()
+        assert_same([{field: x[:batch_size] for field, x in joined.items()}], [expected])
+
+
 def test_evaluation_repeats_its_random_transforms(source):
     first, again = (list(eval_batches(source, LINE, batch_size=20)) for _ in range(2))
     assert_same(first, again)
