@@ -147,6 +147,24 @@ def pad_crop(example: Example, rng: np.random.Generator, padding: int) -> Exampl
 
 
 @transform
+def wrong_places(example: Example, rng: np.random.Generator, seed: int) -> Example:
+    """Moves the pixels of every image by one fixed random order; what a model adds later stays.
+
+    So every pixel gets the position of another one. In `permutation_seed` of `image.Pixels` its own
+    position goes with it, and a Perceiver computes the same function; the order is the same one.
+    """
+    del rng
+    image = _image(example)
+    pixels = image.reshape(-1, image.shape[-1])
+    return {**example, "image": pixels[_order(len(pixels), seed)].reshape(image.shape)}
+
+
+@functools.lru_cache
+def _order(num_pixels: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(num_pixels)
+
+
+@transform
 def affine(
     example: Example, rng: np.random.Generator, degrees: float, scale: float, shift: float
 ) -> Example:

@@ -22,7 +22,16 @@ from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake, pair_sets, tfds
 from perceiver_jax.datasets.arrays import into_memory
 
-GENERATED = ("stereograms", "scenes", "depth_digits", "bounce", "av_digits", "sea", "dominoes")
+GENERATED = (
+    "stereograms",
+    "scenes",
+    "depth_digits",
+    "bounce",
+    "av_digits",
+    "sea",
+    "dominoes",
+    "centre",
+)
 MODULES = {name: name for name in ("digits", "clips", "texts")}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
 

@@ -4,12 +4,15 @@ import io
 import pathlib
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from perceiver_jax.data import image_transforms, transforms
 from perceiver_jax.data.transforms import Encoded, parse
+from perceiver_jax.modalities.image import LearnedPositions, Pixels
 
 END = " | keep('image')"
 
@@ -306,3 +309,28 @@ def test_resize_tf_is_tensorflow_s_bicubic():
     both = parse("resize_tf(32) | keep('video')")({"video": video}, None)["video"]
     np.testing.assert_allclose(both[0], want, atol=255e-4)
     assert np.abs(both[1] - want).max() > 1
+
+
+def test_wrong_places_are_the_permuted_pixels_with_positions_that_stayed():
+    """Learned positions lose nothing: a table in the same order gives the same tokens again."""
+    image = texture(6, 4)
+    batch = {"image": jnp.asarray(image[None], jnp.float32)}
+    moved = {"image": jnp.asarray(run("wrong_places(3)", image)[None], jnp.float32)}
+
+    def tokens(module, batch, variables=None):
+        return np.asarray(module.apply(variables or {}, batch, train=False).dense(jnp.float32))[0]
+
+    plain, wrong = (tokens(Pixels(num_bands=2), b) for b in (batch, moved))
+    permuted = tokens(Pixels(num_bands=2, permutation_seed=3), batch)
+    order = np.random.default_rng(3).permutation(24)
+    np.testing.assert_array_equal(permuted, plain[order])
+    np.testing.assert_array_equal(wrong[:, :3], permuted[:, :3])
+    np.testing.assert_array_equal(wrong[:, 3:], plain[:, 3:])
+
+    learned = LearnedPositions(channels=5, position_channels=4)
+    variables = learned.init(jax.random.key(0), batch, train=False)
+    table = variables["params"]["positions"][order]
+    reordered = {"params": {**variables["params"], "positions": table}}
+    np.testing.assert_allclose(
+        tokens(learned, moved, reordered), tokens(learned, batch, variables)[order], rtol=1e-5
+    )

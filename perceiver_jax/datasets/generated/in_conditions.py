@@ -1,7 +1,7 @@
 """Labelled images made in memory: training images, and test images of objects in conditions."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def make_examples(
             drawn["label"] = np.arange(BLOCK) % num_classes
         inside = slice(max(objects.start - number * BLOCK, 0), objects.stop - number * BLOCK)
         drawn = {field: values[inside] for field, values in drawn.items()}
-        blocks.append(train(drawn) if part == "train" else _in_turn(test(drawn), conditions))
+        blocks.append(train(drawn) if part == "train" else in_turn(test(drawn), conditions.names))
     first = rows.start - objects.start * per_object
     arrays = {
         field: np.concatenate([block[field] for block in blocks])[first : first + len(rows)]
@@ -72,18 +72,20 @@ def make_examples(
 def labelled(
     image: np.ndarray, label: np.ndarray, ground: np.ndarray, condition: int | np.ndarray
 ) -> Fields:
-    """The fields of examples; `image` is in 0..1."""
+    """The fields of examples; `image` is uint8 or in 0..1."""
+    if image.dtype != np.uint8:
+        image = np.round(255 * image.clip(0, 1)).astype(np.uint8)
     return {
-        "image": np.round(255 * image.clip(0, 1)).astype(np.uint8),
+        "image": image,
         "label": label.astype(np.int32),
         "ground": ground.astype(np.int32),
         "condition": np.broadcast_to(condition, len(label)).astype(np.int32),
     }
 
 
-def _in_turn(parts: Mapping[str, Fields], conditions: Conditions) -> Fields:
+def in_turn(parts: Mapping[str, Fields], names: Sequence[str]) -> Fields:
     """Examples by condition as one sequence: each object in all conditions, then the next one."""
-    ordered = [parts[name] for name in conditions.names]
+    ordered = [parts[name] for name in names]
     return {
         field: np.stack([p[field] for p in ordered], 1).reshape(-1, *values.shape[1:])
         for field, values in ordered[0].items()
