@@ -30,6 +30,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=11,<14",
         "pooch[progress]>=1.8.2,<2",
+        "pyarrow>=18,<27",
         "scikit-learn>=1.5,<2",
         "scipy>=1.13,<2",
         "tensorflow-datasets>=4.9.10,<5",

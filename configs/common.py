@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from perceiver_jax import perceiver
+from perceiver_jax.datasets.images import Options
 
 
 def base(*, batch_size: int, steps: int) -> ConfigDict:
@@ -80,6 +81,14 @@ def data(source: str, **fields) -> ConfigDict:
             "mix_alpha": 0.0,  # of mixup and CutMix; 0 is neither
         }
     )
+    return section
+
+
+def images(source: str, **fields) -> ConfigDict:
+    """Returns the `data` section of images of one's own: `source` is `folder` or `table`."""
+    section = data(source, **fields)
+    section.classes = ()  # the data's; a run writes them here
+    section.source_options = ConfigDict(dataclasses.asdict(Options()))
     return section
 
 

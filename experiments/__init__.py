@@ -1,7 +1,9 @@
 """Composition: each `experiments/tasks/<config.experiment>.py` makes a config into a `Task`."""
 
 import importlib
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -32,6 +34,14 @@ def find_task(experiment: str) -> ModuleType:
         raise ConfigError(text) from error
 
 
+def with_classes(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `model` section with two classes where their number is None: until the data tell it."""
+    output = model.get("output")
+    if isinstance(output, Mapping) and output.get("num_classes", 0) is None:
+        return {**model, "output": {**output, "num_classes": 2}}
+    return model
+
+
 def check_config(config: ConfigDict) -> None:
     """Checks every field by itself and with the others; opens no data and compiles nothing.
 
@@ -46,7 +56,7 @@ def check_config(config: ConfigDict) -> None:
     if not hasattr(task, "Config"):
         return
     check_fields(task.Config, values, "config")
-    build(values["model"])
+    build(with_classes(values["model"]) if "classes" in values["data"] else values["model"])
     make_optimizer(config)
     if values["batch_size"] % values["accumulate"]:
         raise ConfigError(

@@ -150,12 +150,18 @@ def declared_fields(declaration: Any) -> tuple[dict[str, Any], set[str]]:
     """Returns the type of each field, and the names of those without a default."""
     hints = typing.get_type_hints(declaration, include_extras=True)
     if typing.is_typeddict(declaration):
+        hints = {key: _unwrapped(hint) for key, hint in hints.items()}
         return hints, set(declaration.__required_keys__)
     parameters = inspect.signature(declaration).parameters
     if hasattr(declaration, "init_with_output"):  # a Flax module
         parameters = {k: p for k, p in parameters.items() if k not in ("dtype", "parent", "name")}
     required = {key for key, p in parameters.items() if p.default is p.empty}
     return {key: hints.get(key, Any) for key in parameters}, required
+
+
+def _unwrapped(hint: Any) -> Any:
+    """The type within `NotRequired`."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.NotRequired else hint
 
 
 def check(hint: Any, value: Any, name: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pair_files
 import pytest
 from clip_files import write_clips, write_tagged_clips
+from image_files import write_folder, write_tables
 from tfds_files import (
     write_cityscapes,
     write_smallnorb,
@@ -32,7 +33,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
 MODULES = {name: module for name, module in MODULES.items() if hasattr(module, "VARIANTS")}
-FOLDERS = ("sintel", "kitti", "autoflow", "sceneflow", "middlebury", "audioset")
+FOLDERS = ("sintel", "kitti", "autoflow", "sceneflow", "middlebury", "audioset", "folder")
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -66,6 +67,8 @@ def data_dir(tmp_path_factory):
     write_cityscapes(folder)
     write_clips(folder)
     write_tagged_clips(folder / "audioset")
+    write_folder(folder / "folder")
+    write_tables(folder / "folder")
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
     pair_files.write_scene_flow(folder / "sceneflow")

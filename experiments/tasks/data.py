@@ -9,9 +9,17 @@ import jax
 from ml_collections import ConfigDict
 
 from perceiver_jax import flops
-from perceiver_jax.config_types import Count, NonNegative, Number, Pattern, Positive, Rate
+from perceiver_jax.config_types import (
+    ConfigError,
+    Count,
+    NonNegative,
+    Number,
+    Pattern,
+    Positive,
+    Rate,
+)
 from perceiver_jax.data import pipeline, transforms
-from perceiver_jax.datasets import registry
+from perceiver_jax.datasets import images, registry
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch, Task
 
@@ -31,6 +39,9 @@ class Data(TypedDict):
     eval_batch_size: Count
     source_options: Mapping[str, Any]  # of the source, see `registry.find`
     train_source_options: Mapping[str, Any]
+    # The names of the classes; () until the data are opened. With this field the config's
+    # model.output.num_classes may be None: then it is that of the data.
+    classes: NotRequired[tuple[str, ...]]
 
 
 class Normalized(Data):
@@ -99,8 +110,10 @@ def open_data(
     """Opens the sources: reads headers or names, and all data where they are kept in memory.
 
     Args:
-      config: its `data` section is used, and `batch_size`, `seed` and `parallel`.
-      num_classes: the model's, for examples with one `label` each; other labels are refused.
+      config: its `data` section is used, and `batch_size`, `seed` and `parallel`. Where it has the
+        field `classes`, that is set, and so is `model.output.num_classes` where it is None.
+      num_classes: the model's, for examples with one `label` each; other labels are refused. None
+        is that of `config.data.classes`, or checks none.
       partners: whether a training example comes with another one to be mixed with.
     """
     data = config.data
@@ -120,6 +133,8 @@ def open_data(
         lists = {"lists": tuple(filter(None, (data.train_split, data.eval_split)))}
         options, train_options = options | lists, train_options | lists
     eval_source = load(split=data.eval_split, options=options)
+    if "classes" in data:
+        num_classes = name_classes(config, eval_source)
     check_class_order(eval_source, num_classes, config.start.weights)
     train_source = load(split=data.train_split, options=train_options) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
@@ -149,7 +164,44 @@ def open_data(
     description = [f"eval: {pipeline.describe(eval_source, eval_line, **evaluate)}"]
     if train_source is not None:
         description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
+    for source in filter(None, (train_source, eval_source)):
+        description += [line for line in getattr(source, "notes", ()) if line not in description]
+    if isinstance(train_source, images.Images) and train_source.options.find_copies:
+        description += images.describe_copies(train_source, eval_source)
+    if names := data.get("classes", ()):
+        description.append(f"{len(names)} classes: {images.some(names, 20)}")
     return TaskData(train_data, eval_data, (*description, *unread), eval_source)
+
+
+def name_classes(config: ConfigDict, source: Any) -> int:
+    """Writes the classes of the data into the config, and their number where it has none.
+
+    Returns:
+      The number of the model's classes.
+
+    Raises:
+      ConfigError: the data have other classes than those in the config, which a run has written
+        there, or more than the model, or do not tell.
+    """
+    output, known = config.model.output, config.data.classes
+    if hasattr(source, "classes"):
+        found = tuple(source.classes)
+        if known and known != found:
+            raise ConfigError(
+                f"{source!r} has other classes than config.data.classes: without "
+                f"[{images.some(sorted(set(known) - set(found)))}], with "
+                f"[{images.some(sorted(set(found) - set(known)))}], or in another order"
+            )
+        known = found
+    if output.num_classes is None and not known:
+        raise ConfigError(f"set config.model.output.num_classes: {source!r} tells no classes")
+    number = output.num_classes or len(known)
+    if len(known) > number:
+        raise ConfigError(
+            f"{source!r} has {len(known)} classes, but config.model.output.num_classes={number}"
+        )
+    config.data.classes, output.num_classes = known, number
+    return number
 
 
 def check_class_order(source: Any, num_classes: int | None, weights: str) -> None:

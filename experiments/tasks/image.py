@@ -24,9 +24,10 @@ class Config(loop.Config):
 
 def make_task(config: ConfigDict) -> Task:
     """Builds the task; reads the data's headers, and all of it where it is kept in memory."""
-    num_classes, data = config.model.output.num_classes, config.data
+    data = config.data
     partners = bool(data.mix_alpha) and fresh_partners(data)
-    task_data = open_data(config, num_classes=num_classes, partners=partners)
+    task_data = open_data(config, num_classes=config.model.output.num_classes, partners=partners)
+    num_classes = config.model.output.num_classes  # which the data may have told
     model = build(config.model.to_dict())
     prepare = functools.partial(
         prepare_images,
@@ -68,8 +69,10 @@ def fresh_partners(data: ConfigDict) -> bool:
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
     """uint8 `image`, or `frames` of a pair, and `label` -> float32 and `target` `[B, K]`.
 
-    Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss.
+    Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss. Images
+    that are not `readable` are masked, where the source tells.
     """
+    batch = mask_unreadable(batch)
     field = "frames" if "frames" in batch else "image"
     image = on_device.normalize(batch[field], mean, std)
     if key is None:
@@ -89,12 +92,30 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
     return batch | {field: image, "target": target}
 
 
+def mask_unreadable(batch):
+    """The batch whose `mask` leaves out what is not `readable`; all is where nothing tells."""
+    if "readable" not in batch:
+        return batch
+    return batch | {"mask": batch["mask"] & batch["readable"]}
+
+
 def draw(model, prepare, task_data, variables, num_examples):
     """Predictions for the first evaluation examples, and where each cross-attend looks.
 
     Of pairs both views are shown, and the places in the left one.
     """
     batch = task_data.first_examples(num_examples)
+    logits, seen, tokens = look(model, prepare, variables, batch)
+    images = shown = pixels(batch["image"] if "image" in batch else batch["frames"][:, 0])
+    if "frames" in batch:
+        shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
+    names = getattr(task_data.eval_source, "classes", None)
+    figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"], names)}
+    return figures | attention_figures(images, seen, tokens)
+
+
+def look(model, prepare, variables, batch):
+    """The logits of a batch, what each cross-attend of the encoder records, and the tokens."""
 
     @jax.jit
     def run(variables, batch):
@@ -103,12 +124,17 @@ def draw(model, prepare, task_data, variables, num_examples):
         tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
         return logits, seen["intermediates"]["encoder"], tokens
 
-    logits, seen, tokens = run(variables, batch)
-    images = batch["image"] if "image" in batch else batch["frames"][:, 0]
-    images = shown = np.clip(np.rint(images), 0, 255).astype(np.uint8)  # `resize_tf` overshoots
-    if "frames" in batch:
-        shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
-    figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"])}
+    return run(variables, batch)
+
+
+def pixels(images):
+    """Images as uint8, to show them: `resize_tf` overshoots."""
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8)
+
+
+def attention_figures(images, seen, tokens):
+    """A figure for each cross-attend of what `look` gives: where its latents look, six images."""
+    figures = {}
     for name, cross in seen.items():
         found = to_grid(cross["attention"]["weights"][-1], tokens, images.shape[1:3])
         figures[f"attention_{name}"] = plots.attention_maps(images[:6], found[:6])

@@ -89,11 +89,28 @@ def resize(example: Example, rng: np.random.Generator, size: int) -> Example:
     """
     del rng
     field, frames = _frames(example)
+    return {**example, field: _resized(frames, size, cv2.INTER_CUBIC)}
+
+
+def _resized(frames: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+    """Frames `[..., H, W, C]` at `[..., size, size, C]`, by OpenCV."""
     resized = [
-        with_channels(cv2.resize(frame, (size, size), interpolation=cv2.INTER_CUBIC))
+        with_channels(cv2.resize(frame, (size, size), interpolation=interpolation))
         for frame in frames.reshape(-1, *frames.shape[-3:])
     ]
-    return {**example, field: np.stack(resized).reshape(*frames.shape[:-3], size, size, -1)}
+    return np.stack(resized).reshape(*frames.shape[:-3], size, size, -1)
+
+
+@transform
+def resize_area(example: Example, rng: np.random.Generator, size: int) -> Example:
+    """To uint8 [size, size, C]: a pixel is the mean of the area that it covers, so nothing aliases.
+
+    For photographs that become small. Where an axis grows, as `resize`.
+    """
+    field, frames = _frames(example)
+    if size > min(frames.shape[-3:-1]):
+        return resize(example, rng, size)
+    return {**example, field: _resized(frames, size, cv2.INTER_AREA)}
 
 
 @transform

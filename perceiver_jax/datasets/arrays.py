@@ -11,6 +11,8 @@ from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
 
+KEPT = ("classes", "classes_fixed", "paths", "notes")  # what a source tells beside its examples
+
 
 class Arrays:
     """A source made of a dict of arrays that share their leading axis [N, ...]."""
@@ -68,7 +70,11 @@ def into_memory(source: Any) -> Arrays:
                 arrays[field][index] = value
         end = "\n" if stop == total else "\r"
         print(f"decoding {source!r}: {stop:,} of {total:,}", end=end, file=sys.stderr)
-    return Arrays(arrays, name=repr(source), conditions=getattr(source, "conditions", None))
+    result = Arrays(arrays, name=repr(source), conditions=getattr(source, "conditions", None))
+    for name in KEPT:
+        if hasattr(source, name):
+            setattr(result, name, getattr(source, name))
+    return result
 
 
 def _empty(count: int, value: Any) -> np.ndarray:

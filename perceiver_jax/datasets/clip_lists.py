@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from perceiver_jax.files.paths import read_text
 
+CLASSES = "classes.txt"
+
 
 class Row(NamedTuple):
     """A line of a list: its number, a file, seconds, and the names of classes."""
@@ -63,23 +65,31 @@ def read_classes(folder: pathlib.Path, lists: Sequence[str]) -> Classes:
     """The classes of `classes.txt`, one name a line, else those of the named lists, sorted.
 
     Numbers in place of names stand for themselves.
-
-    Raises:
-      ValueError: a blank or repeated name in classes.txt.
     """
-    file = folder / "classes.txt"
-    if file.is_file():
-        names = [line.strip() for line in read_text(file).rstrip().splitlines()]
-        for number, name in enumerate(names):
-            if not name or name in names[:number]:
-                problem = f"repeats {name!r}" if name else "is blank"
-                raise ValueError(f"{file}, line {number + 1} {problem}: one class a line")
+    if names := read_class_file(folder):
         return Classes(names, fixed=True)
     rows = [row for name in lists for row in read_list(folder / f"{name}.csv")[1]]
     used = {name for row in rows for name in row.labels}
     if used and all(name.isdigit() for name in used):
         return Classes(list(map(str, range(max(map(int, used)) + 1))), fixed=True)
     return Classes(sorted(used), fixed=False)
+
+
+def read_class_file(folder: pathlib.Path) -> list[str]:
+    """The names in `classes.txt` of a folder, one a line; none where there is no such file.
+
+    Raises:
+      ValueError: a blank or repeated name.
+    """
+    file = folder / CLASSES
+    if not file.is_file():
+        return []
+    names = [line.strip() for line in read_text(file).rstrip().splitlines()]
+    for number, name in enumerate(names):
+        if not name or name in names[:number]:
+            problem = f"repeats {name!r}" if name else "is blank"
+            raise ValueError(f"{file}, line {number + 1} {problem}: one class a line")
+    return names
 
 
 def class_numbers(
@@ -91,6 +101,6 @@ def class_numbers(
         if not 0 <= number < len(classes):
             raise ValueError(
                 f"{path}, line {row.line}: {name!r} is none of the {len(classes)} classes of "
-                f"{path.parent / 'classes.txt'}, nor the number of one"
+                f"{path.parent / CLASSES}, nor the number of one"
             )
     return numbers

@@ -32,7 +32,7 @@ GENERATED = (
     "dominoes",
     "centre",
 )
-MODULES = {name: name for name in ("digits", "clips", "texts")}
+MODULES = {name: name for name in ("digits", "clips", "texts", "folder", "table")}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
 
 # A TFDS name has only a version behind a colon.
@@ -91,10 +91,11 @@ def load(
         TFDS name: `mnist`, `cifar10`, `c4/en`, with version if wanted; or `module:function` for a
         source of your own, opened by `function(split, data_dir=..., **options)`. `blank:NAME` is
         fake data with the fields of NAME, whose files need not be there (see `fake`).
-      split: for digits `train` or `test`; for clips the name of a CSV file; for texts a pattern of
-        files; else a split of the set such as `train[10000:]`.
-      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts
-        and pairs the folder of the set.
+      split: for digits `train` or `test`; for clips the name of a CSV file; for folder and table
+        the name of a part; for texts a pattern of files; else a split of the set such as
+        `train[10000:]`.
+      data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts,
+        pairs, folder and table the folder of the set.
       in_memory: decode everything once into arrays. For images of one size that fit.
       options: keyword arguments of the module's `load`.
 
@@ -118,8 +119,8 @@ def load(
         return fake.Fake(f"{name}[{split}]", dataset.spec(**options))
     except tfds.UnknownName:
         raise ValueError(
-            f"no dataset {real!r}: none of {list(MODULES)}, of datasets.pair_sets.SETS, of TFDS "
-            "(c4, wikipedia: only with apache-beam, or prepared)"
+            f"no dataset {real!r}: none of {', '.join(MODULES)}, of datasets.pair_sets.SETS, of "
+            "TFDS (c4, wikipedia: only with apache-beam, or prepared)"
         ) from None
 
 

@@ -77,6 +77,27 @@ def imdecode(data: bytes, name: str, flags: int) -> np.ndarray:
     return image
 
 
+def check_pixels(data: bytes, name: str, limit: int) -> None:
+    """Refuses an image of more than `limit` pixels by its header, before it is decoded.
+
+    Raises:
+      ValueError: it is too large. Where the header says no size, decoding says what is wrong.
+    """
+    if data.startswith(JPEG) and 8 * 64 * len(data) <= limit:
+        return  # a bit at least for each 8x8 block
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            width, height = file.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large an image; shrink it: {error}") from error
+    except Exception:  # Pillow's readers of damaged files raise many kinds
+        return
+    if width * height > limit:
+        raise ValueError(
+            f"{name} is too large an image, {width} x {height} pixels, above {limit:,}: shrink it"
+        )
+
+
 def _on_white(image: np.ndarray, data: bytes, name: str) -> np.ndarray:
     """The image `[H, W, C]`, on white where the file's alpha channel or palette is transparent."""
     try:
@@ -118,9 +139,10 @@ def existing(path: Path) -> pathlib.Path:
 
 def natural_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     """Paths sorted by name with numbers as numbers: `frame2.png` comes before `frame10.png`."""
+    return sorted(paths, key=lambda path: natural_key(path.name))
 
-    def key(path: pathlib.Path) -> tuple[list, str]:
-        parts = re.split(r"(\d+)", path.name)  # text and numbers take turns
-        return [int(x) if i % 2 else x for i, x in enumerate(parts)], path.name
 
-    return sorted(paths, key=key)
+def natural_key(name: str) -> tuple[list, str]:
+    """What sorts names with numbers as numbers."""
+    parts = re.split(r"(\d+)", name)  # text and numbers take turns
+    return [int(x) if i % 2 else x for i, x in enumerate(parts)], name

@@ -3,6 +3,7 @@
 import codecs
 import os
 import pathlib
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -11,6 +12,52 @@ def user_path(path: str | os.PathLike) -> pathlib.Path:
     """A path with `~` expanded; an address such as `gs://bucket/folder` is an `epath.Path`."""
     text = os.fspath(path)
     return epath.Path(text) if "://" in text else pathlib.Path(text).expanduser()
+
+
+def walk_files(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
+    """The files below a folder, at any depth: path within it and bytes, -1 in a bucket.
+
+    Hidden files and folders are left out. Links are followed, but not to a folder around them.
+    A link to nothing has no bytes.
+    """
+    if not isinstance(folder, pathlib.Path):
+        top = _without_scheme(folder)
+        for directory, _, names in folder.walk():
+            within = _without_scheme(directory).removeprefix(top).lstrip("/")
+            files = (f"{within}/{name}".lstrip("/") for name in names)
+            yield from ((path, -1) for path in files if not f"/{path}".count("/."))
+        return
+    rest = [""]
+    while rest:
+        within = rest.pop()
+        with os.scandir(folder / within) as entries:
+            for entry in entries:
+                path = f"{within}{entry.name}"
+                if entry.name.startswith("."):
+                    continue
+                if not entry.is_dir():
+                    yield path, _size(entry)
+                elif not (entry.is_symlink() and _around(entry.path)):
+                    rest.append(f"{path}/")
+
+
+def _without_scheme(path: os.PathLike) -> str:
+    """`bucket/folder` of `gs://bucket/folder`, as some libraries name it."""
+    return os.fspath(path).rpartition("://")[2].rstrip("/")
+
+
+def _size(entry: os.DirEntry) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return 0
+
+
+def _around(link: str) -> bool:
+    """Whether a link leads to a folder that the link is in."""
+    place = os.path.realpath(os.path.dirname(link))
+    target = os.path.realpath(link)
+    return os.path.commonpath([place, target]) == target
 
 
 def read_text(path: str | os.PathLike) -> str:

@@ -17,9 +17,10 @@ def prediction_grid(
       images: uint8 `[B, H, W, 1 or 3]`.
       logits: `[B, K]`.
       labels: `[B]`.
-      names: of the classes; their numbers if None.
+      names: of the first classes; the others, all if None, are named by their numbers.
     """
-    names = names or [str(k) for k in range(logits.shape[1])]
+    names = list(names or ())
+    names += map(str, range(len(names), logits.shape[1]))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances /= chances.sum(axis=1, keepdims=True)
     columns = min(8, len(images))

@@ -19,7 +19,8 @@ def class_names(source: str, num_classes: int) -> list[str] | None:
       num_classes: how many the model tells apart.
 
     Returns:
-      `id2label` of the Hugging Face `config.json` beside the weights; for official weights of
+      The classes in the `config.json` of a run on one's own images; `id2label` of the Hugging Face
+      `config.json` beside the weights; for official weights of
       1,000 classes ImageNet's WordNet ids (`n02123045`), of which TFDS has the list; else None.
 
     Raises:
@@ -37,8 +38,10 @@ def class_names(source: str, num_classes: int) -> list[str] | None:
 
 def _id2label(path: pathlib.Path, num_classes: int) -> list[str] | None:
     try:
-        labels = json.loads(path.read_text(encoding="utf-8")).get("id2label")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        labels = config.get("id2label")
         names = labels and [str(labels[str(i)]) for i in range(len(labels))]
+        names = names or config.get("data", {}).get("classes")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: id2label must hold a name for each of '0', '1', ... ({error!r})"
@@ -46,9 +49,7 @@ def _id2label(path: pathlib.Path, num_classes: int) -> list[str] | None:
     if not names or all(re.fullmatch(r"LABEL_\d+", name) for name in names):  # stand-ins
         return None
     if len(names) != num_classes:
-        raise ValueError(
-            f"{path}: id2label names {len(names)} classes, the model has {num_classes}"
-        )
+        raise ValueError(f"{path} names {len(names)} classes, the model has {num_classes}")
     return names
 
 

@@ -225,7 +225,14 @@ def compare(theirs: Any, ours: Any, name: str = "config") -> list[str]:
             absent = "(absent)"
             lines += compare(theirs.get(key, absent), ours.get(key, absent), f"{name}.{key}")
         return lines
-    return [] if theirs == ours else [f"{name}: {theirs!r} -> {ours!r}"]
+    if theirs == ours:
+        return []
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) + len(ours) > 10:
+        gone = [value for value in theirs if value not in ours]
+        new = [value for value in ours if value not in theirs]
+        if gone or new:  # of long lists only these
+            return [f"{name}: without {gone!r}, with {new!r}"]
+    return [f"{name}: {theirs!r} -> {ours!r}"]
 
 
 def git_commit() -> str:

@@ -334,3 +334,17 @@ def test_wrong_places_are_the_permuted_pixels_with_positions_that_stayed():
     np.testing.assert_allclose(
         tokens(learned, moved, reordered), tokens(learned, batch, variables)[order], rtol=1e-5
     )
+
+
+def test_resize_area_does_not_alias():
+    """Stripes finer than the new pixels become their mean; `resize` makes stripes of them."""
+    stripes = np.zeros((96, 96, 3), np.uint8)
+    stripes[:, ::2] = 200
+    area, cubic = (
+        parse(f"{name}(32) | keep('image')")({"image": stripes}, None)["image"]
+        for name in ("resize_area", "resize")
+    )
+    assert area.std() < 0.4 * cubic.std() and abs(area.mean() - 100) < 2
+    for size in (32, 96):  # grows, or stays
+        grown = parse(f"resize_area({size}) | keep('image')")({"image": area}, None)["image"]
+        assert grown.shape == (size, size, 3)

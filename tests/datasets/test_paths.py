@@ -10,6 +10,7 @@ import pytest
 from clip_files import write_clips
 from etils import epath
 from etils.epath import gpath
+from image_files import write_folder, write_tables
 
 from perceiver_jax.datasets import registry
 from perceiver_jax.files.paths import user_path
@@ -42,6 +43,11 @@ class Bucket(type(epath.backend.os_backend)):
         pattern = os.fspath(path).removeprefix("gs://")
         return [f"gs://{found.relative_to(self.folder)}" for found in self.folder.glob(pattern)]
 
+    def walk(self, top, *, top_down=True, on_error=None):
+        """Without `gs://`, as fsspec's."""
+        for root, folders, names in os.walk(self.local(top)):
+            yield os.path.relpath(root, self.folder), folders, names
+
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
@@ -61,8 +67,10 @@ def home(tmp_path, monkeypatch):
 
 
 def write_all(folder):
-    for name in ("kitti", "things", "clips", "texts"):
+    for name in ("kitti", "things", "clips", "texts", "images"):
         (folder / name).mkdir()
+    write_folder(folder / "images")
+    write_tables(folder / "images")
     pair_files.write_kitti(folder / "kitti")
     pair_files.write_scene_flow(folder / "things")
     write_clips(folder / "clips", ("train",), count=1)
@@ -76,6 +84,8 @@ CASES = {
     "sceneflow_final": ("things", "train", {}),
     "clips": ("clips", "train", CLIPS),
     "texts": ("texts", "part/*.txt", {"length": 8}),
+    "folder": ("images", "train", {}),
+    "table": ("images", "val", {"multi_label": True}),
 }
 
 

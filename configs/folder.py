@@ -1,0 +1,69 @@
+"""Images of your own: a folder for each class, or a table of paths and labels.
+
+    DIR/train/CLASS/*.jpg, DIR/val/CLASS/*.jpg    or DIR/CLASS/*.jpg, of which a fifth is held out
+    python -m experiments.run --config=configs/folder.py --workdir=runs/mine \\
+        --config.data.data_dir=DIR
+
+| variant | what |
+|---|---|
+| `small` | trains from scratch, 32x32 pixels, on a CPU in minutes |
+| `tags` | the same for several labels of an image (a table, `cup;plate`): mean average precision |
+
+The number of classes and their names are those of the data; both are in the workdir's config.json.
+A table is read by any variant: `--config.data.source=table`, its folder (train.csv, val.csv) or one
+file as `data_dir`. `data.source_options`: see `datasets.images.Options`. Images of any size are
+read; the lines `data.train` and `data.eval` say what is made of them. At another size than 32 set
+it in both.
+
+Expected: see experiments/results/README.md for CIFAR-10, which `small` also reads as a folder.
+"""
+
+from ml_collections.config_dict import placeholder
+
+from configs import common
+
+VARIANTS = ("small", "tags")
+SIZE = 32
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet
+
+
+def get_config(variant: str = ""):
+    name, tiny = common.parse(variant, VARIANTS)
+    tags = name == "tags"
+    config = common.base(batch_size=64, steps=3000)
+    config.eval_every = 500
+    config.checkpoint_every = 500
+    fields = "'labels', 'row', 'readable'" if tags else "'label', 'readable'"
+    square = f"decode | central_crop({SIZE}, 0) | resize_area({SIZE})"
+    config.data = common.images(
+        "table" if tags else "folder",
+        train=f"{square} | pad_crop(4) | flip | keep('image', {fields})",
+        evaluate=f"{square} | keep('image', {fields})",
+        eval_split="val",
+    )
+    config.data.mean, config.data.std = MEAN, STD
+    config.model = {
+        "dtype": "float32",
+        "input": common.pixels(num_bands=8),
+        "encoder": common.encoder(
+            num_latents=32,
+            latent_channels=128,
+            num_blocks=1,
+            num_self_attends_per_block=3,
+            num_cross_attend_heads=4,
+            num_self_attend_heads=4,
+            cross_attend_qk_channels=64,
+            cross_attend_v_channels=64,
+            remat="full",
+        ),
+        "decoder": common.decoder(),
+        "output": common.classification(num_classes=placeholder(int), query_channels=128),
+    }
+    config.optimizer = common.adamw(1e-3, warmup_steps=300)
+    if tags:
+        config.experiment = "image_tags"
+        config.data.source_options.multi_label = True
+        del config.data.label_smoothing, config.data.mix_alpha
+    else:
+        config.data.label_smoothing = 0.1
+    return common.shrink(config) if tiny else config

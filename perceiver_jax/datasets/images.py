@@ -1,0 +1,338 @@
+"""Image files with labels, as `folder` and `table` list them, read one at a time."""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+
+from perceiver_jax.config_types import Count, Range, Whole, check_fields
+from perceiver_jax.data.transforms import Example
+from perceiver_jax.datasets import fake
+from perceiver_jax.files.image import check_pixels, decode_image, natural_key
+from perceiver_jax.files.paths import user_path
+
+# The names of the evaluation's part, looked for in this order.
+EVALUATION = ("val", "validation", "valid", "test")
+BYTES_PER_PIXEL = 16  # more than any format needs, so a larger file is no image that we would read
+HEAD = 2**14  # bytes that tell most files of one size apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options of `folder` and `table`, `config.data.source_options`.
+
+    Attributes:
+      eval_fraction: share of each class that is held out, where the set comes in one piece.
+      split_seed: says which images are held out.
+      unreadable: what happens to files that are missing or no readable image. "leave_out" says so
+        on stderr and leaves them out of loss and metrics; "refuse" ends the command.
+      max_pixels: an image of more counts as unreadable: a few bytes may unpack to gigabytes.
+      find_copies: whether to look for files that are in training and evaluation both, which reads
+        the files that share their size with another one.
+      multi_label: whether an image may have several labels, or none.
+      path_column, label_column: of a table.
+    """
+
+    eval_fraction: Annotated[float, Range(0, 1, above=True)] = 0.2
+    split_seed: Whole = 0
+    unreadable: Literal["leave_out", "refuse"] = "leave_out"
+    max_pixels: Count = 2**27
+    find_copies: bool = True
+    multi_label: bool = False
+    path_column: str = "path"
+    label_column: str = "label"
+
+
+class Item(NamedTuple):
+    """An image file: its path within the set's folder, its bytes (-1: unknown) and its labels."""
+
+    path: str
+    size: int
+    labels: tuple[str, ...]
+
+
+class Listing(NamedTuple):
+    """What a part of a set consists of.
+
+    Attributes:
+      folder: that all paths are in.
+      items: the files.
+      classes: the names of the set's classes in their order.
+      classes_fixed: whether `classes.txt` says the order, and not only the names themselves.
+      notes: lines for the user.
+    """
+
+    folder: pathlib.Path
+    items: list[Item]
+    classes: list[str]
+    classes_fixed: bool
+    notes: list[str]
+
+
+class Images:
+    """A source of image files; an example holds
+
+        image     uint8 [H, W, 3], of any size
+        label     int32, or `labels` float32 [K] of zeros and ones with `multi_label`
+        row       int32, the number of the file
+        readable  bool; where False, the image is black and the task leaves the example out
+
+    Attributes:
+      classes: names by number.
+      classes_fixed: see `Listing`.
+      paths: of the files, within `folder`.
+      notes: lines for the user.
+      unreadable: reason by path, for the files that this process has met.
+    """
+
+    in_memory = False
+
+    def __init__(self, name: str, listing: Listing, options: Options):
+        """Leaves out the files that are already known to be missing or empty."""
+        self.name, self.folder, self.options = name, str(listing.folder), options
+        self.classes, self.classes_fixed = listing.classes, listing.classes_fixed
+        absent = [item.path for item in listing.items if item.size == 0]
+        items = [item for item in listing.items if item.size != 0]
+        self.notes = list(listing.notes)
+        if absent:
+            what = (
+                f"{name}: {len(absent):,} of {len(listing.items):,} files are missing or empty: "
+                f"{some(absent)} in {listing.folder}"
+            )
+            if options.unreadable == "refuse" or not items:
+                raise ValueError(f"{what}: correct config.data.data_dir or the files")
+            self.notes.append(f"{what}; left out")
+        self.paths = [item.path for item in items]
+        self.sizes = np.array([item.size for item in items], np.int64)
+        numbers = {label: number for number, label in enumerate(self.classes)}
+        self.labels = [tuple(numbers[label] for label in item.labels) for item in items]
+        self.unreadable: dict[str, str] = {}
+        self.black = np.zeros((64, 64, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Example:
+        path, labels = self.paths[index], self.labels[index]
+        try:
+            image = self._read(index)
+        except (ValueError, OSError) as error:
+            if self.options.unreadable == "refuse":
+                raise
+            self._leave_out(path, str(error))
+            image = None
+        example = {"row": np.int32(index), "readable": np.bool_(image is not None)}
+        if image is None:
+            image = self.black
+        elif image.shape != self.black.shape:
+            # Where no transform makes all images one size, they have one: so has what stands in.
+            self.black = np.zeros_like(image)
+        if self.options.multi_label:
+            hot = np.isin(np.arange(len(self.classes)), labels)
+            return {"image": image, "labels": hot.astype(np.float32), **example}
+        return {"image": image, "label": np.int32(labels[0]), **example}
+
+    def _read(self, index: int) -> np.ndarray:
+        path = f"{self.folder}/{self.paths[index]}"
+        limit = self.options.max_pixels
+        if self.sizes[index] > BYTES_PER_PIXEL * limit:
+            raise ValueError(f"{path} is too large for an image: {self.sizes[index]:,} bytes")
+        data = user_path(path).read_bytes()
+        check_pixels(data, path, limit)
+        return decode_image(data, path)
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        if path not in self.unreadable:
+            self.unreadable[path] = reason
+            count = f"{len(self.unreadable)} of {len(self.paths)}"
+            print(f"{self.name}: left out ({count}): {reason}", file=sys.stderr, flush=True)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def spec(*, multi_label: bool = False, **_) -> Example:
+    """An example of zeros."""
+    example = {"image": np.zeros((fake.IMAGE_SIZE, fake.IMAGE_SIZE, 3), np.uint8)}
+    example |= {"row": np.int32(0), "readable": np.bool_(True)}
+    if multi_label:
+        return {**example, "labels": np.zeros(1, np.float32)}
+    return {**example, "label": np.int32(0)}
+
+
+def check_options(**options) -> None:
+    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
+    check_fields(Options, options, "config.data.source_options")
+
+
+# --- Lists ---------------------------------------------------------------------------------------
+
+
+def existing_dir(data_dir: str) -> pathlib.Path:
+    """The path of `config.data.data_dir`.
+
+    Raises:
+      ValueError: it is empty.
+      FileNotFoundError: nothing is there.
+    """
+    if not data_dir:
+        raise ValueError("config.data.data_dir is empty: set it to the folder of the images")
+    path = user_path(data_dir)
+    if not path.exists():
+        raise FileNotFoundError(f"config.data.data_dir={data_dir!r} does not exist")
+    return path
+
+
+def names_of_part(split: str) -> Sequence[str]:
+    """The names under which a part is looked for: 'val' is also validation, valid or test."""
+    return EVALUATION if split == EVALUATION[0] else (split,)
+
+
+def check_classes(
+    classes: Sequence[str],
+    trained: Iterable[str],
+    evaluated: Iterable[str],
+    where: object,
+    *,
+    fewest: int = 2,
+) -> None:
+    """Refuses a set of too few classes, and classes that no training image has.
+
+    Args:
+      classes: all names.
+      trained: names in training; none where nothing is trained.
+      evaluated: names in the evaluation.
+      where: the set.
+      fewest: how many classes there must be.
+
+    Raises:
+      ValueError: names the classes.
+    """
+    if len(classes) < fewest:
+        raise ValueError(f"{where} has {len(classes)} classes, [{some(classes)}], not {fewest}")
+    trained = set(trained)
+    if trained and (alone := in_order(set(evaluated) - trained)):
+        raise ValueError(
+            f"{where}: no training image has the class {some(alone)} of the evaluation: remove it "
+            "there or add images to train on"
+        )
+
+
+def hold_out(items: Sequence[Item], options: Options, where: object) -> list[bool]:
+    """Whether each file is held out for the evaluation: `eval_fraction` of each class.
+
+    Those of the smallest hashes of seed and path: the same everywhere, and nearly the same when
+    files are added. With several labels the share is that of all files.
+
+    Raises:
+      ValueError: a class has a single image, which cannot be in both parts.
+    """
+    groups = collections.defaultdict(list)
+    for index, item in enumerate(items):
+        groups[() if options.multi_label else item.labels].append(index)
+    held = [False] * len(items)
+    for labels, members in groups.items():
+        if options.eval_fraction < 1 and len(members) < 2:
+            raise ValueError(
+                f"{where}: the class {some(labels)} has one image, which cannot be both in "
+                "training and in the evaluation: add more, or give the parts folders of their own"
+            )
+        members.sort(key=lambda index: _hash(f"{options.split_seed}/{items[index].path}"))
+        count = round(options.eval_fraction * len(members))
+        if options.eval_fraction < 1:
+            count = min(max(count, 1), len(members) - 1)
+        for index in members[:count]:
+            held[index] = True
+    return held
+
+
+def take_part(
+    items: Sequence[Item], split: str, lists: Sequence[str], options: Options, where: object
+) -> tuple[list[Item], str]:
+    """The files of a part of a set that comes in one piece, and how it was divided."""
+    training = len(lists) > 1 and split == lists[0]
+    held = hold_out(items, options, where)
+    part = [item for item, out in zip(items, held, strict=True) if out != training]
+    share = f"{1 - options.eval_fraction if training else options.eval_fraction:.0%}"
+    return part, f"{share} by seed {options.split_seed}"
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names sorted with numbers as numbers."""
+    return sorted(names, key=natural_key)
+
+
+def some(names: Sequence[str], count: int = 5) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - count:,} more" if len(names) > count else ""
+    return ", ".join(map(repr, names[:count])) + more
+
+
+# --- Copies --------------------------------------------------------------------------------------
+
+
+def describe_copies(train: Images, evaluation: Images) -> list[str]:
+    """A line about the files that are in training and evaluation both; none without such files."""
+    found = find_copies(train, evaluation)
+    if not found:
+        return []
+    ours, theirs = next(iter(found.items()))
+    return [
+        f"warning: {len(found):,} of {len(evaluation):,} evaluation images are also in training, "
+        f"byte for byte: {ours!r} is {theirs!r}"
+    ]
+
+
+def find_copies(train: Images, evaluation: Images) -> dict[str, str]:
+    """The evaluation's files whose bytes are those of a training file, with that file.
+
+    Only files of one size are read: first their beginnings, then the whole files where these agree.
+    Sets whose sizes are unknown, in buckets, are not compared.
+    """
+    sources = (train, evaluation)
+    shared = np.intersect1d(train.sizes, evaluation.sizes)
+    shared = shared[shared > 0]
+    chosen = [np.flatnonzero(np.isin(source.sizes, shared)) for source in sources]
+    digests: list[dict[int, bytes]] = []
+    for length in (HEAD, None):
+        digests = [_digests(*part, length) for part in zip(sources, chosen, strict=True)]
+        both = set(digests[0].values()) & set(digests[1].values())
+        chosen = [np.array([k for k, digest in part.items() if digest in both]) for part in digests]
+    theirs = {digest: train.paths[index] for index, digest in reversed(digests[0].items())}
+    return {evaluation.paths[index]: theirs[digests[1][index]] for index in chosen[1]}
+
+
+def _digests(source: Images, indices: np.ndarray, length: int | None) -> dict[int, bytes]:
+    """A hash of size and beginning, or of all, of each file that can be read, by its number."""
+
+    def digest_all(indices: np.ndarray) -> dict[int, bytes]:
+        found = {}
+        for index in indices:
+            with contextlib.suppress(OSError):
+                found[index] = _digest(f"{source.folder}/{source.paths[index]}", length)
+        return found
+
+    parts = np.array_split(indices, max(len(indices) // 256, 1))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:  # hides the latency of a network's disk
+        return {
+            index: found for part in pool.map(digest_all, parts) for index, found in part.items()
+        }
+
+
+def _digest(path: str, length: int | None) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        return _hash(b"%d " % size + file.read(-1 if length is None else length))
+
+
+def _hash(data: bytes | str) -> bytes:
+    data = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
+    return hashlib.blake2b(data, digest_size=16).digest()
