@@ -4,12 +4,11 @@ import importlib
 import logging
 import pathlib
 import re
-import sys
 
 import cv2
 import numpy as np
 import pytest
-from absl import flags
+from calling import call
 
 from experiments import command
 from perceiver_jax.train.stop import Diverged, explain
@@ -24,22 +23,6 @@ SIZES = f"{ROOT}/configs/released/sizes.py"
 DIGITS = f"--config={ROOT}/configs/digits.py"
 
 
-def end(name, *args, monkeypatch, capsys):
-    """Runs a command in this process: its exit code and what it printed on stderr."""
-    module = importlib.import_module(name)
-    values = flags.FlagValues()
-    values.append_flag_values(flags.FLAGS)  # those of libraries
-    module.define_flags(values)
-    monkeypatch.setattr(flags, "FLAGS", values)
-    monkeypatch.setattr(sys, "argv", [name, *args])
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    with pytest.raises(SystemExit) as stopped:
-        module.main(command.parse_flags([name, *args]))
-    said = capsys.readouterr().err.strip()
-    code = stopped.value.code
-    return (1, code) if isinstance(code, str) else (code, said)
-
-
 def test_every_command_is_started_by_one_function():
     assert len(NAMES) >= 7
     for name in NAMES:
@@ -51,8 +34,7 @@ def test_every_command_is_started_by_one_function():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_flags_and_arguments_are_one_line(name, monkeypatch, capsys):
-    context = {"monkeypatch": monkeypatch, "capsys": capsys}
-    code, said = end(name, "--nonsense=3", **context)
+    code, _, said = call(name, "--nonsense=3", monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1 and "nonsense" in said and "\n" not in said
     module = importlib.import_module(name)
     with pytest.raises(SystemExit, match=r"^unknown arguments \['more'\]: .*--help$"):
@@ -94,6 +76,9 @@ WRONG = [
     ("benchmark.data", ["--clips=-2"], "--clips=-2"),
     ("benchmark.data", ["--output=W/file/x.csv"], "W/file"),
     ("benchmark.parallel", ["--output=W", "--steps=0"], "--steps=0"),
+    ("convert_lists", ["--list=W/none", "--split=a", "--data_dir=W"], "W/none"),
+    ("convert_lists", ["--list=W/file", "--split=a", "--data_dir=W/none"], "W/none is no folder"),
+    ("convert_lists", ["--list=W/file", "--split=a", "--data_dir=W"], "W/file has no column"),
     ("benchmark.parallel", ["--output=W/file"], "W/file"),
 ]
 
@@ -107,7 +92,8 @@ def test_what_is_wrong_is_one_line(name, args, message, tmp_path, monkeypatch, c
     flow = ["--model=flow", "--random_weights", f"--config={SIZES}:flow:tiny"]
     replaced = {"P": predict, "F": flow}
     args = [y for x in args for y in replaced.get(x, [re.sub(r"\bW\b", str(tmp_path), x)])]
-    code, said = end(f"experiments.{name}", *args, monkeypatch=monkeypatch, capsys=capsys)
+    name = f"experiments.{name}"
+    code, _, said = call(name, *args, monkeypatch=monkeypatch, capsys=capsys)
     assert code == 1 and message.replace("W", str(tmp_path)) in said
     assert "\n" not in said and "Traceback" not in said
     assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "file"]

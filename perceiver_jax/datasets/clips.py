@@ -23,7 +23,8 @@ Make a folder with the video files and, for each split, <split>.csv:
 ';' between several). Classes are numbered as in classes.txt, one name a line, if that is there,
 else as their names are sorted over the lists of train_split and eval_split. Lists of Kinetics and
 copies of its videos: https://github.com/cvdfoundation/kinetics-dataset; lists of AudioSet:
-https://research.google.com/audioset, to be brought into this form.
+https://research.google.com/audioset. `python -m experiments.convert_lists --help` says how both
+are converted into this form.
 Then --config.data.data_dir=FOLDER."""
 
 
