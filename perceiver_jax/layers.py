@@ -5,8 +5,7 @@ with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app.
 """
 
 import functools
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +26,13 @@ from perceiver_jax.attention.folding import (
     fuse_head,
 )
 from perceiver_jax.attention.self_attention import layer_norm, product
-from perceiver_jax.attention.softmax import attention_weights, merge, normalize, softmax_state
+from perceiver_jax.attention.softmax import (
+    attention_weights,
+    merge,
+    normalize,
+    scale,
+    softmax_state,
+)
 from perceiver_jax.tokens import Tokens, token_sets
 
 
@@ -59,7 +64,6 @@ class Attention(nn.Module):
       num_heads: H; must divide the query/key and the value channels.
       qk_channels: width of all query (and key) heads together; None: the key/value input's width.
       v_channels: width of all value heads together; None: `qk_channels`.
-      out_channels: width of the output; None: `v_channels`.
       dropout_rate: probability of dropping an attention weight in training.
       dtype: compute dtype; parameters are float32, the softmax is float32.
     """
@@ -67,7 +71,6 @@ class Attention(nn.Module):
     num_heads: int = 1
     qk_channels: int | None = None
     v_channels: int | None = None
-    out_channels: int | None = None
     dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
 
@@ -83,7 +86,7 @@ class Attention(nn.Module):
             query=LinearWeights(qk_channels, name="query")(query_width),
             key=LinearWeights(qk_channels, name="key")(input_width),
             value=LinearWeights(v_channels, name="value")(input_width),
-            out=LinearWeights(self.out_channels or v_channels, name="out")(v_channels),
+            out=LinearWeights(query_width, name="out")(v_channels),
         )
 
     def __call__(self, inputs_q, inputs_kv, *, mask=None, query_mask=None, train: bool):
@@ -96,7 +99,7 @@ class Attention(nn.Module):
           query_mask: bool `[B or 1, N]`; a masked query attends to nothing, its result is zero.
 
         Returns:
-          `[B, N, out_channels]`.
+          `[B, N, Cq]`.
         """
         is_self = inputs_kv is inputs_q and mask is None
         if not isinstance(inputs_kv, list):
@@ -130,7 +133,7 @@ class Attention(nn.Module):
         return x.reshape(*x.shape[:2], self.num_heads, -1).swapaxes(1, 2)
 
     def output(self, result: jax.Array, weights: Linear, query_mask) -> jax.Array:
-        """`[B, H, N, V]` -> `[B, N, out_channels]`."""
+        """`[B, H, N, V]` -> `[B, N, Cq]`."""
         result = checkpoint_name(result.astype(self.dtype), "attended").swapaxes(1, 2)
         result = result.reshape(*result.shape[:2], -1)  # [B, N, H V]
         if query_mask is not None:
@@ -180,11 +183,10 @@ class MLP(nn.Module):
         return self.dropout(x, deterministic=not train)
 
 
-class CrossAttention(nn.Module):
-    """Queries attend to inputs: pre-norm attention, optional residual, then a residual MLP.
+class _Layer(nn.Module):
+    """What the layers below share: attention behind a norm, then an MLP behind another.
 
     Attributes: as `Attention` and `MLP`, and
-      query_residual: add the queries to the attention's output.
       dropout_rate: on the attention's output and the MLP's, in training.
       attention_dropout_rate: on the attention weights, in training.
     """
@@ -193,17 +195,37 @@ class CrossAttention(nn.Module):
     qk_channels: int | None = None
     v_channels: int | None = None
     widening: int = 1
-    query_residual: bool = True
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
 
     def setup(self):
-        self.dropout = nn.Dropout(self.dropout_rate)
+        self.attention = Attention(
+            self.num_heads,
+            self.qk_channels,
+            self.v_channels,
+            self.attention_dropout_rate,
+            self.dtype,
+        )
         self.norm_mlp = NormWeights()
         self.mlp = MLP(self.widening, self.dropout_rate, self.dtype)
 
-    @nn.compact
+
+class CrossAttention(_Layer):
+    """Queries attend to inputs: pre-norm attention, optional residual, then a residual MLP.
+
+    Attributes: as above, and
+      query_residual: add the queries to the attention's output.
+    """
+
+    query_residual: bool = True
+
+    def setup(self):
+        super().setup()
+        self.dropout = nn.Dropout(self.dropout_rate)
+        self.norm_queries = NormWeights()
+        self.norm_inputs = NormWeights()
+
     def __call__(self, queries: Tokens, inputs: Any, *, train: bool, head: Head = ()) -> jax.Array:
         """`queries` attend to `inputs`, `Tokens` or a tree of them, in one softmax.
 
@@ -215,74 +237,64 @@ class CrossAttention(nn.Module):
         if len({tokens.width for tokens in inputs}) > 1:
             widths = [tokens.width for tokens in inputs]
             raise ValueError(f"tokens read together need one width, got {widths}: pad them")
-        parts = _CrossAttentionParts(
-            Attention(
-                num_heads=self.num_heads,
-                qk_channels=self.qk_channels,
-                v_channels=self.v_channels,
-                out_channels=queries.width,
-                dropout_rate=self.attention_dropout_rate,
-                dtype=self.dtype,
-                name="attention",
-            ),
-            NormWeights(name="norm_queries")(queries.width),
-            NormWeights(name="norm_inputs")(inputs[0].width),
-        )
         dropped = train and self.attention_dropout_rate > 0
-        if dropped or parts.attention.wants_weights() or dense_forced():
-            return self.dense(parts, queries, inputs, train, head)
+        if dropped or self.attention.wants_weights() or dense_forced():
+            return self.dense(queries, inputs, train, head)
         if len(inputs) == 1 and is_plain(inputs[0]) and queries.num_tokens > inputs[0].num_tokens:
-            return self.decode(parts, queries, inputs[0].content, train, head)
-        return self.encode(parts, queries, inputs, train, head)
+            return self.decode(queries, inputs[0].content, train, head)
+        return self.encode(queries, inputs, train, head)
 
-    def dense(self, parts, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
+    def dense(self, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
         """The textbook formula: for dropped attention weights, and to collect the weights."""
-        q = queries.dense(self.dtype)
-        x = parts.attention(
-            layer_norm(q, *parts.norm_queries),
-            [layer_norm(tokens.dense(self.dtype), *parts.norm_inputs) for tokens in inputs],
+        q, norm_inputs = queries.dense(self.dtype), self.norm_inputs(inputs[0].width)
+        x = self.attention(
+            layer_norm(q, *self.norm_queries(queries.width)),
+            [layer_norm(tokens.dense(self.dtype), *norm_inputs) for tokens in inputs],
             mask=[tokens.mask for tokens in inputs],
             query_mask=queries.mask,
             train=train,
         )
         return self.feed_forward(x, q, train, head)
 
-    def encode(self, parts, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
+    def encode(self, queries: Tokens, inputs: list[Tokens], train: bool, head: Head):
         """Many tokens into few queries, in chunks of tokens."""
-        weights = parts.attention.weights(queries.width, inputs[0].width)
+        weights = self.attention.weights(queries.width, inputs[0].width)
+        norm_inputs = self.norm_inputs(inputs[0].width)
         q = queries.dense(self.dtype)
-        query = parts.attention.heads(layer_norm(q, *parts.norm_queries), weights.query)
+        query = self.attention.heads(
+            layer_norm(q, *self.norm_queries(queries.width)), weights.query
+        )
         result = attention.encode(
-            query * self.scale(weights),
+            query * scale(query),
             inputs,
-            fold_norm(parts.norm_inputs, weights.key, self.num_heads),
-            fold_norm(parts.norm_inputs, weights.value, self.num_heads),
+            fold_norm(norm_inputs, weights.key, self.num_heads),
+            fold_norm(norm_inputs, weights.value, self.num_heads),
             self.dtype,
         )
-        x = parts.attention.output(result, weights.out, queries.mask)
+        x = self.attention.output(result, weights.out, queries.mask)
         return self.feed_forward(x, q, train, head)
 
-    def decode(self, parts, queries: Tokens, latents: jax.Array, train: bool, head: Head):
+    def decode(self, queries: Tokens, latents: jax.Array, train: bool, head: Head):
         """Many queries from few latents `[B, N, D]`, in chunks of queries."""
-        weights = parts.attention.weights(queries.width, latents.shape[-1])
-        normed = layer_norm(latents, *parts.norm_inputs)
+        weights = self.attention.weights(queries.width, latents.shape[-1])
+        normed = layer_norm(latents, *self.norm_inputs(latents.shape[-1]))
+        keys = self.attention.heads(normed, weights.key)
         decoding = attention.decode(
             queries,
-            fold_norm(parts.norm_queries, weights.query, self.num_heads),
-            parts.attention.heads(normed, weights.key) * self.scale(weights),
-            parts.attention.heads(normed, weights.value),
+            fold_norm(self.norm_queries(queries.width), weights.query, self.num_heads),
+            keys * scale(keys),
+            self.attention.heads(normed, weights.value),
             weights.out,
             self.dtype,
             with_queries=self.query_residual,
         )
-        width = weights.out.kernel.shape[-1]
-        hidden, out = self.mlp.weights(width)
-        rows = mesh.local_batch_size(decoding.batch) * decoding.data["content"].shape[1]
-        widths = [width, *(linear.kernel.shape[-1] for linear in head)]
+        hidden, out = self.mlp.weights(queries.width)
+        rows = mesh.local_batch_size(decoding.batch) * queries.num_tokens
+        widths = [queries.width, *(linear.kernel.shape[-1] for linear in head)]
         drops = train and self.dropout_rate > 0  # between the MLP's last layer and the head
         if head and not drops and is_head_fused(rows, hidden.kernel.shape[-1], widths):
             head = fuse_head(out, head)
-        if not sharded.is_sharded(decoding.data, decoding.axes()):
+        if not sharded.is_sharded(queries.num_tokens // decoding.row_size):
             return self.decode_chunks(
                 decoding, (decoding.out, head), decoding.params, decoding.data, train
             )
@@ -300,8 +312,7 @@ class CrossAttention(nn.Module):
             (variables, (decoding.out, head), keys),
             decoding.params,
             decoding.data,
-            decoding.axes(),
-            decoding.batch,
+            decoding.row_size,
         )
 
     def decode_chunks(self, decoding: attention.Decoding, layers, params, data, train: bool):
@@ -331,11 +342,6 @@ class CrossAttention(nn.Module):
             results.append(outputs.reshape(outputs.shape[0], -1, outputs.shape[-1]))
         return jnp.concatenate(results, axis=1) if len(results) > 1 else results[0]
 
-    def scale(self, weights: AttentionWeights) -> jax.Array:
-        """1 / sqrt(K), K being one head's channels."""
-        depth = weights.query.kernel.shape[-1] // self.num_heads
-        return jnp.asarray(1 / math.sqrt(depth), self.dtype)
-
     def feed_forward(
         self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | FusedHead = ()
     ) -> jax.Array:
@@ -352,44 +358,17 @@ class CrossAttention(nn.Module):
         return apply_head(head, x + self.mlp(normed, train=train), self.dtype)
 
 
-class _CrossAttentionParts(NamedTuple):
-    """The submodule and the parameters that all ways to compute a cross-attention share."""
-
-    attention: Attention
-    norm_queries: Norm
-    norm_inputs: Norm
-
-
 def is_plain(tokens: Tokens) -> bool:
     """Whether tokens are content alone, all present, as latents are."""
     return tokens.position is None and tokens.mask is None and tokens.padding is None
 
 
-class SelfAttention(nn.Module):
-    """A pre-norm transformer layer over `[B, N, C]`; `qk_channels`, `v_channels` None mean C."""
-
-    num_heads: int = 8
-    qk_channels: int | None = None
-    v_channels: int | None = None
-    widening: int = 1
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    dtype: jax.typing.DTypeLike = jnp.float32
+class SelfAttention(_Layer):
+    """A pre-norm transformer layer over `[B, N, C]`. Attributes: as above."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         normed = layer_norm(x, *NormWeights(name="norm_attention")(x.shape[-1]))
-        attend = Attention(
-            num_heads=self.num_heads,
-            qk_channels=self.qk_channels,
-            v_channels=self.v_channels or x.shape[-1],
-            out_channels=x.shape[-1],
-            dropout_rate=self.attention_dropout_rate,
-            dtype=self.dtype,
-            name="attention",
-        )
-        attended = attend(normed, normed, train=train)
+        attended = self.attention(normed, normed, train=train)
         x = x + nn.Dropout(self.dropout_rate)(attended, deterministic=not train)
-        mlp = MLP(self.widening, self.dropout_rate, self.dtype, name="mlp")
-        norm = NormWeights(name="norm_mlp")(x.shape[-1])
-        return x + mlp(layer_norm(x, *norm), train=train)
+        return x + self.mlp(layer_norm(x, *self.norm_mlp(x.shape[-1])), train=train)

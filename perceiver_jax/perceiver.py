@@ -167,7 +167,7 @@ class Encoder(nn.Module):
         layers = SelfAttention(
             num_heads=self.num_self_attend_heads,
             qk_channels=self.self_attend_qk_channels,
-            v_channels=self.self_attend_v_channels,
+            v_channels=self.self_attend_v_channels or self.latent_channels,
             widening=self.self_attend_widening,
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,

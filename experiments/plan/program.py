@@ -118,7 +118,7 @@ def blank_task(config: ConfigDict) -> tuple[Task, Mapping[str, Any]]:
     config.data.source = registry.stand_in(config.data.source)
     config.data.readers = "threads:0"
     config.data.in_memory = False
-    config.batch_size = config.data.eval_batch_size = 1
+    config.batch_size = config.accumulate = config.data.eval_batch_size = 1
     config.parallel.model = 1  # batches are read here, on one device
     task = make_task(config)
     batches = task.train_data(0)

@@ -61,6 +61,12 @@ def token_axis(name: str, row_size: int) -> tuple[int, int]:
     return (axes[name], row_size) if name in axes else (2, 1)
 
 
+def batch_size(params: Any, data: dict[str, jax.Array]) -> int:
+    """B, the largest leading axis of all arrays but the table, which has none for examples."""
+    by_example = {name: x for name, x in data.items() if name != "table"}
+    return max(x.shape[0] for x in jax.tree.leaves((params, by_example)))
+
+
 class Chunks(NamedTuple):
     """`count` chunks of `size` rows each, from row `start` on; of each row only `columns`."""
 

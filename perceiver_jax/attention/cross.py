@@ -32,12 +32,12 @@ from perceiver_jax import mesh
 from perceiver_jax.attention import sharded
 from perceiver_jax.attention.blockwise import (
     ChunkSteps,
+    batch_size,
     divisor,
     merge_sums,
     online_sums,
     split_columns,
     split_tokens,
-    token_axis,
     tokens_at_once,
 )
 from perceiver_jax.attention.cost import ContractionOrder, decode_order, encode_order
@@ -104,8 +104,7 @@ def _encode_set(
         functools.partial(_reduce, encoding),
         (logits.params, values.params, padding_row(tokens)),
         data,
-        {name: token_axis(name, size) for name in data},
-        batch,
+        size,
     )
     return SoftmaxState(maximum, totals["denominator"], project_sums(totals, by_row))
 
@@ -202,12 +201,6 @@ def map_examples(function: Callable, groups: int, params: Any, data: dict[str, j
     return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(batch, *x.shape[2:]), results)
 
 
-def batch_size(params: Any, data: dict[str, jax.Array]) -> int:
-    """B, the largest leading axis of all arrays but the table, which has none for examples."""
-    by_example = {name: x for name, x in data.items() if name != "table"}
-    return max(x.shape[0] for x in jax.tree.leaves((params, by_example)))
-
-
 class Decoding(NamedTuple):
     """Many queries that attend to few keys: what a layer needs to go through them in chunks.
 
@@ -229,9 +222,10 @@ class Decoding(NamedTuple):
         """B."""
         return batch_size(self.params, self.data)
 
-    def axes(self) -> dict[str, tuple[int, int]]:
-        """`token_axis` of the data."""
-        return {name: token_axis(name, row_size(self.queries)) for name in self.data}
+    @property
+    def row_size(self) -> int:
+        """How many queries are never parted."""
+        return row_size(self.queries)
 
     def chunks(self, params: Any, data: dict[str, jax.Array]) -> list[tuple[int, dict]]:
         """(n, data `[n, ...]`): equal chunks of a device's `data`, and a rest.
@@ -240,7 +234,7 @@ class Decoding(NamedTuple):
         """
         batch = mesh.local_batch_size(batch_size(params, data))
         weights = max(batch * self.keys // 2, 1)
-        parts = split_tokens(data, row_size(self.queries), tokens_at_once(weights))
+        parts = split_tokens(data, self.row_size, tokens_at_once(weights))
         return [(part.count, part.stack(data)) for part in parts]
 
     def attend(self, params: Any, out: Linear, x: dict[str, jax.Array]) -> tuple:

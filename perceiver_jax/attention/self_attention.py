@@ -14,14 +14,13 @@ Shapes: B examples, H heads, N latents, K channels of a query or key head, V of 
 Like everything with a hand-written gradient, they have no forward-mode derivative.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from perceiver_jax import mesh
 from perceiver_jax.attention.blockwise import chunk_bytes, divisor
 from perceiver_jax.attention.folding import dot
+from perceiver_jax.attention.softmax import scale
 
 EPSILON = 1e-5  # of the layer norm, as in the released code
 
@@ -90,13 +89,9 @@ layer_norm.defvjp(
 
 def _weights(query, key):
     """exp(q k / sqrt(K) - row maximum) `[B, H, N, N]` and its inverse row sums, float32."""
-    logits = dot("bhnk,bhmk->bhnm", query * _scale(query), key)
+    logits = dot("bhnk,bhmk->bhnm", query * scale(query), key)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     return weights, 1 / jnp.sum(weights, axis=-1, keepdims=True)
-
-
-def _scale(query):
-    return jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
 
 
 def _num_blocks(query, key) -> tuple[int, int]:
@@ -166,8 +161,8 @@ def _attend_backward(query, key, value, dy):
     dweights = dot("bhnv,bhmv->bhnm", dy, value)
     dlogits = weights * (dweights - _sum_of_product(weights, dweights))
     dlogits, weights = dlogits.astype(query.dtype), weights.astype(value.dtype)
-    dquery = dot("bhnm,bhmk->bhnk", dlogits, key).astype(query.dtype) * _scale(query)
-    dkey = dot("bhnm,bhnk->bhkm", dlogits, query * _scale(query))
+    dquery = dot("bhnm,bhmk->bhnk", dlogits, key).astype(query.dtype) * scale(query)
+    dkey = dot("bhnm,bhnk->bhkm", dlogits, query * scale(query))
     return dquery, dkey, dot("bhnm,bhnv->bhvm", weights, dy)
 
 

@@ -3,8 +3,7 @@
 Both functions take these arguments:
   params: arrays `[B or 1, ...]`.
   data: arrays of all tokens by name, see `factored.token_data`.
-  axes: `blockwise.token_axis` of each of them; no device has a part of a row.
-  batch: B.
+  row_size: tokens of a row, of which no device has a part.
 """
 
 import functools
@@ -15,25 +14,27 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from perceiver_jax.attention.blockwise import batch_size, token_axis
 from perceiver_jax.attention.softmax import scale_rows
 from perceiver_jax.mesh import DATA, MODEL, current_layout, use_layout
 
 
-def is_sharded(data: dict, axes: dict) -> bool:
-    """Whether these tokens are over 'model'; fewer rows than devices are not."""
+def is_sharded(num_rows: int) -> bool:
+    """Whether so many rows of tokens are over 'model'; fewer than devices are not."""
     layout = current_layout()
-    return bool(layout and layout.shard_inputs and _num_rows(data, axes) >= layout.model)
+    return bool(layout and layout.shard_inputs and num_rows >= layout.model)
 
 
-def reduce_tokens(reduce: Callable, params: Any, data: dict, axes: dict, batch: int) -> tuple:
+def reduce_tokens(reduce: Callable, params: Any, data: dict, row_size: int) -> tuple:
     """`reduce(params, data)` over all tokens, which are merged over devices where sharded.
 
     Args:
       reduce: gives the max of the logits `[B, H, N]`, a dict of sums `[B, H, N, ...]` that are
         linear in exp(logit - max), and such sums by row of a grid `[B, H, N, rows]` or None.
-      params, data, axes, batch: see the module.
+      params, data, row_size: see the module.
     """
-    if not is_sharded(data, axes):
+    num_rows = data["content"].shape[1] // row_size
+    if not is_sharded(num_rows):
         return reduce(params, data)
 
     def merged(_, params, data):
@@ -47,51 +48,42 @@ def reduce_tokens(reduce: Callable, params: Any, data: dict, axes: dict, batch: 
         by_row = PartitionSpec(examples, None, None, MODEL)
         return PartitionSpec(examples), PartitionSpec(examples), by_row
 
-    maximum, sums, by_row = _shard_map(merged, specs, (), params, data, axes, batch)
-    return maximum, sums, None if by_row is None else by_row[..., : _num_rows(data, axes)]
+    maximum, sums, by_row = _shard_map(merged, specs, (), params, data, row_size)
+    return maximum, sums, None if by_row is None else by_row[..., :num_rows]
 
 
 def map_queries(
-    function: Callable, shared: Any, params: Any, data: dict, axes: dict, batch: int
+    function: Callable, shared: Any, params: Any, data: dict, row_size: int
 ) -> jax.Array:
     """`function(shared, params, data)`, `[B, M, F]`, by each device for its own queries.
 
     Args:
       function: treats each of M queries by itself.
       shared: arrays that every device has.
-      params, data, axes, batch: see the module.
+      params, data, row_size: see the module.
     """
-    outputs = _shard_map(
-        function,
-        lambda examples: PartitionSpec(examples, MODEL),
-        shared,
-        params,
-        data,
-        axes,
-        batch,
-    )
+
+    def specs(examples):
+        return PartitionSpec(examples, MODEL)
+
+    outputs = _shard_map(function, specs, shared, params, data, row_size)
     return outputs[:, : data["content"].shape[1]]
 
 
-def _num_rows(data: dict, axes: dict) -> int:
-    axis, entries = axes["content"]
-    return data["content"].shape[axis] // entries
-
-
-def _shard_map(function, specs, shared, params, data, axes, batch):
+def _shard_map(function, specs, shared, params, data, row_size):
     """Runs `function(shared, params, data)` on each device's examples and tokens.
 
     Masked tokens fill up a number of rows that does not divide.
     """
-    layout = current_layout()
+    layout, batch = current_layout(), batch_size(params, data)
     examples = DATA if batch % layout.mesh.shape[DATA] == 0 else None
-    data = _fill(data, axes, -_num_rows(data, axes) % layout.model)
+    data = _fill(data, row_size, -(data["content"].shape[1] // row_size) % layout.model)
 
     def by_example(x):
         return PartitionSpec(examples if x.shape[0] == batch else None)
 
     def by_token(name, x):
-        axis, _ = axes.get(name, axes["content"])  # `_fill` may have added a mask
+        axis, _ = token_axis(name, row_size)
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 
     def local(*arrays):
@@ -112,15 +104,16 @@ def _shard_map(function, specs, shared, params, data, axes, batch):
     return mapped(shared, params, data)
 
 
-def _fill(data: dict, axes: dict, rows: int) -> dict:
+def _fill(data: dict, row_size: int, rows: int) -> dict:
     if not rows:
         return data
     if "mask" not in data:
         data = data | {"mask": jnp.ones((1, data["content"].shape[1]), bool)}
 
-    def fill(x, axis, entries):
+    def fill(name, x):
+        axis, entries = token_axis(name, row_size)
         pads = [(0, 0)] * x.ndim
         pads[axis] = 0, rows * entries
         return jnp.pad(x, pads)
 
-    return {name: fill(x, *axes.get(name, axes["content"])) for name, x in data.items()}
+    return {name: fill(name, x) for name, x in data.items()}

@@ -38,13 +38,18 @@ class SoftmaxState:
 def attention_logits(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Scaled and masked logits q.k / sqrt(K), float32 `[B, H, N, M]`. Shapes as in `attend`."""
     chex.assert_rank([query, key], 4)
-    query = query * jnp.asarray(1 / math.sqrt(query.shape[-1]), query.dtype)
+    query = query * scale(query)
     dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     if query.shape[0] == 1:  # every example has the same queries: do not copy them over the batch
         logits = dot("hnk,bhmk->bhnm", query[0], key)
     else:
         logits = dot("bhnk,bhmk->bhnm", query, key)
     return logits if mask is None else jnp.where(mask[:, None, None, :], logits, MASKED)
+
+
+def scale(x: jax.Array) -> jax.Array:
+    """1 / sqrt(K) for queries, or else keys, `[..., K]`, in their dtype."""
+    return jnp.asarray(1 / math.sqrt(x.shape[-1]), x.dtype)
 
 
 def softmax_state(
