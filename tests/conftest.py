@@ -6,6 +6,7 @@ in a cache that all of them share. Set JAX_COMPILATION_CACHE_DIR to keep the cac
 """
 
 import os
+import pathlib
 from importlib.metadata import version
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -24,6 +25,8 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+HERE = pathlib.Path(__file__).parent
 
 # `pytest -m quick`: under a minute, some of every room. A folder, a file or one test.
 QUICK = (
@@ -63,6 +66,14 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.nodeid.removeprefix("tests/").startswith(QUICK):
             item.add_marker("quick")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`pytest -m quick` does not even import the files that have no quick test."""
+    if config.option.markexpr == "quick" and collection_path.suffix == ".py":
+        name = collection_path.relative_to(HERE).as_posix()
+        return not any(name.startswith(q) or q.startswith(f"{name}::") for q in QUICK) or None
+    return None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,9 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from flax import traverse_util
 
-from perceiver_jax.config_types import Count, check
 from perceiver_jax.train import distributed
 from perceiver_jax.train.optimizer import path_name
 from perceiver_jax.train.state import TrainState
@@ -52,7 +50,11 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
     Raises:
       ValueError: `keep` is below 1.
     """
-    check(Count, keep, "config.checkpoints_kept")
+    if keep < 1:
+        raise ValueError(
+            f"config.checkpoints_kept={keep}: keep at least 1 checkpoint, or 2 to have one to fall "
+            "back to"
+        )
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         enable_async_checkpointing=True,
@@ -227,12 +229,15 @@ def saved_weights(path: epath.Path) -> TrainState:
         args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
         arrays = reader.restore(absolute(path), args=args)[META]["arrays"]
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-        for name, (shape, dtype, _) in arrays.items()
-    }
-    weights = {"model_state": {}} | traverse_util.unflatten_dict(shapes, sep="/")[WEIGHTS]
-    return TrainState(step=None, opt_state=None, key=None, **weights)
+    tree: dict[str, Any] = {"params": {}, "model_state": {}}
+    for name, (shape, dtype, _) in arrays.items():
+        item, *folders, last = name.split("/")
+        if item == WEIGHTS:
+            node = tree
+            for folder in folders:
+                node = node.setdefault(folder, {})
+            node[last] = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+    return TrainState(step=None, opt_state=None, key=None, **tree)
 
 
 def checkpoints(directory: epath.Path) -> list[epath.Path]:

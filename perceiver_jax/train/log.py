@@ -91,7 +91,7 @@ class Timer:
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Time in here (evaluation, saving) is not training. No step may be under way."""
-        self._pass()
+        self.seconds += self._clock() - self._since
         try:
             yield
         finally:
