@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.lab.claims import change
-from experiments.lab.claims.common import CHANCE, CUES, MODELS, series
+from experiments.lab.claims.common import CHANCE, CUES, MODELS, gate, series
 from experiments.lab.claims.conv import WRONG_PLACES, curve, samples
 from experiments.lab.claims.regularisation import RHO, bias
 from experiments.lab.rows import Row, Series, Study
@@ -74,7 +74,7 @@ def strip(images: Sequence[tuple[np.ndarray, str]]) -> Figure:
     for i, (image, caption) in enumerate(images):
         axes = figure.add_subplot(rows, columns, i + 1)
         show_image(axes, image)
-        axes.set_title(caption.replace(", ", "\n").replace(": ", "\n"), fontsize=7)
+        axes.set_title(caption.replace(", ", "\n"), fontsize=7)
     return figure
 
 
@@ -223,7 +223,8 @@ def _conv(study: Study) -> list[Panel]:
                           arrowprops={"arrowstyle": "<->", "color": "black"})  # fmt: skip
             axes.annotate(f"x {2**found.doublings.interval.mean:.1f}",
                           (np.sqrt(ends[0] * ends[1]), 100 * found.level), (0, 4), ha="center",
-                          va="bottom", textcoords="offset points", fontsize=9)  # fmt: skip
+                          va="bottom", textcoords="offset points", fontsize=9,
+                          bbox={"fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
 
     def controls(axes: Axes) -> None:
         curves(axes, WRONG_PLACES)
@@ -362,22 +363,30 @@ def _regularisation(study: Study) -> list[Panel]:
             ))  # fmt: skip
             if "base" not in settings or len(settings) < 2:
                 continue
-            claims = tuple(f"regularisation.{kind}.{cue}.{model}"
-                           for kind in ("harmless", "uninformed", "late", "repair"))  # fmt: skip
+            kinds = ("harmless", "uninformed", "late", "early", "repair")
+            claims = tuple(f"regularisation.{kind}.{cue}.{model}" for kind in kinds)
             found.append(Panel(
                 f"arrows_{cue}_{model}", f"{model}, {cue}: from the base to each setting",
                 "Arrows go from the base to a setting, means over seeds. On the dotted line "
                 "aligned and conflict accuracy change alike. Up is less use of the ground at equal "
-                "aligned accuracy, down is more.", claims,
+                "aligned accuracy, down is more. Open: the setting fails the gate.",
+                claims,
                 lambda axes, m=model, c=cue, s=settings: _arrows(axes, study, m, c, s),
             ))  # fmt: skip
             found.append(Panel(
-                f"bias_{cue}_{model}", f"{model}, {cue}: bias of each setting",
-                "Change of conflict accuracy, less the same setting's change of accuracy without a "
-                "correlation, paired over seeds. A setting that merely hurts learning is at 0.",
-                claims, lambda axes, m=model, c=cue, s=settings: _biases(axes, study, m, c, s),
+                f"bias_{cue}_{model}", f"{model}, {cue}: what each setting does to bias",
+                "Conflict accuracy as a share of the accuracy that the same setting gives without "
+                "a correlation, less that share of the base, paired over seeds. A setting that "
+                "merely hurts learning is at 0. Open: the setting fails the gate.",
+                claims,
+                lambda axes, m=model, c=cue, s=settings: _biases(axes, study, m, c, s),
             ))  # fmt: skip
     return found
+
+
+def _passes(study: Study, model: str, cue: str, setting: str) -> bool:
+    where = {"model": model, "cue": cue, "rho": CHANCE[study.name], "setting": setting}
+    return gate(study, "accuracy_uncorrelated", **where).passes is True
 
 
 def _arrows(axes: Axes, study: Study, model: str, cue: str, settings: Sequence[str]) -> None:
@@ -394,9 +403,10 @@ def _arrows(axes: Axes, study: Study, model: str, cue: str, settings: Sequence[s
     axes.axline(base, slope=1, color="black", ls=":", lw=0.9)
     axes.axvline(base[0], color="black", lw=0.5, alpha=0.4)
     for number, (setting, point) in enumerate(points.items()):
-        colour = f"C{number % 10}"
+        colour, shape = f"C{number % 10}", "osD^"[number % 4]
         axes.annotate("", point, base, arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.3})
-        axes.plot(*point, "o", ms=4, color=colour, label=setting.replace("_", " "))
+        style = {} if _passes(study, model, cue, setting) else {"mfc": "none"}
+        axes.plot(*point, shape, ms=5, color=colour, label=setting.replace("_", " "), **style)
     axes.plot(*base, "k*", ms=9, label="base")
     axes.margins(0.1)
     _finish(axes, x="aligned accuracy, %", y="conflict accuracy, %")
@@ -414,9 +424,10 @@ def _biases(axes: Axes, study: Study, model: str, cue: str, settings: Sequence[s
         axes.plot(100 * np.array(found.values), [place] * len(found.values), ".", ms=6, alpha=0.4,
                   mew=0, color=colour)  # fmt: skip
         half = None if found.half is None else 100 * found.half
-        axes.errorbar(100 * found.mean, place, xerr=half, fmt=shape, color=colour, ms=5,
+        style = {} if _passes(study, model, cue, setting) else {"mfc": "none"}
+        axes.errorbar(100 * found.mean, place, xerr=half, fmt=shape, color=colour, ms=5, **style,
                       capsize=2, lw=1)  # fmt: skip
     axes.axvline(0, color="black", lw=0.8)
     axes.set_yticks(range(len(changed)), [s.replace("_", " ") for s in changed])
     axes.invert_yaxis()
-    _finish(axes, x="points of conflict accuracy", y="", legend=False)
+    _finish(axes, x="points of accuracy kept in conflict", y="", legend=False)

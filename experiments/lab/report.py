@@ -34,8 +34,8 @@ A claim holds, or fails, where the interval of its evidence is on one side of a 
 before the run. It is open where the interval crosses the bound, where seeds or cells are missing, \
 and where a control is missing or does not pass. Controls are judged by their mean.
 
-The gate: a model counts only if, without the shortcut, it reaches 90 % of the best model's \
-accuracy. One that cannot see the boat says nothing about the sea."""
+The gate is a model's share of the best model's accuracy where there is no shortcut. It counts \
+only above 90 %: one that cannot see the boat says nothing about the sea."""
 
 
 def write(

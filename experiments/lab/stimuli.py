@@ -23,13 +23,13 @@ def images(study: str, data_dir: str = "") -> list[tuple[np.ndarray, str]]:
     found = []
     for name, options in SOURCES.get(study, ()):
         source = registry.load(name, "test[:40]", data_dir=data_dir, options=options)
-        words = ", ".join(options.values())
         seen = set()
         for number in range(len(source)):
             example = source[number]
             condition = source.conditions.names[example["condition"]]
             if condition not in seen:
                 seen.add(condition)
-                caption = f"{words}, {condition.replace('_', ' ')}: class {example['label']}"
-                found.append((example["image"], caption.removeprefix(", ")))
+                caption = [*options.values(), condition.replace("_", " ")]
+                caption.append(f"class {example['label']}")
+                found.append((example["image"], ", ".join(caption)))
     return found

@@ -95,9 +95,9 @@ def judge(claim: Claim, study: Study) -> Verdict:
     reasons = [reason for test in evidence for reason in _lacking(test)]
     for test in controls:
         if test.passes is None:
-            reasons.append(f"control not run: {_short(test)}")
+            reasons.append(f"control not run: {test.label}")
         elif not test.passes:
-            reasons.append(f"control failed: {_short(test)}")
+            reasons.append(f"control failed: {test.label}")
     verdicts = {test.verdict for test in evidence}
     if reasons:
         verdict = "open"
@@ -112,13 +112,22 @@ def judge(claim: Claim, study: Study) -> Verdict:
     return Verdict(claim, verdict, evidence, controls, list(dict.fromkeys(reasons)))
 
 
-def _short(test: Test) -> str:
-    return test.label.split(", share")[0]
-
-
 def _lacking(test: Test) -> Sequence[str]:
     if test.series.missing:
-        return test.series.missing
+        return _by_cell(test.series.missing)
     if (count := len(test.series.values)) < FEWEST_SEEDS:
         return [f"{count} of at least {FEWEST_SEEDS} seeds: {test.label}"]
     return []
+
+
+def _by_cell(lines: Sequence[str]) -> Sequence[str]:
+    """Lines `CELL, seed N: WHY` with the seeds of a cell in one; others as they are."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        cell, _, rest = line.partition(", seed ")
+        seed, _, why = rest.partition(": ")
+        seeds.setdefault((cell, why), []).append(seed)
+    return [
+        f"{cell}, seed{'s' * (len(found) > 1)} {', '.join(found)}: {why}" if why else cell
+        for (cell, why), found in seeds.items()
+    ]

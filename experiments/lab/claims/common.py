@@ -37,8 +37,7 @@ def gate(
     others = (series(study, metric, model=m, setting=best, **where).interval for m in MODELS)
     highest = max((found.mean for found in others if found), default=0.0)
     words = describe({"model": model, "setting": setting if setting != best else ""})
-    label = f"gate: {words}, share of the best model's accuracy without the shortcut"
-    return Test(label, mine / highest if highest else mine, "above", GATE)
+    return Test(f"gate: {words}", mine / highest if highest else mine, "above", GATE)
 
 
 def chance(study: Study, label: str, *numbers: Series) -> Test:

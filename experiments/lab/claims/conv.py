@@ -135,8 +135,7 @@ def _ship_controls(study: Study, *, model: str) -> Sequence[Test]:
     best = max((found.mean for m in MODELS if (found := _largest(study, "accuracy", m).interval)),
                default=0.0)  # fmt: skip
     mine = _largest(study, "accuracy", model)
-    label = f"gate: {model}, share of the best model's accuracy on whole images"
-    return [Test(label, mine / best if best else mine, "above", GATE)]
+    return [Test(f"gate: {model}", mine / best if best else mine, "above", GATE)]
 
 
 CLAIMS = [
