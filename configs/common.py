@@ -157,6 +157,9 @@ def optimizer(name: str, learning_rate: float, schedule: dict, **fields) -> Conf
             "weight_decay": 0.1,
             "no_decay": ("bias$", "norm"),
             "clip_norm": 10.0,
+            # (pattern, factor): of the updates of parameters; 0.0 is frozen. The longest match.
+            "multipliers": (),
+            "ema": 0.0,  # decay of the parameters' average, which is evaluated; 0 is none
             "schedule": {"warmup_steps": 0, **schedule},
         }
     )

@@ -140,7 +140,7 @@ def measure(analysis: Any, state: Any, batch: Any) -> Memory:
             + analysis.generated_code_size_in_bytes
         ),
         parameters=on_a_device(state.params),
-        optimizer=on_a_device(state.opt_state),
+        optimizer=on_a_device((state.opt_state, state.ema)),
         batch=on_a_device(batch),
     )
 

@@ -116,12 +116,11 @@ class ConvStem(nn.Module):
             name="conv",
         )(x)  # [B, ceil(H/2), ceil(W/2), channels]
         x = nn.BatchNorm(
-            use_running_average=not train,
             momentum=0.9,
             epsilon=1e-5,
             axis_name=mesh.batch_axis(),
             dtype=self.dtype,
             name="norm",
-        )(x)
+        )(x, use_running_average=not train)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding="SAME")
         return grid_tokens(x, self.num_bands, self.max_resolution)

@@ -2,7 +2,8 @@
 
 A checkpoint is the folder `<workdir>/checkpoints/<step>` with three Orbax items:
 
-    weights    params and model_state: all that fine-tuning, evaluation and plots need
+    weights    params, model_state and, where there is one, the parameters' average `ema`: all that
+               fine-tuning, evaluation and plots need
     training   step, opt_state and the random key: with `weights`, the whole state
     meta       JSON: step, config, seed, timer, versions, and for each array of the two items its
                shape, dtype and checksum
@@ -22,8 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from perceiver_jax.train import distributed
+from perceiver_jax.train.multipliers import average
 from perceiver_jax.train.optimizer import path_name
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.workdir import CHECKPOINTS, in_bucket
@@ -187,7 +190,7 @@ def restore(path: epath.Path, target: TrainState) -> tuple[TrainState, dict[str,
 def restore_weights(
     source: epath.Path, target: TrainState | None, *, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], epath.Path]:
-    """Restores parameters and model state only.
+    """Restores parameters, of which the average where there is one, and model state only.
 
     Args:
       source: a workdir (its newest whole checkpoint is taken) or one checkpoint's folder.
@@ -211,10 +214,17 @@ def restore_weights(
     errors = []
     for path in paths:
         try:
-            wanted = target or saved_weights(path)
-            weights = {"params": wanted.params, "model_state": wanted.model_state}
-            items, _ = read(path, {WEIGHTS: weights}, wanted)
-            return items[WEIGHTS], path
+            saved = saved_weights(path)
+            wanted = target or saved
+            if saved.ema is not None:
+                places = dict(flatten_dict(wanted.params))
+                ema = {name: places.get(name, x) for name, x in flatten_dict(saved.ema).items()}
+                wanted = wanted.replace(ema=unflatten_dict(ema))
+            else:
+                wanted = wanted.replace(ema=None)
+            items, _ = read(path, {WEIGHTS: weights_of(wanted)}, wanted)
+            params = average(items[WEIGHTS]["params"], items[WEIGHTS].get("ema"))
+            return {"params": params, "model_state": items[WEIGHTS]["model_state"]}, path
         except Mismatch:
             raise
         except Exception as error:
@@ -281,13 +291,19 @@ def versions() -> dict[str, str]:
 def pack(state: TrainState, key_data: Callable = jax.random.key_data) -> dict[str, Any]:
     """Returns the state as the items saved; a typed key becomes the uint32 data it stands for."""
     return {
-        WEIGHTS: {"params": state.params, "model_state": state.model_state},
+        WEIGHTS: weights_of(state),
         TRAINING: {
             "step": state.step,
             "opt_state": state.opt_state,
             "key": key_data(state.key),
         },
     }
+
+
+def weights_of(state: TrainState) -> dict[str, Any]:
+    """Returns the item `weights`."""
+    ema = {} if state.ema is None else {"ema": state.ema}
+    return {"params": state.params, "model_state": state.model_state, **ema}
 
 
 def read(

@@ -21,7 +21,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax.config_types import Count, Whole
-from perceiver_jax.train import checkpoint, distributed, sharding
+from perceiver_jax.train import checkpoint, distributed, multipliers, sharding
 from perceiver_jax.train.log import Log, Timer, progress, say, show, warn, with_prefix
 from perceiver_jax.train.optimizer import Optimizer
 from perceiver_jax.train.profile import tracing
@@ -140,7 +140,7 @@ class Run:
         """Trains from `state`, whose arrays are donated; see the function `train`."""
         task, config, timer = self.task, self.config, self.timer
         step = int(jax.device_get(state.step))
-        print_summary(task, state, f"step {step} of {config.steps}")
+        print_summary(task, state, config, f"step {step} of {config.steps}")
         if step >= config.steps:
             say("this run is finished: evaluating it again")
         with (
@@ -264,7 +264,7 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict
     state, meta = start(config, workdir, program, set_aside=None)
     check_config(workdir, config, write=True)
     step = int(jax.device_get(state.step))
-    print_summary(task, state, f"evaluating step {step}")
+    print_summary(task, state, config, f"evaluating step {step}")
     with end_together():
         metrics = evaluate_state(task, program, state)
     return write_result(workdir, metrics, step, Timer(**meta["timer"]), config)
@@ -366,14 +366,18 @@ def cause(batch: Batch, program: Program) -> str:
     )
 
 
-def print_summary(task: Task, state: TrainState, what: str) -> None:
-    """Prints the task, the number of parameters, the devices and `what` is about to run."""
+def print_summary(task: Task, state: TrainState, config: ConfigDict, what: str) -> None:
+    """Prints the task, the parameters and which are trained, the devices and `what` is to run."""
     for line in task.description:
         say(line)
     size = sum(x.size for x in jax.tree.leaves(state.params))
     devices = jax.devices()
     processes = f" in {jax.process_count()} processes" * (jax.process_count() > 1)
     kind = devices[0].device_kind
+    for line in multipliers.describe(state.params, config.optimizer.multipliers):
+        say(line)
+    if ema := config.optimizer.ema:
+        say(f"evaluated: the average of the parameters, config.optimizer.ema={ema}")
     say(f"{size:,} parameters, {len(devices)} x {kind}{processes}, {what}")
 
 

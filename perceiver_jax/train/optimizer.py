@@ -26,6 +26,7 @@ from perceiver_jax.config_types import (
     Whole,
     check_fields,
 )
+from perceiver_jax.train import multipliers
 
 # Scanned layers keep their parameters stacked along axis 0, below a path `layers/`. The papers'
 # trust ratio is per layer, so there axis 0 counts layers and is not part of the tensor.
@@ -44,6 +45,8 @@ class Optimizer(TypedDict):
     weight_decay: NonNegative
     no_decay: tuple[Annotated[str, Regex()], ...]
     clip_norm: NonNegative
+    multipliers: tuple[tuple[Annotated[str, Regex()], NonNegative], ...]  # see `multipliers`
+    ema: Rate  # of the parameters' average, which is evaluated; 0 is none
     schedule: Mapping[str, Any]  # of the function in `SCHEDULES`
 
 
@@ -55,13 +58,15 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, op
         `learning_rate` (multiplied by `batch_size / reference_batch_size`, or as it is where that
         is 0), `b1`, `b2`, `eps`, `weight_decay`, `no_decay` (regular expressions searched in
         'block/dense/kernel'; what matches is not decayed), `clip_norm` (a global
-        norm; 0 is no clipping) and `schedule` (see `make_schedule`).
+        norm of all gradients that there are; 0 is no clipping), `multipliers` (see `multipliers`)
+        and `schedule` (see `make_schedule`). `ema` is for `make_train_step`.
 
     Returns:
-      The gradient transformation and the schedule, step to learning rate.
+      The gradient transformation, of trees that hold what is trained alone, and the schedule, step
+      to learning rate.
 
     Raises:
-      ValueError: an unknown name or field, or (at `init`) no parameter matches `no_decay`.
+      ValueError: an unknown name or field.
     """
     section = config.optimizer
     if section.name not in ("lamb", "adamw"):
@@ -80,7 +85,15 @@ def make_optimizer(config: ConfigDict) -> tuple[optax.GradientTransformation, op
         scale_by_layer_trust_ratio() if section.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(schedule),
     ]
+    if section.multipliers:
+        transforms.append(multipliers.scale_updates(section.multipliers))
     return optax.chain(*transforms), schedule
+
+
+def check_patterns(config: ConfigDict, params: Any) -> None:
+    """Raises ValueError where patterns of `config.optimizer` match no parameter of the model."""
+    decay_mask(params, config.optimizer.no_decay, check=True)
+    multipliers.check_multipliers(params, config.optimizer.multipliers)
 
 
 def path_name(path: Sequence[Any]) -> str:
@@ -88,20 +101,20 @@ def path_name(path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(path), simple=True, separator="/")
 
 
-def decay_mask(params: Any, no_decay: Sequence[str]) -> Any:
+def decay_mask(params: Any, no_decay: Sequence[str], *, check: bool = False) -> Any:
     """Returns a tree of bools: True where no pattern of `no_decay` is found in the path.
 
     A single pattern may match nothing (one recipe serves models with and without batch norm), but
-    a list without any match is a mistake.
+    a list without any match in all the parameters of a model is a mistake, which `check` finds.
 
     Raises:
-      ValueError: patterns are given and no parameter matches any of them.
+      ValueError: `check`, patterns are given and no parameter matches any of them.
     """
     patterns = [re.compile(pattern) for pattern in no_decay]
     mask = jax.tree_util.tree_map_with_path(
         lambda path, _: not any(pattern.search(path_name(path)) for pattern in patterns), params
     )
-    if patterns and all(jax.tree.leaves(mask)):
+    if check and patterns and all(jax.tree.leaves(mask)):
         names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         raise ValueError(
             f"config.optimizer.no_decay={tuple(no_decay)} matches none of the parameters; "

@@ -14,7 +14,8 @@ from perceiver_jax.config_types import ConfigError, Regex
 from perceiver_jax.mesh import Layout
 from perceiver_jax.train import checkpoint, sharding, transfer
 from perceiver_jax.train.log import say, warn
-from perceiver_jax.train.optimizer import make_optimizer
+from perceiver_jax.train.multipliers import begin_average, merge
+from perceiver_jax.train.optimizer import check_patterns, make_optimizer
 from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
 from perceiver_jax.train.task import Batch, Task
@@ -54,9 +55,11 @@ def build(task: Task, config: ConfigDict, devices: list[jax.Device] | None = Non
     layout = sharding.make_layout(config.parallel, devices)
     sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
-    init = functools.partial(create, task, optimizer, config.seed)
+    trained = {"multipliers": config.optimizer.multipliers, "ema": config.optimizer.ema}
+    init = functools.partial(create, task, optimizer, config.seed, **trained)
     target = sharding.place(jax.eval_shape(init), layout)
-    train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate)
+    check_patterns(config, target.params)
+    train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate, **trained)
     return Program(
         layout=layout,
         batch=jax.eval_shape(functools.partial(prepared_example, task)),
@@ -103,8 +106,10 @@ def start(
     if weights:
         items, origin = restore_weights(weights, config, program)
         say(f"start: weights from {origin}, fresh optimizer")
-        both = {name: transfer.merge(getattr(state, name), items[name]) for name in items}
-        return state.replace(**both), meta
+        state = state.replace(**{name: merge(getattr(state, name), items[name]) for name in items})
+        if state.ema is not None:
+            state = state.replace(ema=begin_average(state.params, config.optimizer.multipliers))
+        return state, meta
 
     # 4. Nothing.
     say(f"start: from scratch, seed {config.seed}")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from perceiver_jax.mesh import all_gather, local_key, local_rows, psum
+from perceiver_jax.train.multipliers import Multipliers, frozen_in_evaluation, merge, split
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Batch, Task
 
@@ -33,6 +34,8 @@ def make_train_step(
     schedule: optax.Schedule,
     *,
     accumulate: int,
+    multipliers: Multipliers = (),
+    ema: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """Returns `step(state, batch) -> (state, metrics)`.
 
@@ -47,37 +50,41 @@ def make_train_step(
       optimizer: gradient transformation, its state in `TrainState.opt_state`.
       schedule: step to learning rate, only reported here.
       accumulate: number of microbatches; the prepared batch must divide by it.
+      multipliers: of `config.optimizer`. Gradients of what is frozen are not computed.
+      ema: of `config.optimizer`: the decay of the parameters' average; 0 is none.
 
     Returns:
       A pure function. Metrics are float32 scalars: `VITALS` (the l2 norms of the gradient before
-      clipping, of the new parameters and of the update) and the task's metrics.
+      clipping, of all new parameters and of the update) and the task's metrics.
     """
     check_metric_names(task)
 
-    def microbatch_loss(params, model_state, batch, key, count):
+    def microbatch_loss(trained, frozen, model_state, batch, key, count):
         """The microbatch's share of the mean loss; its new model state and metric sums."""
-        prediction, new_state = task.model.apply(
-            {"params": params, **model_state},
-            batch,
-            train=True,
-            rngs={"dropout": key},
-            mutable=list(model_state),
-        )
+        params = merge(frozen, trained)
+        with frozen_in_evaluation(params, multipliers):
+            prediction, new_state = task.model.apply(
+                {"params": params, **model_state},
+                batch,
+                train=True,
+                rngs={"dropout": key},
+                mutable=list(model_state),
+            )
         loss, _ = masked_loss(task, prediction, batch)
         return loss / count, (dict(new_state), metric_sums(task, prediction, batch))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
 
-    def accumulated_gradient(params, model_state, batch, key, count):
+    def accumulated_gradient(trained, frozen, model_state, batch, key, count):
         def body(carry, microbatch_and_index):
             model_state, grads = carry
             microbatch, index = microbatch_and_index
             (loss, (model_state, sums)), new = gradient(
-                params, model_state, microbatch, jax.random.fold_in(key, index), count
+                trained, frozen, model_state, microbatch, jax.random.fold_in(key, index), count
             )
             return (model_state, jax.tree.map(jnp.add, grads, new)), (loss, sums)
 
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        zeros = jax.tree.map(jnp.zeros_like, trained)
         parts = (split_batch(batch, accumulate), jnp.arange(accumulate))
         (model_state, grads), stacked = jax.lax.scan(body, (model_state, zeros), parts)
         loss, sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
@@ -88,18 +95,21 @@ def make_train_step(
         prepare_key = jax.random.fold_in(key, STREAMS["prepare"])
         batch = local_rows(task.prepare(all_gather(batch), prepare_key))
         count = jnp.maximum(psum(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
+        trained, frozen = split(state.params, multipliers)
         (loss, (model_state, sums)), grads = (
             gradient if accumulate == 1 else accumulated_gradient
         )(
-            state.params,
+            trained,
+            frozen,
             state.model_state,
             batch,
             local_key(jax.random.fold_in(key, STREAMS["dropout"])),
             count,
         )
         loss, sums, grads = psum((loss, sums, grads))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        trained = optax.apply_updates(trained, updates)
+        params = merge(frozen, trained)
         metrics = {
             "loss": loss,
             "l2_grads": l2(grads),
@@ -108,7 +118,11 @@ def make_train_step(
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         } | {name: value / number for name, (value, number) in sums.items()}
         state = state.replace(
-            step=state.step + 1, params=params, model_state=model_state, opt_state=opt_state
+            step=state.step + 1,
+            params=params,
+            model_state=model_state,
+            opt_state=opt_state,
+            ema=optax.incremental_update(trained, state.ema, 1 - ema) if ema else None,
         )
         return state, metrics
 
@@ -126,8 +140,7 @@ def make_eval_step(task: Task) -> Callable[[TrainState, Batch], tuple[Sums, Batc
 
     def eval_step(state: TrainState, batch: Batch) -> Sums:
         batch = task.prepare(batch, None)
-        variables = {"params": state.params, **state.model_state}
-        prediction = predict(variables, batch)
+        prediction = predict(state.variables, batch)
         loss = masked_loss(task, prediction, batch)
         rows = task.collect(prediction, batch) | {"mask": batch["mask"]} if task.collect else {}
         return psum({"loss": loss} | metric_sums(task, prediction, batch)), all_gather(rows)

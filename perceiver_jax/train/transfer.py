@@ -83,11 +83,6 @@ def take(
     return {"params": variables.pop("params", {}), "model_state": variables}
 
 
-def merge(base: Any, over: Any) -> Any:
-    """Returns the nested dict `base` with the arrays of `over`, which has some of its paths."""
-    return unflatten_dict(flatten_dict(base) | flatten_dict(over))
-
-
 def search(patterns: Sequence[str], names: Collection[str]) -> set[str]:
     """Returns the names in which any of the patterns is found, as for `optimizer.no_decay`.
 

@@ -37,7 +37,10 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 
 # Fields that configs have had for less long than there are workdirs, at what was so before.
-ADDED = {"start": {"fresh": [], "resize_positions": False}}
+ADDED = {
+    "start": {"fresh": [], "resize_positions": False},
+    "optimizer": {"multipliers": [], "ema": 0.0},
+}
 
 
 class InUse(RuntimeError):

@@ -151,7 +151,7 @@ def test_decay_mask():
     }
     assert all(jax.tree.leaves(decay_mask(params, ())))
     with pytest.raises(ValueError, match=r"(?s)matches none.*layers/dense/kernel"):
-        decay_mask(params, ("biases",))
+        decay_mask(params, ("biases",), check=True)
 
 
 SWITCHES = {
@@ -164,12 +164,14 @@ SWITCHES = {
     "optimizer__weight_decay": 0.0,
     "optimizer__no_decay": (),
     "optimizer__clip_norm": 0.1,
+    "optimizer__multipliers": (("kernel", 0.5),),
     "optimizer__schedule": {"name": "constant", "warmup_steps": 6},
 }
 
 
 def test_every_field_has_a_switch():
-    assert {name.split("__")[1] for name in SWITCHES} == set(toy.make_config().optimizer)
+    """But the average, which is the step's, see test_multipliers.py."""
+    assert {name.split("__")[1] for name in SWITCHES} == set(toy.make_config().optimizer) - {"ema"}
 
 
 @pytest.mark.parametrize("switch", SWITCHES)

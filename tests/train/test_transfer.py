@@ -1,7 +1,5 @@
 """Weights into a model with another head or another size of image, from wherever they come."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -13,10 +11,9 @@ from perceiver_jax import pretrained
 from perceiver_jax.build import build as build_model
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.pretrained import convert
-from perceiver_jax.train import checkpoint, loop, transfer
+from perceiver_jax.train import checkpoint, transfer
 from perceiver_jax.train.start import build, restore_weights, start
 from perceiver_jax.train.task import Task
-from perceiver_jax.train.workdir import load_config
 
 OUTPUT = ["output/logits/bias", "output/logits/kernel", "output/query"]
 
@@ -187,18 +184,3 @@ def test_positions_that_cannot_be_interpolated(weights, tmp_path):
     saved = {transfer.POSITIONS: np.ones((25, 2), np.float32)}
     transfer.resize_positions(saved, target, batch, "x")
     np.testing.assert_allclose(saved[transfer.POSITIONS], np.ones((24, 2)), rtol=1e-5)
-
-
-def test_a_workdir_of_before_these_settings_goes_on(tmp_path):
-    task, config = toy.make_task(), toy.make_config(steps=2)
-    loop.train(task, config, tmp_path)
-    path = tmp_path / "config.json"
-    old = json.loads(path.read_text())
-    for field in ("fresh", "resize_positions"):
-        del old["start"][field]
-    path.write_text(json.dumps(old))
-    loop.train(task, config, tmp_path)
-    assert load_config(tmp_path).start.fresh == ()
-    config.start.fresh = ("head",)
-    with pytest.raises(ValueError, match=r"config.start.fresh: \[\] -> \['head'\]"):
-        loop.train(task, config, tmp_path)

@@ -39,8 +39,8 @@ class Net(nn.Module):
         x = nn.Dense(self.width, use_bias=not self.batch_norm, name="input")(batch["point"])
         if self.batch_norm:
             axis = mesh.batch_axis()
-            norm = nn.BatchNorm(not train, axis_name=axis, momentum=0.5, name="batchnorm")
-            x = norm(x)
+            norm = nn.BatchNorm(axis_name=axis, momentum=0.5, name="batchnorm")
+            x = norm(x, use_running_average=not train)
         stack = nn.scan(
             Layer,
             variable_axes={"params": 0},
@@ -145,6 +145,8 @@ def make_config(**changes):
                 "weight_decay": 0.1,
                 "no_decay": ("bias$", "norm"),
                 "clip_norm": 10.0,
+                "multipliers": (),
+                "ema": 0.0,
                 "schedule": {"name": "constant", "warmup_steps": 0},
             },
             "eval_every": 4,
