@@ -104,7 +104,7 @@ COLUMNS = [
 
 
 class Progress:
-    """Lines with the time left, as if every step took as long as those so far."""
+    """Prints lines with the time left, estimated from the mean time of the steps so far."""
 
     def __init__(self, total: int):
         self._total, self._done, self._start = total, 0, time.monotonic()
@@ -119,7 +119,7 @@ class Progress:
 
 
 class Best(NamedTuple):
-    """The rate that utilisation is measured by: FLOP/s, where they are from, and of what."""
+    """The peak for utilisation: FLOP/s, their source, and the device."""
 
     rate: float
     source: str
@@ -144,7 +144,7 @@ def best_rate(dtype: str, tiny: bool, with_torch: bool) -> Best:
 
 
 class Timed(NamedTuple):
-    """A contender at work on a job, and the seconds of its turns."""
+    """A worker process of one contender and job, and the seconds of its turns."""
 
     job: Job
     name: str
@@ -153,7 +153,7 @@ class Timed(NamedTuple):
 
 
 def measure(jobs: Plan, repeats: int, progress: Callable) -> list[list[dict[str, Any]]]:
-    """Times the contenders of all jobs by turns; for each job their rows, whatever happens."""
+    """Times the contenders of all jobs by turns; returns each job's rows, also of failures."""
     timed = []
     for job, chosen in jobs:
         for name, contender in chosen.items():
@@ -163,7 +163,7 @@ def measure(jobs: Plan, repeats: int, progress: Callable) -> list[list[dict[str,
     for turn in range(repeats):
         for group in groups:
             for one in group:
-                if len(groups) > 1:  # after a long sleep once untimed: its memory is got back
+                if len(groups) > 1:  # after a long sleep: one untimed run brings its memory back
                     one.worker.turn()
                 if (spent := one.worker.turn()) is not None:
                     one.seconds.append(spent)
@@ -174,7 +174,7 @@ def measure(jobs: Plan, repeats: int, progress: Callable) -> list[list[dict[str,
 
 
 def row_of(timed: Timed) -> dict[str, Any]:
-    """Ends the work; its row."""
+    """Ends the worker and returns its row."""
     job, name, worker, seconds = timed
     worker.close()
     row = {"case": job.case, "suite": CASES[job.case].suite, "phase": job.phase}
@@ -196,7 +196,7 @@ def said(worker: Worker) -> str:
 
 
 def complete(rows: Sequence[dict[str, Any]], best: Best) -> None:
-    """Adds what follows from the figures of one job: the ratio and the utilisations."""
+    """Adds to the rows of one job their ratios to `ours` and their utilisations."""
     ours = next((r.get("median_seconds") for r in rows if r["contender"] == "ours"), None)
     for row in rows:
         row["peak_flops"], row["peak_source"] = best.rate, best.source
@@ -224,14 +224,14 @@ def hardware(device: str) -> str:
 
 
 def shown(value: Any) -> Any:
-    """Four digits of what is not exact, and no fraction of what is large."""
+    """Rounds to four digits, and large numbers to integers."""
     if not isinstance(value, float):
         return value
     return round(value) if value >= 1e6 else float(f"{value:.4g}")
 
 
 def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathlib.Path]:
-    """Writes the table of each suite, and its picture where there is a curve to draw."""
+    """Writes the table of each suite, and the plot of a suite in `CURVES`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for suite in dict.fromkeys(row["suite"] for row in rows):
@@ -250,7 +250,7 @@ def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathl
 
 
 def summary(row: Mapping[str, Any]) -> str:
-    """A row as a line to read."""
+    """A row as a line of text."""
     line = f"{row['case']:<22}{row['phase']:<11}{row['contender']:<14}"
     if "median_seconds" not in row:
         return line + row["status"].splitlines()[0]
@@ -263,7 +263,7 @@ def summary(row: Mapping[str, Any]) -> str:
 
 
 def plan(suites: Sequence[str], against: Sequence[str], **settings) -> Plan:
-    """The jobs of the suites, each with the contenders that there are for it.
+    """The jobs of the suites, each with its available contenders.
 
     Raises:
       ValueError: a suite or a contender that does not exist, named.
@@ -283,7 +283,7 @@ def plan(suites: Sequence[str], against: Sequence[str], **settings) -> Plan:
 
 
 def together(jobs: Plan) -> list[Plan]:
-    """The jobs whose figures are to be compared: all sizes of a curve, else each by itself."""
+    """Groups jobs that take turns: all sizes of a curve, and every other job alone."""
     groups: dict[Any, list] = {}
     for job, chosen in jobs:
         suite = CASES[job.case].suite
@@ -340,7 +340,7 @@ def main(argv: list[str]) -> None:
     settings = {"batch_size": chosen.batch_size, "dtype": chosen.dtype, "tiny": chosen.tiny}
     jobs = plan(chosen.suite, against, **settings)
     folder = user_path(chosen.output)
-    folder.mkdir(parents=True, exist_ok=True)  # what is wrong with it is said before the work
+    folder.mkdir(parents=True, exist_ok=True)  # fails before the work, if it fails
     best = best_rate(chosen.dtype, chosen.tiny, any(name.startswith("torch") for name in against))
     rows, paths = run(jobs, best, folder, chosen.repeats)
     print(*map(summary, rows), sep="\n")

@@ -1,7 +1,8 @@
-"""What is measured: every case is a line of `CASES`; a new one is a new line.
+"""The cases of the benchmark: each is a line of `CASES`.
 
-A case makes its model and the shapes that the model reads, at full size or tiny; `contenders` knows
-how to run it. Sizes are the papers' and those of the released models.
+A case makes a model and the shapes of its batch, at full size or tiny; `contenders` runs it. Sizes
+are those of the papers and of the released models. The file is long because each family of models
+has a function here.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from perceiver_jax.modalities.label import Classification
 from perceiver_jax.tokens import Tokens, token_sets
 
 BOTH = ("forward", "gradient")
-# Sizes that are constants of the port to PyTorch: they stay when a case is tiny.
+# Sizes that are constants of the port to PyTorch, so a tiny case keeps them.
 PORT = {
     "imagenet_learned": {"channels": 256, "position_channels": 256},
     "imagenet_fourier": {"num_bands": 64},
@@ -39,18 +40,18 @@ PORT = {
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A model and what it reads.
+    """A model and its batch.
 
     Attributes:
       model: called as a `Perceiver` is.
-      batch: shapes and types by name, `target [B, K]` among them where the answers are logits.
+      batch: shapes and types by name, with `target [B, K]` if the predictions are logits.
       textbook: forward FLOPs of the whole batch by the textbook formula, see `flops.textbook`.
-      num_latents: that read the inputs.
-      num_reads: how often they do.
-      released: which of the released models it is, if one: the port to PyTorch has those.
-      config: of the whole experiment, whose optimizer the phase `train` uses.
+      num_latents: of the cross-attention.
+      num_reads: number of cross-attends.
+      released: name of the released model, if it is one: the port to PyTorch has those.
+      config: of the experiment; the phase `train` uses its optimizer.
       prepare, loss: of the phase `train`, see `Task`.
-      chunks: parts in which the phase `autoencode` answers.
+      chunks: number of parts in which the phase `autoencode` decodes.
     """
 
     model: nn.Module
@@ -65,7 +66,7 @@ class Subject:
     chunks: int = 1
 
     def inputs(self) -> list[Tokens]:
-        """The sets of tokens that the latents read, as shapes."""
+        """The shapes of the sets of input tokens."""
 
         def run(batch):
             def read(model, batch):
@@ -85,8 +86,8 @@ class Case:
       phases: what is timed: `forward`; `gradient` (loss and gradients of all parameters); `train`
         (a step with the optimizer); `autoencode` (all outputs of a clip, in chunks).
       make: `make(batch_size, tiny, dtype) -> Subject`.
-      batch_size: where the command does not say.
-      against: the contenders that there are for it beside ours.
+      batch_size: default of the command.
+      against: the contenders that exist for it beside ours.
     """
 
     suite: str
@@ -97,7 +98,7 @@ class Case:
 
 
 class Read(nn.Module):
-    """The first cross-attention of a Perceiver alone: latents read inputs."""
+    """Only the first cross-attention of a Perceiver, from inputs to latents."""
 
     input: nn.Module
     attend: CrossAttention
@@ -134,7 +135,7 @@ def one_of(batch: Any) -> Any:
 
 
 def read(height: int, width: int):
-    """The cross-attention of the ImageNet model alone, on pixels with Fourier positions."""
+    """Only the cross-attention of the ImageNet model, on pixels with Fourier positions."""
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
         shape = (height // 32, width // 32) if tiny else (height, width)
@@ -202,7 +203,7 @@ def released(name: str, chunks: int = 1, **other_sizes):
 
 
 def clip(batch_size: int, tiny: bool, dtype: str) -> Subject:
-    """What a training step of `configs/kinetics.py` reads, asks for and weighs."""
+    """The inputs, outputs and loss of a training step of `configs/kinetics.py`."""
     config = kinetics.get_config("tiny" if tiny else "")
     config.batch_size = batch_size
     config.model.dtype = dtype
@@ -238,7 +239,7 @@ def clip(batch_size: int, tiny: bool, dtype: str) -> Subject:
 
 
 def sound(samples: int):
-    """A classifier of raw sound, every sample a token, with the ImageNet model's encoder."""
+    """A classifier of raw sound with the ImageNet model's encoder; each sample is a token."""
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
         encoder = imagenet.get_config("fourier:tiny" if tiny else "fourier").model.encoder
@@ -270,7 +271,7 @@ CASES: Mapping[str, Case] = {
     "cross_attention_224": Case("cross_attention", BOTH, read(224, 224), batch_size=2),
     "imagenet_fourier_b1": Case("imagenet", BOTH, released("imagenet_fourier"), against=TORCH),
     "imagenet_fourier_b4": Case("imagenet", BOTH, released("imagenet_fourier"), 4, TORCH),
-    # On 256 pixels next to nothing is left but the latent layers.
+    # On 256 pixels nearly all the work is in the latent layers.
     "imagenet_fourier_16x16": Case(
         "latents", BOTH, released("imagenet_fourier", image_size=16), against=(*TORCH, *REMAT)
     ),
@@ -294,4 +295,4 @@ CASES: Mapping[str, Case] = {
     **{f"sweep_{h}x{w}": Case("sweep", BOTH, read(h, w)) for h, w in SWEEP},
 }
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))
-CURVES = ("sweep",)  # one model on more and more inputs: drawn as well
+CURVES = ("sweep",)  # suites of one model on growing inputs, which are plotted

@@ -1,6 +1,6 @@
-"""Who is measured: a contender makes a `Program` of a `Job`. What is not here is PyTorch (`port`).
+"""The contenders of the benchmark in JAX: each makes a `Program` of a `Job`. `port` has PyTorch's.
 
-ours    the library, which chooses the order of products itself
+ours    the library, which chooses the contraction order itself
 dense   the same with the textbook formula for every attention
 rerun   the whole model for each chunk of outputs, where `ours` encodes once
 """
@@ -25,7 +25,7 @@ from perceiver_jax.train.task import Task
 
 
 def ours(job: Job, **encoder) -> Program:
-    """The library as it is; `encoder` are fields of the encoder to set otherwise."""
+    """The library; `encoder` overrides fields of the encoder."""
     subject = make_subject(job)
     if encoder:
         model = subject.model.clone(encoder=subject.model.encoder.clone(**encoder))
@@ -34,7 +34,7 @@ def ours(job: Job, **encoder) -> Program:
 
 
 def dense(job: Job) -> Program:
-    """Every attention by the definition; refused where that cannot fit into memory."""
+    """Every attention by the textbook formula; skipped if it cannot fit into memory."""
     subject = make_subject(job)
     require_memory(dense_bytes(subject, job), "the dense formula")
     with cost.forced("dense"):
@@ -42,7 +42,7 @@ def dense(job: Job) -> Program:
 
 
 def rerun(job: Job) -> Program:
-    """The released notebook's way to decode: everything again for each chunk."""
+    """Decodes as the released notebook does: encodes again for each chunk."""
     return build(make_subject(job), job, again=True)
 
 
@@ -53,11 +53,11 @@ def make_subject(job: Job) -> Subject:
 
 
 def dense_bytes(subject: Subject, job: Job) -> int:
-    """About what the dense formula needs in temporaries, known before anything is compiled.
+    """Estimates the bytes of the dense formula's temporaries, without compiling it.
 
-    Of each set of M tokens: tokens, normed tokens, keys and values, `4 C` numbers a token, and
-    logits and weights of N latents, `2 N` in float32. With gradients it is twice that, for each
-    time the inputs are read. (XLA's temporaries at 224 x 224 pixels are 0.6 and 0.9 times this.)
+    A token counts `4 C` numbers (itself, normed, key and value) and `2 N` float32 numbers (logits
+    and weights of N latents). With gradients this doubles, for each cross-attend. (XLA's
+    temporaries at 224 x 224 pixels are 0.6 and 0.9 times the estimate.)
     """
     sets = subject.inputs()
     batch_size = next(iter(subject.batch.values())).shape[0]
@@ -69,7 +69,7 @@ def dense_bytes(subject: Subject, job: Job) -> int:
 
 
 def require_memory(needed: int, what: str) -> None:
-    """Refuses what is larger than the memory that is free, before it is tried."""
+    """Raises SkipError if `needed` exceeds the free memory."""
     stats = jax.local_devices()[0].memory_stats()
     free = stats["bytes_limit"] if stats and "bytes_limit" in stats else free_memory()
     if needed > 0.9 * free:
@@ -77,7 +77,7 @@ def require_memory(needed: int, what: str) -> None:
 
 
 def sizes_of(subject: Subject, job: Job) -> dict:
-    """What is the same for all contenders. A backward pass is counted as two forward ones."""
+    """The facts that all contenders share. A backward pass counts as two forward passes."""
     passes = 3 if job.phase in ("gradient", "train") else 1
     return {
         "inputs": sum(s.num_tokens for s in subject.inputs()),
@@ -87,7 +87,7 @@ def sizes_of(subject: Subject, job: Job) -> dict:
 
 
 class Costs:
-    """Compiles functions and adds up what they cost."""
+    """Compiles functions and adds up their costs."""
 
     def __init__(self):
         self.compile_seconds = 0.0
@@ -113,7 +113,7 @@ class Costs:
 
 
 def build(subject: Subject, job: Job, *, again: bool = False) -> Program:
-    """Compiles what the job's phase is of the model, with random weights and a random batch."""
+    """Compiles the job's phase of the model, with random weights and a random batch."""
     batch = random_batch(subject)
     costs = Costs()
     if job.phase == "train":
@@ -143,12 +143,12 @@ def build(subject: Subject, job: Job, *, again: bool = False) -> Program:
 
 
 def initialize(function: Callable, *arguments) -> Any:
-    """Random weights, by one compiled program that is not part of any figure."""
+    """Makes random weights, by one compiled program that is not measured."""
     return jax.jit(function)(*arguments)
 
 
 def random_batch(subject: Subject) -> dict[str, jax.Array]:
-    """Normal noise; integers are 0, masks full, `target` is the first class."""
+    """Makes a batch: normal noise, integers 0, full masks, the first class as `target`."""
     rng = np.random.default_rng(0)
     batch = {}
     for name, x in subject.batch.items():
@@ -170,7 +170,7 @@ def forward(subject, variables, batch, costs) -> Callable[[], Any]:
 
 
 def mean_loss(prediction, batch) -> jax.Array:
-    """Cross-entropy where there is a target, else the mean square of all answers."""
+    """Cross-entropy if there is a target, else the mean square of all predictions."""
     if "target" in batch:
         return jnp.mean(losses.softmax_cross_entropy(prediction, batch))
     return sum(jnp.mean(jnp.square(x)) for x in jax.tree.leaves(prediction))
@@ -236,7 +236,7 @@ def chunk_indices(subject: Subject) -> list[dict[str, Any]]:
 def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[], Any]:
     """All outputs of a clip in chunks of pixels and of sound, the label in each as well.
 
-    A run returns the answers to every chunk. With `again` the clip is encoded for each of them.
+    A run returns the predictions of every chunk. With `again` it encodes the clip for each chunk.
     """
 
     def encode(variables, batch):
@@ -268,7 +268,7 @@ def autoencode(subject, variables, batch, costs, *, again: bool) -> Callable[[],
 
 
 def matmul(job: Job) -> Program:
-    """A square matrix product, to find this machine's best rate with."""
+    """A square matrix product, which measures this machine's peak rate."""
     size = 256 if job.tiny else 4096
     x = jnp.ones((size, size), job.dtype)
     costs = Costs()

@@ -51,7 +51,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(argv):
     """The command."""
     del argv
-    jax.config.update("jax_platforms", "cpu")  # what is described is compiled for by the host
+    jax.config.update("jax_platforms", "cpu")  # the host compiles for the described devices
     chosen = flags.FLAGS
     config, flag = chosen.config, chosen["config"]
     if chosen.batch:
@@ -69,7 +69,7 @@ def main(argv):
 
 
 def plan(config, topology: str, *, name: str, settings: str, search: bool) -> report.Plan:
-    """Compiles the step, says what comes out, and returns it."""
+    """Compiles the step, prints the report, and returns it."""
     chip, _ = chips.read_topology(topology)
     devices = chips.slice_devices(topology)
     print(report.heading(name, settings, config), flush=True)

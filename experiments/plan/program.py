@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for devices that need not be there, and what it takes."""
+"""Compiles a config's training step for described devices; reports its memory and traffic."""
 
 import dataclasses
 import math
@@ -25,9 +25,9 @@ class Memory:
     """Bytes on each device.
 
     Attributes:
-      peak: the most that is alive at one time.
-      reserved: what the program asks for, with its own code and what does not pack.
-      parameters, optimizer, batch: as they lie there before a step.
+      peak: the most in use at one time.
+      reserved: what the program allocates, with its code and fragmentation.
+      parameters, optimizer, batch: in use before a step.
     """
 
     peak: int
@@ -38,13 +38,13 @@ class Memory:
 
     @property
     def temporaries(self) -> int:
-        """All else at the peak: activations, gradients, random keys, averages of the model."""
+        """The rest of the peak: activations, gradients, random keys, running averages."""
         return self.peak - self.parameters - self.optimizer - self.batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A compiled step. FLOPs and traffic are those of one device, but for `textbook`."""
+    """A compiled step. FLOPs and traffic are those of one device, except `textbook`."""
 
     devices: int
     memory: Memory
@@ -113,7 +113,7 @@ def compile_task(
 
 
 def blank_task(config: ConfigDict) -> tuple[Task, Mapping[str, Any]]:
-    """The experiment's own task of a config, and a training batch of one example, without data."""
+    """A config's task with fake data, and a training batch of one example."""
     config = config.copy_and_resolve_references()
     config.data.source = registry.stand_in(config.data.source)
     config.data.readers = "threads:0"
@@ -153,7 +153,7 @@ def on_a_device(tree: Any) -> int:
 
 
 def out_of_memory(message: str) -> OutOfMemory:
-    """The compiler's first sentence, and the first two sizes: of what it needs, of what there is.
+    """Returns the compiler's first line with the first two sizes: needed and available.
 
     As in `Used 44.94G of 15.75G hbm` or `temporaries (33.54G) exceeds available HBM (15.75G)`.
     """

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from experiments.plan.chips import GIB, Chip, Roofline, roofline
 from experiments.plan.program import Step
 
-KEY = ("config", "topology", "batch", "settings")  # a row is of these
+KEY = ("config", "topology", "batch", "settings")  # identify a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +19,12 @@ class Plan:
 
     Attributes:
       config: file and variant.
-      settings: what was set besides, as on the command line.
+      settings: overrides, as on the command line.
       topology: the slice.
       chip: its generation.
       batch, steps: of the whole run.
-      step: the compiled one; None where it does not fit.
-      note: what the compiler says where it does not fit, and what would.
+      step: the compiled step; None if it does not fit.
+      note: if it does not fit, the compiler's message and the advice.
     """
 
     config: str
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def roofline(self) -> Roofline:
-        """Of one step."""
+        """The least time of one step."""
         sent = sum(kind.sent for kind in self.step.traffic.collectives.values())
         return roofline(
             self.chip,
@@ -49,12 +49,12 @@ class Plan:
 
     @property
     def chips(self) -> int:
-        """How many the slice has."""
+        """The number of chips of the slice."""
         return self.step.devices // self.chip.devices
 
     @property
     def hours(self) -> float:
-        """Of the whole run at the roofline."""
+        """The least hours of the whole run."""
         return self.roofline.seconds * self.steps / 3600
 
 
@@ -123,7 +123,7 @@ def counted(loops: int) -> str:
 
 
 def utilization(plan: Plan) -> float:
-    """The share of the peak that the textbook model's FLOPs are, at the estimated time."""
+    """Textbook FLOPs per second at the estimated time, as a fraction of the peak."""
     return plan.step.textbook / plan.roofline.seconds / (plan.chips * plan.chip.flops)
 
 
@@ -170,7 +170,7 @@ def row(plan: Plan) -> dict[str, Any]:
 
 
 def write(path: pathlib.Path, new: dict[str, Any]) -> None:
-    """Puts a row into a CSV file, in the place of an earlier one of the same `KEY`."""
+    """Writes a row into a CSV file; replaces an earlier row with the same `KEY`."""
     rows = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:

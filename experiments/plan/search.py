@@ -1,4 +1,4 @@
-"""What to change where a step does not fit, found by trying."""
+"""Searches for settings with which a step fits, by compiling it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -7,19 +7,19 @@ from ml_collections import ConfigDict
 
 from experiments.plan.program import OutOfMemory, Step, compile_step
 
-SHARD_ABOVE = 2**16  # numbers: spreads all that is worth it
+SHARD_ABOVE = 2**16  # numbers; smaller parameters are not worth spreading
 
 
 def remedies(config: ConfigDict, rows: int, excess: float) -> Iterator[dict[str, object]]:
-    """Settings to try, by the name of the field, those that cost least first.
+    """Settings to try by the name of the field, the cheapest first.
 
-    Each keeps the batch, and the one before. A step that needs `excess` times the memory there is
-    is not tried with fewer microbatches than that.
+    All keep the batch, and each keeps the settings before it. A step that needs `excess` times the
+    available memory is tried with at least that many microbatches.
 
     Args:
-      config: that did not fit.
+      config: whose step does not fit.
       rows: of the batch on each device.
-      excess: memory needed over memory there is.
+      excess: needed memory / available memory.
     """
     fields = {}
     if config.model.encoder.remat != "full":
@@ -36,7 +36,7 @@ def remedies(config: ConfigDict, rows: int, excess: float) -> Iterator[dict[str,
 def what_fits(
     config: ConfigDict, devices: list, error: OutOfMemory, say: Callable[[str], None] = print
 ) -> tuple[dict[str, object], Step] | None:
-    """The first of `remedies` with which the step fits, and that step; None where none does."""
+    """Returns the first of `remedies` with which the step fits, and that step; else None."""
     rows = config.batch_size // (len(devices) // config.parallel.model) // config.accumulate
     excess = error.used / error.limit if error.limit else 1.0
     for fields in remedies(config, rows, excess):

@@ -1,20 +1,21 @@
 """RandAugment as the Perceiver IO ImageNet recipe uses it: 4 layers, magnitude 5.
 
 Perceiver IO, App. A.1 (4 layers, magnitude 5); RandAugment, Cubuk et al. 2020, arXiv 1909.13719.
-The semantics are those of the EfficientNet code that the official pipeline takes over:
+The operations are those of the EfficientNet code, which the official pipeline uses:
 
   * 16 operations, drawn uniformly and with replacement, always applied.
-  * Each is `op(image, magnitude, rng)` with magnitude M of 10; signed ones flip a fair coin.
+  * Each is `op(image, magnitude, rng)`, with a magnitude M from 0 to 10. Signed operations draw
+    their sign with probability 1/2.
   * Geometric operations read the nearest pixel and fill with 128.
   * At M = 5 the enhancement factor is exactly 1, so color, contrast, brightness and sharpness
     change nothing: 4 of the 16 are the identity.
 
-Two deliberate differences: blends round where the original truncates, and `contrast` blends
-with the mean grey value (the original's mean is the number of pixels / 256, white for any image
-above 256 x 256). Neither shows at M = 5.
+There are two deliberate differences, without effect at M = 5. Blends round, where the original
+truncates. `contrast` blends with the mean grey value; the original computes the number of pixels /
+256 instead, which is white for any image above 256 x 256.
 
-Images are uint8 [H, W, C] with C = 3, or C = 1 (for which `color` is the identity). Work is done by
-tables of 256 entries and OpenCV: numpy arithmetic on whole images would be several times slower.
+Images are uint8 [H, W, C] with C = 3, or C = 1, for which `color` is the identity. The operations
+use tables of 256 entries and OpenCV, several times as fast as NumPy arithmetic on whole images.
 """
 
 import math
@@ -30,7 +31,7 @@ _LEVELS = np.arange(256)
 def augment(
     image: np.ndarray, rng: np.random.Generator, *, layers: int, magnitude: float
 ) -> np.ndarray:
-    """Applies `layers` random operations to uint8 [H, W, C]; `image` itself is left as it is."""
+    """Applies `layers` random operations to uint8 [H, W, C]; does not change `image`."""
     if not 0 <= magnitude <= 10:
         raise ValueError(f"randaugment: the magnitude is 0 to 10, got {magnitude}")
     for _ in range(layers):
@@ -42,7 +43,7 @@ def augment(
 
 
 def auto_contrast(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Stretches each channel linearly to 0..255; a constant channel stays."""
+    """Stretches each channel linearly to 0..255; keeps a constant channel."""
     return _lookup(image, np.stack([_stretch(counts) for counts in _histograms(image)]))
 
 
@@ -75,16 +76,16 @@ def invert(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.
 
 
 def posterize(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Keeps the int(M / 10 * 4) highest bits: 2 at M = 5, and a black image below M = 2.5.
+    """Keeps the int(M / 10 * 4) highest bits: 2 at M = 5, and none (a black image) below M = 2.5.
 
-    In this code a *higher* magnitude is gentler; other RandAugment codes turn it round.
+    A *higher* magnitude changes less here. Other implementations of RandAugment reverse this.
     """
     shift = 8 - int(magnitude / 10 * 4)
     return _lookup(image, _LEVELS >> shift << shift)
 
 
 def solarize(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Inverts the levels from int(M / 10 * 256) up: 128 at M = 5."""
+    """Inverts the levels from int(M / 10 * 256) on: from 128 at M = 5."""
     return _lookup(image, np.where(int(magnitude / 10 * 256) > _LEVELS, _LEVELS, 255 - _LEVELS))
 
 
@@ -98,22 +99,22 @@ def solarize_add(image: np.ndarray, magnitude: float, rng: np.random.Generator) 
 
 
 def color(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Away from (factor > 1) or towards grey."""
+    """Blends with the grey image: away from it (factor > 1) or towards it."""
     return image if image.shape[-1] == 1 else _blend(_grey_of, image, magnitude)
 
 
 def contrast(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Away from or towards the mean grey level."""
+    """Blends with the mean grey level, as `color`."""
     return _blend(lambda x: np.full_like(x, int(_grey_of(x).mean())), image, magnitude)
 
 
 def brightness(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Away from or towards black."""
+    """Blends with black, as `color`."""
     return _blend(np.zeros_like, image, magnitude)
 
 
 def sharpness(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Away from or towards the image smoothed by [1 1 1; 1 5 1; 1 1 1] / 13; the rim stays."""
+    """Blends with the image smoothed by [1 1 1; 1 5 1; 1 1 1] / 13; keeps the border pixels."""
     return _blend(_smoothed, image, magnitude)
 
 
@@ -140,11 +141,11 @@ def _smoothed(image: np.ndarray) -> np.ndarray:
     return smooth
 
 
-# --- Geometry: each matrix takes an output (x, y, 1) to the input pixel that is read ----------
+# --- Geometry: each matrix maps an output pixel (x, y, 1) to the input pixel that it shows ------
 
 
 def rotate(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """By +-M / 10 * 30 degrees about the centre."""
+    """Rotates by +-M / 10 * 30 degrees about the centre."""
     angle = math.radians(_signed(magnitude / 10 * 30, rng))
     x, y = (image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2
     cos, sin = math.cos(angle), math.sin(angle)
@@ -152,17 +153,17 @@ def rotate(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.
 
 
 def shear_x(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Row y moves by +-M / 10 * 0.3 y pixels: the top left corner stays."""
+    """Moves row y by +-M / 10 * 0.3 y pixels, so the top left corner stays."""
     return _warp(image, [[1, _signed(magnitude / 10 * 0.3, rng), 0], [0, 1, 0]])
 
 
 def shear_y(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Column x moves by +-M / 10 * 0.3 x pixels."""
+    """Moves column x by +-M / 10 * 0.3 x pixels."""
     return _warp(image, [[1, 0, 0], [_signed(magnitude / 10 * 0.3, rng), 1, 0]])
 
 
 def translate_x(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """By +-M / 10 * 100 pixels whatever the image's size: not for images as small as CIFAR's."""
+    """Moves by +-M / 10 * 100 pixels at any image size: too far for images as small as CIFAR's."""
     return _warp(image, [[1, 0, _signed(magnitude / 10 * 100, rng)], [0, 1, 0]])
 
 
@@ -172,7 +173,7 @@ def translate_y(image: np.ndarray, magnitude: float, rng: np.random.Generator) -
 
 
 def cutout(image: np.ndarray, magnitude: float, rng: np.random.Generator) -> np.ndarray:
-    """Fills a box of half-side int(M / 10 * 40) about a uniform pixel: 40 x 40 at M = 5."""
+    """Fills a square of half-side int(M / 10 * 40) about a uniform pixel: 40 x 40 at M = 5."""
     half = int(magnitude / 10 * 40)
     y, x = rng.integers(image.shape[0]), rng.integers(image.shape[1])
     image = image.copy()
@@ -202,13 +203,13 @@ def _histograms(image: np.ndarray) -> np.ndarray:
 
 
 def _lookup(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Maps levels by `table`, [256] for all channels or [C, 256] for each; fractions are cut."""
+    """Maps levels by `table`, [256] for all channels or [C, 256] for each; truncates fractions."""
     table = np.ascontiguousarray(np.atleast_2d(table).T.astype(np.uint8))  # [256, 1 or C]
     return _shaped(cv2.LUT(image, table[:, None]), image)
 
 
 def _shaped(result: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """OpenCV drops a single channel's axis; this restores it."""
+    """Restores the axis of a single channel, which OpenCV drops."""
     return result.reshape(image.shape)
 
 

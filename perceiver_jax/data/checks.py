@@ -1,4 +1,4 @@
-"""Examples that a model would misread in silence are refused on the host, with source and index."""
+"""Checks of examples on the host. A model would misread these examples without an error."""
 
 import contextlib
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def named(source: Any, index: int) -> Iterator[None]:
 
 
 def check_images(example: Example) -> None:
-    """Refuses images of another type than uint8 as a source gives them, such as floats in 0..1."""
+    """Refuses images whose type is not uint8, such as floats in 0..1."""
     for field in IMAGES:
         value = example.get(field)
         if isinstance(value, np.ndarray) and value.dtype != np.uint8:

@@ -2,8 +2,8 @@
 
     "decode | inception_crop(224) | flip | randaugment(4, 5) | resize(224) | keep('image', 'label')"
 
-The crops, `flip` and `resize` change every frame of `video` uint8 [T, H, W, C] where there is one,
-else `image` uint8 [H, W, C].
+The crops, `flip` and `resize` change all frames of `video`, uint8 [T, H, W, C], or the `image`,
+uint8 [H, W, C], of an example without a video.
 """
 
 import functools
@@ -105,7 +105,7 @@ def _resized(frames: np.ndarray, size: int, interpolation: int) -> np.ndarray:
 def resize_area(example: Example, rng: np.random.Generator, size: int) -> Example:
     """To uint8 [size, size, C]: a pixel is the mean of the area that it covers, so nothing aliases.
 
-    For photographs that become small. Where an axis grows, as `resize`.
+    For photographs that are made much smaller. An axis that grows is treated as by `resize`.
     """
     field, frames = _frames(example)
     if size > min(frames.shape[-3:-1]):
@@ -165,10 +165,10 @@ def pad_crop(example: Example, rng: np.random.Generator, padding: int) -> Exampl
 
 @transform
 def wrong_places(example: Example, rng: np.random.Generator, seed: int) -> Example:
-    """Moves the pixels of every image by one fixed random order; what a model adds later stays.
+    """Permutes the pixels of every image by one fixed random order, before they have positions.
 
-    So every pixel gets the position of another one. In `permutation_seed` of `image.Pixels` its own
-    position goes with it, and a Perceiver computes the same function; the order is the same one.
+    So every pixel gets the position of another one. `permutation_seed` of `image.Pixels` permutes
+    the same way, but each pixel keeps its own position, so a Perceiver computes the same function.
     """
     del rng
     image = _image(example)
@@ -211,7 +211,7 @@ def randaugment(
 
 
 def _image(example: Example) -> np.ndarray:
-    """The example's image, once it is sure to be uint8 [H, W, C]."""
+    """The example's image, checked to be uint8 [H, W, C]."""
     image = example["image"]
     if isinstance(image, Encoded):
         raise ValueError("the image is still encoded: put `decode` first in the pipeline")
@@ -221,7 +221,7 @@ def _image(example: Example) -> np.ndarray:
 
 
 def _frames(example: Example) -> tuple[str, np.ndarray]:
-    """(`video`, its frames) where there is one, else (`image`, it): uint8 `[..., H, W, C]`."""
+    """("video", frames), or ("image", image) of an example without one: uint8 `[..., H, W, C]`."""
     if "video" not in example:
         return "image", _image(example)
     video = example["video"]

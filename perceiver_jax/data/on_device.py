@@ -1,7 +1,7 @@
 """Device-side preparation, inside the compiled step: uint8 to float, targets, mixing of examples.
 
-Pure functions of arrays, elementwise over the batch apart from one roll by a row, so that they
-keep whatever sharding the batch has.
+Pure functions of arrays. They are elementwise over the batch, apart from one roll by a row, so the
+batch keeps its sharding.
 """
 
 from collections.abc import Sequence

@@ -1,12 +1,13 @@
-"""Augmentation of pairs: one geometry for both frames and their truth, light, erased patches.
+"""Augmentation of pairs: crops and scalings of both frames and their truth, light, erased patches.
 
     "augment_pair(368, 496) | jitter_pair | erase_second | keep('frames', 'field', 'valid')"
 
-An example is as `scenes.py` makes it: `frames` uint8 [2, H, W, 3], `field` float32 [H, W, 2] (flow:
-right, down) or [H, W, 1] (disparity), `valid` bool [H, W] and, where the source has it, `occluded`
-bool [H, W]. The numbers are those of RAFT (Teed & Deng 2020), whose augmentation the Perceiver IO
-flow model was trained with (Jaegle et al. 2022, app. H). That model needed a first phase without
-any (`augment_pair(368, 496, severity=0)` alone is a random crop), from which on it grew: `grow`.
+An example has the fields that `scenes.py` makes: `frames` uint8 [2, H, W, 3], `field` float32 [H,
+W, 2] (flow: right, down) or [H, W, 1] (disparity), `valid` bool [H, W] and, where the source has
+it, `occluded` bool [H, W]. The numbers are those of RAFT (Teed & Deng 2020), whose augmentation
+also trained the Perceiver IO flow model (Jaegle et al. 2022, app. H). That model's training began
+with random crops alone, which are `augment_pair(368, 496, severity=0)`; then the augmentation grew
+(`grow`).
 """
 
 import math
@@ -20,12 +21,11 @@ from perceiver_jax.data.transforms import Example, transform
 
 @transform
 def grow(example: Example, rng: np.random.Generator, start: int, stop: int) -> Example:
-    """Lets what follows grow with training: its `severity` is 0, then rises linearly to 1.
+    """Makes the transforms behind it grow with training: their `severity` rises from 0 to 1.
 
     Args:
-      start: the last position (examples read in training so far: step x batch size) of the first
-        phase, which is without augmentation.
-      stop: the position, > start, from which on it is of full strength.
+      start: examples read in training (step x batch size) before the severity begins to rise.
+      stop: the number of examples, > start, from which on the severity is 1.
     """
     if not 0 <= start < stop:
         raise ValueError(f"grow({start}, {stop}): positions ascend from 0")
@@ -42,17 +42,17 @@ def augment_pair(
     severity: float = 1.0,
     flips: tuple[float, float] = (0.5, 0.1),
 ) -> Example:
-    """A random crop [height, width] of the pair, scaled, stretched and mirrored before.
+    """Scales, stretches and mirrors the pair, then crops it at random to [height, width].
 
     With probability 0.8 the sides grow by one factor 2^U(-0.2, 0.5), and with 0.8 each of them by
     another 2^U(-0.2, 0.2), but never to less than the crop. `severity` (times that of `grow`)
-    multiplies the exponents and the probabilities of `flips` (left-right, up-down). Frames are read
-    linearly, the truth is that of the nearest pixel: no value is made up between two surfaces. What
-    leaves the crop becomes occluded.
+    multiplies the exponents and the probabilities of `flips` (left-right, up-down). Frames are
+    interpolated linearly. The truth is that of the nearest pixel, so that no value lies between two
+    surfaces. Pixels that move out of the crop become occluded.
 
     Raises:
-      ValueError: the frames are smaller than the crop, or a disparity would be mirrored sideways
-        (which makes the right eye the left one).
+      ValueError: the frames are smaller than the crop, or a stereo pair would be mirrored
+        left-right, which swaps the eyes.
     """
     severity *= example.get("severity", 1.0)
     frames, field = example["frames"], example["field"]
@@ -69,14 +69,14 @@ def augment_pair(
         )
     scale_x, scale_y = _scales(rng, severity)
     scale_x, scale_y = max(scale_x, width / old_width), max(scale_y, height / old_height)
-    if scale_x == scale_y == 1:  # a crop alone resamples nothing
+    if scale_x == scale_y == 1:  # only a crop: do not resample
         left, top = rng.integers((old_width - width + 1, old_height - height + 1))
     else:
         left, top = rng.random(2) * (old_width * scale_x - width, old_height * scale_y - height)
     mirrored = rng.random(2) < severity * np.array(flips)
     sign_x, sign_y = 1 - 2 * mirrored.astype(int)
 
-    # Pixel centres: new (x + 0.5) = scale * old (x + 0.5) - left, and from the other end mirrored.
+    # Pixel centres: new (x + 0.5) = scale * old (x + 0.5) - left; a mirrored axis counts back.
     step_x, step_y = sign_x / scale_x, sign_y / scale_y
     start_x = (left + (width - 0.5 if mirrored[0] else 0.5)) / scale_x - 0.5
     start_y = (top + (height - 0.5 if mirrored[1] else 0.5)) / scale_y - 0.5
@@ -100,9 +100,9 @@ def augment_pair(
 def jitter_pair(
     example: Example, rng: np.random.Generator, severity: float = 1.0, asymmetric: float = 0.2
 ) -> Example:
-    """Brightness, contrast and saturation by factors in 1 +- 0.4, the hue by +-0.16 turns.
+    """Changes brightness, contrast and saturation by factors in 1 +- 0.4, the hue by +-0.16 turns.
 
-    One change for both frames, or with probability `asymmetric` one for each; `severity` (times
+    Both frames change alike, or with probability `asymmetric` each by itself. `severity` (times
     that of `grow`) multiplies the ranges.
     """
     severity *= example.get("severity", 1.0)
@@ -125,8 +125,8 @@ def erase_second(
 ) -> Example:
     """Fills one or two rectangles of the second frame with its mean colour: a simple occlusion.
 
-    Their sides are `sides` pixels long, cut at the border. The truth stays. `probability` is times
-    the severity of `grow`.
+    Their sides are `sides` pixels long, cut at the border. The truth does not change. The severity
+    of `grow` multiplies `probability`.
     """
     probability *= example.get("severity", 1.0)
     frames = example["frames"].copy()
@@ -158,7 +158,7 @@ def _warped(frame: np.ndarray, to_old: np.ndarray, size: tuple[int, int]) -> np.
 
 
 def _light(rng: np.random.Generator, severity: float) -> np.ndarray:
-    """(brightness, contrast, saturation) factors and turns of the hue."""
+    """Factors of brightness, contrast and saturation, and turns of the hue."""
     ranges = np.array([0.4, 0.4, 0.4, 0.5 / math.pi])
     return (1, 1, 1, 0) + severity * ranges * rng.uniform(-1, 1, 4)
 
@@ -166,7 +166,7 @@ def _light(rng: np.random.Generator, severity: float) -> np.ndarray:
 def _lit(
     frame: np.ndarray, brightness: float, contrast: float, saturation: float, turns: float
 ) -> np.ndarray:
-    """In this order; contrast is about the mean grey, saturation about each pixel's own grey."""
+    """Applies them in this order; contrast is about the mean grey, saturation about the pixel's."""
     mean = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).mean() * brightness
     tones = np.clip(np.arange(256) * brightness, 0, 255)
     tones = np.clip(mean + contrast * (tones - mean), 0, 255)

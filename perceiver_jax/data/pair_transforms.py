@@ -1,4 +1,4 @@
-"""Transforms of pairs: other sets' examples as pairs, padding, crops, and the second frame first.
+"""Transforms of pairs: examples of other sets as pairs, padding, crops, reversed order.
 
     "crop_pair(368, 496) | keep('frames', 'field', 'valid', 'occluded')"
 
@@ -18,8 +18,8 @@ FIELDS = {"field", "valid", "occluded", "known"}  # whose first axes are [H, W]
 def cityscapes_pair(example: Example, rng: np.random.Generator) -> Example:
     """TFDS `cityscapes/stereo_disparity` as a pair.
 
-    Of the 16-bit `disparity_map` p, 0 is unknown and the rest is (p - 1) / 256 pixels (Cordts et
-    al. 2016, the set's own description).
+    A value p of the 16-bit `disparity_map` means (p - 1) / 256 pixels, and 0 unknown (Cordts et al.
+    2016, and the dataset's own description).
     """
     views = decode({side: example[f"image_{side}"] for side in ("left", "right")}, rng)
     png = np.frombuffer(example["disparity_map"].data, np.uint8)
@@ -40,7 +40,7 @@ def cityscapes_pair(example: Example, rng: np.random.Generator) -> Example:
 def label_pair(
     example: Example, rng: np.random.Generator, left: str, right: str, label: str
 ) -> Example:
-    """Two decoded images and a class, by the names of their fields, as `frames` and `label`."""
+    """Makes `frames` and `label` of two decoded images and a class, named by their fields."""
     del rng
     views = [example[name] for name in (left, right)]
     height, width = views[0].shape[:2]
@@ -50,7 +50,7 @@ def label_pair(
 
 @transform
 def pad_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
-    """Fills up to one size below and at the right: the frames' borders go on, nothing is valid."""
+    """Pads below and at the right to one size: frames by their border pixels, `valid` by False."""
     frames = example["frames"]
     size = frames.shape[1:3]
     if size[0] > height or size[1] > width:
@@ -79,7 +79,7 @@ def crop_pair(example: Example, rng: np.random.Generator, height: int, width: in
 
 @transform
 def middle_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
-    """Cuts the window in the middle of a pair without a field."""
+    """Cuts the central window of a pair that has no field."""
     del rng
     frames = example["frames"]
     full = frames.shape[1:3]
@@ -96,14 +96,14 @@ def reverse_pair(
     probability: float = 0.5,
     first_phase: bool = False,
 ) -> Example:
-    """Puts the second frame first, with the flow back: for pairs from files, which lack it.
+    """Swaps the frames and estimates the flow back, which pairs from files do not have.
 
-    The flow back at a pixel is the negative mean of the flows that land on it; where none does,
-    `valid` is False (Perceiver IO, app. H). Generated scenes know theirs: `direction`.
+    The flow back at a pixel is the negative mean of the flows that end there; where none does,
+    `valid` is False (Perceiver IO, app. H). For generated scenes set `direction`, which is exact.
 
     Args:
-      probability: of it; 1/2 gives both directions of every pair equally often.
-      first_phase: whether only before the augmentation of `grow` begins.
+      probability: of swapping; 1/2 gives both directions of every pair equally often.
+      first_phase: whether to swap only before the severity of `grow` begins to rise.
     """
     if first_phase and example["severity"] > 0:
         return example
@@ -134,7 +134,7 @@ def reverse_pair(
 
 
 def points_outside(field: np.ndarray) -> np.ndarray:
-    """Where the pixel that a flow or a disparity points to is outside: bool [H, W]."""
+    """Whether a flow or disparity points outside of the frame, at each pixel: bool [H, W]."""
     height, width, channels = field.shape
     y, x = np.ogrid[:height, :width]
     to_x = np.rint(x + field[..., 0] if channels == 2 else x - field[..., 0])

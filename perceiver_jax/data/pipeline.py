@@ -1,22 +1,22 @@
-"""Sources and transforms to batches: a batch is a function of (seed, step) and of nothing else.
+"""Sources and transforms to batches: a batch is a function of (seed, step) alone.
 
-    one endless sequence of positions 0, 1, 2, ...  epoch after epoch, each one permuted afresh
+    one endless sequence of positions 0, 1, 2, ...  each epoch has its own permutation
     -> transforms, seeded by (seed, position)       so every epoch crops and flips differently
        (the example carries its `position`, for what changes as training goes on)
     -> step s of batch size B: positions s B to (s + 1) B - 1
     -> process p of n: the p-th contiguous part of those rows
 
-so that resuming is arithmetic, and the concatenation of the processes' parts in their order is the
-same global batch for any number of processes, threads or workers. Batches flow across the ends of
-epochs; nothing is dropped. Grain permutes and reads in the background; the unit of its work is a
-whole local batch, so that records are fetched many at a time and Python's overhead is shared.
+So resuming is arithmetic, and the processes' parts, concatenated in order, are the same global
+batch for any number of processes, threads or workers. A batch may span two epochs; nothing is
+dropped. Grain permutes and reads in the background. It reads whole local batches, so that many
+records are fetched in one call, which saves overhead.
 
 `readers` says how each process reads:
 
-    'threads:4'   4 threads (decoding releases the GIL). 'threads:0' is no background at all.
+    'threads:4'   4 threads (decoding releases the GIL). 'threads:0' reads in the foreground.
     'workers:4'   4 processes, for transforms heavy in Python such as RandAugment; about 0.25 GiB
-                  and 2 s of start-up each. As ever with processes, a script that asks for them
-                  needs `if __name__ == "__main__":`.
+                  and 2 s of start-up each. A script that asks for them needs
+                  `if __name__ == "__main__":`, because Python imports it in each process.
     'auto'        threads: one for arrays in memory, else one for each core (`automatic_readers`).
 """
 
@@ -41,7 +41,7 @@ Batch = dict[str, np.ndarray]
 
 
 def fetch(source: Any, indices: Sequence[int]) -> Sequence[Example]:
-    """Many examples, in one call where the source offers `__getitems__`."""
+    """Reads many examples, in one call if the source has `__getitems__`."""
     if hasattr(source, "__getitems__"):
         return source.__getitems__(indices)
     return [source[index] for index in indices]
@@ -61,9 +61,9 @@ class LocalBatches:
       parts: how many parts a batch has.
       count: how many parts there are in all.
       seed: of the transforms.
-      order: position to the example's index; None counts through the source again and again.
+      order: position to the example's index; None repeats the source in order.
       valid: positions from here on are padding, `mask` False.
-      num_classes: the model's; labels beyond them are refused.
+      num_classes: of the model; a label that is not below it is an error.
       partners: whether every other position is the partner of the one before it: a batch then holds
         twice as many positions, and `partner_image` beside `image`.
     """
@@ -285,7 +285,7 @@ class BatchIterator(Iterator[Batch]):
             workers = grain.MultiprocessingOptions(count, per_worker_buffer_size=2)
             dataset = serial.mp_prefetch(workers, worker_init_fn=_tune_worker)
         self._iterators = [iter(dataset)]
-        # Also runs at exit: by the time Grain's own clean-up would, modules it needs are gone.
+        # Also runs at exit. Grain's own clean-up runs later, when modules that it needs are gone.
         self.close = weakref.finalize(self, _close, self._iterators)
 
     def __next__(self) -> Batch:
@@ -309,8 +309,8 @@ def _tune_worker(index: int, count: int) -> None:
 def _tune_process() -> None:
     """Settings that make image reading about a sixth faster; they change no result.
 
-    OpenCV's own threads would fight ours. And glibc by default gives every freed image back to
-    the system, so that the next one pays for fresh zeroed pages: keep them instead.
+    OpenCV's own threads would compete with ours. By default glibc returns every freed image to the
+    system, which clears its pages for the next one; here glibc keeps them.
     """
     cv2.setNumThreads(0)
     if sys.platform == "linux":

@@ -1,9 +1,10 @@
-"""Transforms of sound: another speaker, another microphone, another room, of the same words.
+"""Transforms of sound that imitate another speaker, microphone or room.
 
     "vary_speed(0.3) | vary_tone(20) | add_noise(10, 40) | keep('audio', 'label')"
 
-An example has `audio` float32 [S]. A speaker's vocal tract scales all resonances alike, which a
-change of speed does as well (Ko et al. 2015, "Audio Augmentation for Speech Recognition").
+An example has `audio` float32 [S]. The length of a speaker's vocal tract scales all
+resonances alike, and so does a change of speed (Ko et al. 2015, "Audio Augmentation for Speech
+Recognition").
 """
 
 import numpy as np
@@ -14,9 +15,9 @@ from perceiver_jax.data.transforms import Example, transform
 
 @transform
 def vary_speed(example: Example, rng: np.random.Generator, spread: float) -> Example:
-    """Plays it faster by a factor uniform in 1 +- `spread`, pitch and resonances with it.
+    """Plays the sound faster by a factor uniform in 1 +- `spread`, which also raises the pitch.
 
-    The middle stays in the middle; what leaves the window is lost, what comes in is silence.
+    The middle of the window stays in place; a slower sound is cut, a faster one padded by silence.
     """
     audio = example["audio"]
     length = round(len(audio) / (1 + rng.uniform(-spread, spread)))
@@ -30,7 +31,7 @@ def vary_speed(example: Example, rng: np.random.Generator, spread: float) -> Exa
 
 @transform
 def vary_tone(example: Example, rng: np.random.Generator, decibels: float) -> Example:
-    """An equalizer of eight bands, each gain uniform in +-`decibels`, linear between them."""
+    """Applies an equalizer of eight bands, gains uniform in +-`decibels`, linear in between."""
     audio = example["audio"]
     spectrum = fft.rfft(audio)
     gains = rng.uniform(-decibels, decibels, 8)
@@ -42,7 +43,7 @@ def vary_tone(example: Example, rng: np.random.Generator, decibels: float) -> Ex
 
 @transform
 def add_noise(example: Example, rng: np.random.Generator, low: float, high: float) -> Example:
-    """White noise, `low` to `high` decibels (uniform) below the sound's own mean power."""
+    """Adds white noise, `low` to `high` decibels (uniform) below the sound's mean power."""
     audio = example["audio"]
     below = 10 ** (-rng.uniform(low, high) / 20)
     level = below * np.sqrt(np.mean(np.square(audio)))

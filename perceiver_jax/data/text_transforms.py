@@ -15,13 +15,13 @@ import numpy as np
 from perceiver_jax.data.transforms import Example, transform
 
 WORD = re.compile(rb"\s?\S+")  # with the space before it, as in the released notebook's example
-CHARACTER = re.compile(rb"[^\x80-\xbf][\x80-\xbf]*|[\x80-\xbf]+")  # of UTF-8, cut ones too
-LONGEST = 32  # bytes of a word; few words of alphabets are longer, with the space before them
+CHARACTER = re.compile(rb"[^\x80-\xbf][\x80-\xbf]*|[\x80-\xbf]+")  # in UTF-8, perhaps cut
+LONGEST = 32  # bytes of a word with the space before it; few are longer in alphabetic scripts
 
 
 @transform
 def random_window(example: Example, rng: np.random.Generator, length: int) -> Example:
-    """`length` bytes from anywhere in the `text`; a shorter one is padded."""
+    """Cuts a random window of `length` bytes from `text`; a shorter text is padded."""
     text = example["text"]
     start = int(rng.integers(max(len(text) - length, 0) + 1))
     return _window(example, text[start : start + length], length)
@@ -29,7 +29,7 @@ def random_window(example: Example, rng: np.random.Generator, length: int) -> Ex
 
 @transform
 def first_window(example: Example, rng: np.random.Generator, length: int) -> Example:
-    """The first `length` bytes of the `text`; a shorter one is padded."""
+    """Cuts the first `length` bytes of `text`; a shorter text is padded."""
     del rng
     return _window(example, example["text"][:length], length)
 
@@ -43,9 +43,9 @@ def _window(example: Example, text: bytes, length: int) -> Example:
 def hide_words(example: Example, rng: np.random.Generator, share: float) -> Example:
     """Marks in `hidden` the bytes that a model has to predict: those of whole words.
 
-    A word is a run without white space, with the space before it. Runs longer than `LONGEST` bytes,
-    as in Chinese, are drawn by characters instead. `share` of the words of a window, rounded, but
-    at least one, is drawn without replacement.
+    A word is a run without white space, with the space before it. A run longer than `LONGEST`
+    bytes, as in Chinese, is split into characters, which count as words. Of a window's words the
+    fraction `share`, at least one word, is drawn without replacement.
     """
     spans = _words(example["text"][example["text_mask"]].tobytes())
     hidden = np.zeros(example["text"].shape, bool)

@@ -38,7 +38,7 @@ def transform(function: Callable[..., Example]) -> Callable[..., Example]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pipeline:
-    """Transforms with their arguments, applied left to right; `str` gives the line back."""
+    """Transforms with their arguments, applied left to right; `str` returns the line."""
 
     steps: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...]
     functions: tuple[Callable[..., Example], ...]
@@ -131,7 +131,7 @@ def _decode(encoded: Encoded, field: str) -> np.ndarray:
 
 @transform
 def keep(example: Example, rng: np.random.Generator, *fields: str) -> Example:
-    """Keeps `fields` alone: what a batch contains."""
+    """Keeps only `fields`, which a batch then contains."""
     del rng
     missing = [field for field in fields if field not in example]
     if missing:
@@ -140,5 +140,5 @@ def keep(example: Example, rng: np.random.Generator, *fields: str) -> Example:
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:
-    """OpenCV drops a single channel's axis; this restores it."""
+    """Restores the axis of a single channel, which OpenCV drops."""
     return image[..., None] if image.ndim == 2 else image

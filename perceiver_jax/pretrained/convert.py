@@ -1,4 +1,4 @@
-"""Tensors by their Haiku or Hugging Face names <-> our variables. Nothing is computed: bits move.
+"""Tensors by their Haiku or Hugging Face names <-> our variables, bit by bit.
 
 A tensor of ours has, by its `kind` in `names`, these shapes in the other two formats:
 
@@ -10,9 +10,9 @@ A tensor of ours has, by its `kind` in `names`, these shapes in the other two fo
 | `norm`   | `[C]`          | `[1, 1, 1, C]` | `[C]`                             |
 | `row`    | `[C]`          | `[1, C]`       | `[1, C]`                          |
 
-The convolution's axes are a question to the file, not to its shapes: PyTorch means `[O, I, H, W]`,
-but the script that made the Hugging Face checkpoints from the official files reversed all axes, so
-that those hold `[O, I, W, H]`, each filter mirrored about its diagonal.
+The order of a convolution's axes depends on the file; its shape does not tell. PyTorch's order is
+`[O, I, H, W]`. The Hugging Face checkpoints hold `[O, I, W, H]`, each filter transposed, because
+the script that converted the official files reversed all axes.
 """
 
 import re
@@ -38,15 +38,15 @@ def to_variables(
     conv_kernel: str = "OIHW",
     hint: str = "",
 ) -> Any:
-    """Tensors by name -> the model's variables, as NumPy arrays.
+    """Converts tensors by name to the model's variables, as NumPy arrays.
 
     Args:
       tensors: one flat mapping.
       released: the model at its size.
       format: "haiku" (module and parameter joined by `/`) or "huggingface".
-      source: what an error says it is about.
+      source: what errors name as the origin.
       conv_kernel: axes of a Hugging Face convolution, one of `CONV_KERNELS`.
-      hint: the last line of an error.
+      hint: last line of an error.
 
     Raises:
       ValueError: naming every tensor that is missing, not expected, or has the wrong shape.
@@ -112,7 +112,7 @@ def by_path(
 
 
 def _assemble(tensors, table, format, conv_kernel) -> dict[str, np.ndarray]:
-    """Arrays by path, float32; the layers of a stack are rows of one."""
+    """Arrays by path, float32; the layers of a stack are rows of one array."""
     rows: dict[str, list] = {}
     for n in table:
         if n.path:
@@ -134,7 +134,7 @@ def foreign(tensors: Mapping[str, Any], released: Released, format: str) -> list
 def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.ndarray]:
     """Our variables -> float32 tensors by their Haiku or Hugging Face name (axes `OIHW`).
 
-    The running statistics' counters, which we do not keep, are absent.
+    The counters of running statistics are left out; our variables have none.
 
     Raises:
       ValueError: naming every variable that the model does not have in that shape, or misses.
@@ -163,7 +163,7 @@ def to_tensors(variables: Any, released: Released, format: str) -> dict[str, np.
 
 
 def _table(released: Released, shapes: Mapping[str, Any]) -> tuple[list[Name], list[str]]:
-    """(the names of what the model has, its variables that the released one never had)."""
+    """(names of the model's variables, paths of those that no released model has)."""
     table = names(released.name, released.spec["encoder"]["num_self_attends_per_block"])
     unnamed = shapes.keys() - {n.path for n in table}
     return [n for n in table if not n.path or n.path in shapes], sorted(unnamed)

@@ -1,6 +1,6 @@
-"""Weights of any file format -> tensors by name. The content decides, not the file's name.
+"""Weights in any file format -> tensors by name. The content tells the format, not the file's name.
 
-Pickles are read without being executed, see `pickles`.
+Pickles are not executed, see `pickles`.
 """
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 
 from perceiver_jax.pretrained import pickles
 
-# What a directory of weights holds; the first that is there is read.
+# Files of weights in a directory; the first that exists is read.
 FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -20,9 +20,9 @@ FILES = (
     "pytorch_model.bin.index.json",
 )
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pystate", ".pickle", ".pkl")
-# Under these names training scripts nest the parameters in a checkpoint.
+# The names under which training scripts nest the parameters in a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model")
-# What wrappers put before every name.
+# Prefixes that wrappers add to every name.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 # Old torch.save: a pickled magic number, then the protocol and more pickles.
 _TORCH_BEFORE_1_6 = bytes.fromhex("8a0a6cfc9c46f9206aa85019")
@@ -42,8 +42,8 @@ class Content(NamedTuple):
     """A file's tensors by name.
 
     Attributes:
-      format: whose names they are, "haiku" or "huggingface".
-      conv_kernel: axes of the convolution if the file says them, which our exports do.
+      format: of the names, "haiku" or "huggingface".
+      conv_kernel: axes of the convolution, which our exports record; None where unknown.
       config: of a Hugging Face `config.json` beside the file, else `{}`.
     """
 
@@ -54,7 +54,7 @@ class Content(NamedTuple):
 
 
 def find(directory: pathlib.Path) -> pathlib.Path | None:
-    """Returns the file of `FILES` in a directory that is read."""
+    """Returns the file of `FILES` to read in a directory, if there is one."""
     return next((directory / name for name in FILES if (directory / name).is_file()), None)
 
 
@@ -166,7 +166,7 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str | 
 
 
 def _state_dict(content: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Finds the parameters in a PyTorch file: they may be nested, and their names prefixed."""
+    """Finds the parameters in a PyTorch file, nested or with prefixed names."""
     if isinstance(content, dict):
         for name in _NESTED:
             if isinstance(content.get(name), dict):

@@ -1,9 +1,11 @@
-"""The Hugging Face side: a directory of `config.json` and `model.safetensors`, in and out.
+"""Hugging Face folders, `config.json` and `model.safetensors`: read and written.
 
-The port computes other functions from the same weights in four places, of which the configuration
-can settle the first: it uses exact GELU unless `hidden_act` is `gelu_new` (which we write); it adds
-the query to the learned-position model's answer; its convolutional stem pads 3 + 3 and not 2 + 3
-and pools without padding; its flow is not multiplied by 20.
+Hugging Face's port computes other functions from the same weights in four places:
+
+- It uses the exact GELU, unless the config sets `hidden_act` to `gelu_new`, as `save` does.
+- It adds the query to the attention's output in the model with learned positions.
+- Its convolutional stem pads by 3 + 3, not 2 + 3, and pools without padding.
+- It does not multiply the flow by 20.
 """
 
 import json
@@ -25,7 +27,7 @@ ARCHITECTURES = {
     "flow": "PerceiverForOpticalFlow",
     "kinetics": "PerceiverForMultimodalAutoencoding",
 }
-HUB = {  # the official checkpoints, by their id there
+HUB = {  # the official checkpoints' ids
     "deepmind/vision-perceiver-learned": "imagenet_learned",
     "deepmind/vision-perceiver-fourier": "imagenet_fourier",
     "deepmind/vision-perceiver-conv": "imagenet_conv",
@@ -55,10 +57,10 @@ def save(released: Released, variables: Any, directory: str | pathlib.Path) -> p
 
 
 def config(released: Released) -> dict[str, Any]:
-    """The configuration with which the port has the same sizes.
+    """The configuration that gives the port the same sizes.
 
-    Bands, classes of padding and some widths are constants of the port: it reads an export at
-    other than the released values of those only into a model that was changed accordingly.
+    Bands, classes of padding and some widths are constants of the port. It must be changed before
+    it reads an export with other values of these.
     """
     shapes = released.shapes["params"]
     spec, sizes = released.spec, released.spec["encoder"]
@@ -114,7 +116,7 @@ def sized(
 
     Args:
       config: content of the `config.json`.
-      tensors: the weights. Their shapes tell the widths that the port has as constants.
+      tensors: the weights; their shapes give the widths that are constants of the port.
       exported: whether `save` wrote them. The port's own Fourier models have positions for 224
         pixels whatever the `image_size` of their config says.
 
@@ -201,12 +203,12 @@ def _sizes(name, config, tensors, exported) -> dict[str, Any]:
 
 
 def _num_bands(channels: int, *, axes: int) -> int:
-    """The bands of Fourier features of so many channels; see `position.Fourier`."""
+    """The number of bands of Fourier features with so many channels; see `position.Fourier`."""
     return (channels // axes - 1) // 2
 
 
 def address(hub_id: str, file: str) -> str:
-    """Where a file of one of `HUB` is fetched from."""
+    """The address of a file of one of `HUB`."""
     return f"{HUB_ADDRESS}/{hub_id}/resolve/main/{file}"
 
 

@@ -1,4 +1,4 @@
-"""The six released Perceiver IO models: what `build.build` makes them from, at any size.
+"""The six released Perceiver IO models, as specs for `build.build` at any size.
 
 | name               | parameters  | task                                     | published          |
 |--------------------|-------------|------------------------------------------|--------------------|
@@ -9,7 +9,8 @@
 | `flow`             | 41,057,134  | optical flow                             | Sintel 1.81 / 2.42 |
 | `kinetics`         | 19,858,855  | video + sound + label autoencoding       | 24.37 / 26.97 dB   |
 
-Where code and paper differ these are the code's: the sizes of the released weights.
+Where the code and the paper differ, the sizes are the code's and so the released weights'.
+The file is longer than others because it spells out the six models, one function each.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ class Released:
     """One of the six architectures at some size.
 
     Attributes:
-      name: which one.
+      name: of the model.
       spec: for `build.build`.
       batch: what a prepared batch of one example holds: arrays' shapes and types by name.
     """
@@ -134,7 +135,7 @@ def imagenet_learned(
     position_channels: Channels = 256,
     **encoder,
 ) -> Released:
-    """Learned positions. The released notebook adds no query to the answer (a port does)."""
+    """Learned positions. As in the released notebook, no query is added to the output."""
     module = {
         "module": "image.LearnedPositions",
         "channels": channels,
@@ -146,7 +147,7 @@ def imagenet_learned(
 def imagenet_fourier(
     *, image_size: Pixels = 224, num_classes: Size = 1000, num_bands: Bands = 64, **encoder
 ) -> Released:
-    """Fourier positions, whose bands stay those of 224 pixels at any other image size."""
+    """Fourier positions; at any image size their bands are those of 224 pixels."""
     module = {
         "module": "image.Pixels",
         "num_bands": num_bands,

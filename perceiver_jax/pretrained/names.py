@@ -1,7 +1,7 @@
 """Every parameter of the six released models under its three names: ours, Haiku's, Hugging Face's.
 
-`names` is the single table from which conversion goes either way. Ours is a path in the variables;
-layers of one stack differ in Haiku's and Hugging Face's names, in ours they are rows of one array.
+`names` is the one table for conversion both ways. Our name is a path in the variables. Layers of a
+stack have names of their own in the other two formats; here they are rows of one array.
 """
 
 from collections.abc import Iterator
@@ -42,9 +42,9 @@ class Name(NamedTuple):
     """One tensor of the other two formats, and where it is in ours.
 
     Attributes:
-      path: keys in the variables, joined by `/`; "" if we have no such thing (a counter).
-      layer: its row in the stacked array; None if it is the array.
-      haiku: module and parameter joined by `/`; "" if Haiku has no such thing.
+      path: keys in the variables, joined by `/`; "" if there is none (a counter).
+      layer: its row in the stacked array; None if it is the whole array.
+      haiku: module and parameter joined by `/`; "" if there is none.
       huggingface: key in the `state_dict`; "" if there is none.
       kind: how the formats differ, see `convert`: `same`, `linear`, `conv`, `norm` or `row`.
     """
@@ -112,7 +112,7 @@ def _block(path, haiku, hf, norms, layer=None) -> list[Name]:
 
 
 def _ends(model: str) -> Iterator[Name]:
-    """What is before the encoder and after the decoder."""
+    """Parameters before the encoder and after the decoder."""
     source, wrapped = "perceiver.input_preprocessor", "perceiver.decoder.decoder"
     decoder, image = _DECODERS[model], "image_preprocessor/~"
     if model.startswith("imagenet"):
@@ -196,14 +196,14 @@ def _kinetics_ends() -> Iterator[Name]:
 
 
 def num_layers(keys) -> int:
-    """Of how many self-attends `keys`, in either format, are names."""
+    """How many self-attends have names among `keys`, in either format."""
     layers = {k.split("/self_attention")[1].split("/")[0] for k in keys if "/self_attention" in k}
     layers |= {k.split(".")[3] for k in keys if k.startswith("perceiver.encoder.self_attends.")}
     return len(layers)
 
 
 def identify(keys) -> tuple[str, str] | None:
-    """(format, model) whose names most of `keys` are, or None: formats as fields of `Name`."""
+    """(format, model) that most of `keys` belong to, or None; a format is a field of `Name`."""
     keys = set(keys)
     best, result = 0.0, None
     for format in ("haiku", "huggingface"):

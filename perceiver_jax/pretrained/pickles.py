@@ -1,10 +1,11 @@
-"""Reads arrays out of pickles without trusting them.
+"""Reads arrays from untrusted pickles.
 
-A pickle is a program: it names functions and has them called. Here every name it may use stands for
-an object of this file, which can do nothing but collect bytes, and every other name is refused
-before anything runs. NumPy's own unpickling functions are not called either. Two dialects: NumPy
-arrays in dicts or Haiku's mappings (the official files; Haiku is not needed), and
-PyTorch's zip archives (`pytorch_model.bin`; PyTorch is not needed).
+A pickle is a program: it names functions to be called. Here each allowed name stands for an object
+of this file, which only collects bytes. Every other name is an error before anything runs. NumPy's
+own unpickling functions are not called either.
+
+There are two dialects, and neither library is needed to read them: NumPy arrays in dicts or Haiku's
+mappings (the official files), and PyTorch's zip archives (`pytorch_model.bin`).
 """
 
 import io
@@ -83,7 +84,7 @@ class _Restricted(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in self._admitted:
             raise RefusedError(
-                f"{self._path} is refused and nothing of it was run: it asks for {full}, which is "
+                f"{self._path} is refused, and nothing of it was run: it asks for {full}, which is "
                 "neither a NumPy array nor a dict"
             )
         return self._admitted[full]
@@ -99,7 +100,7 @@ def _load(file, admitted, path, storage=None) -> Any:
         return _plain(_Restricted(file, admitted, path, storage).load())
     except RefusedError:
         raise
-    except Exception as error:  # whatever broken bytes lead to
+    except Exception as error:  # broken bytes raise many types
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {error}): truncated or not a "
             "checkpoint; delete it and fetch it again"
@@ -107,7 +108,7 @@ def _load(file, admitted, path, storage=None) -> Any:
 
 
 class _Admitted:
-    """A function that a pickle may call, and cannot change."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_function",)
 

@@ -1,8 +1,8 @@
-"""Small videos of a bouncing shape whose sound follows it: each of the two predicts the other.
+"""Small videos of a bouncing shape with its sound: video and sound predict each other.
 
-The shape has a note of its own. The note's loudness follows the height, that of the octave above it
-the place from left to right, and every bounce clicks. So sound tells shape, path and bounces, and
-sight tells every sample of the sound: nothing in either is left to chance.
+Each shape has its own note. The loudness of the note is the height of the shape, the loudness of
+the octave above it is the place from left to right, and every bounce clicks. So the sound
+determines the shape and its path, and the video determines every sample of the sound.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ CLICK_SECONDS = 0.01  # its decay
 
 @dataclasses.dataclass(frozen=True)
 class Bounce:
-    """Called with a random generator, makes one clip.
+    """Makes one clip when called with a random generator.
 
     An example is `video` uint8 [T, H, W, 3] (white on black), `audio` float32 [S] in -1..1 and
     `label` int32, the number of the shape in `SHAPES`. Sample s and frame s / samples_per_frame
-    are of one moment.
+    have the same time.
 
     Attributes:
       num_frames: T.

@@ -1,4 +1,4 @@
-"""Painting flat layers, each moved by an affine map, with their exact optical flow."""
+"""Paints flat layers, each moved by an affine map, with their exact optical flow."""
 
 import dataclasses
 import math
@@ -50,7 +50,7 @@ def render(layers: Sequence[Layer], size: tuple[int, int], *, backward: bool = F
 
 
 def _field(change: np.ndarray, labels: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Of every pixel its layer's displacement: maps [layers, 2, 3] -> [H, W, 2]."""
+    """The displacement of each pixel by its layer's map: maps [layers, 2, 3] -> [H, W, 2]."""
     tables = np.zeros((2, 3, 256), np.float32)
     tables[..., : len(change)] = change.transpose(1, 2, 0)
     x, y = x.astype(np.float32), y.astype(np.float32)
@@ -62,7 +62,7 @@ def _field(change: np.ndarray, labels: np.ndarray, y: np.ndarray, x: np.ndarray)
 
 
 def _occluded(labels: np.ndarray, other: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether the other frame's pixel nearest to (x, y) is nearer than `labels`, or is none."""
+    """Whether the other frame shows a nearer layer than `labels` at (x, y), or ends short of it."""
     x, y = x.astype(np.float32), y.astype(np.float32)
     there = cv2.remap(other, x, y, cv2.INTER_NEAREST, borderValue=255)
     return there > labels
@@ -79,7 +79,7 @@ def _labels(layers: Sequence[Layer], poses: Sequence[np.ndarray], size) -> np.nd
 
 
 def _paint(layers: Sequence[Layer], inverses: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The frame, uint8 [H, W, 3], of maps from its pixels to the first frame's."""
+    """Paints a frame, uint8 [H, W, 3]; `inverses` map its pixels to the first frame."""
     frame = np.empty((*labels.shape, 3), np.uint8)
     for number, (layer, inverse) in enumerate(zip(layers, inverses, strict=True)):
         shown = (labels == number).astype(np.uint8)
@@ -101,7 +101,7 @@ def _paint(layers: Sequence[Layer], inverses: np.ndarray, labels: np.ndarray) ->
 
 
 def affine(centre: np.ndarray, angle: float, scale: float, shift: np.ndarray) -> np.ndarray:
-    """Turns by `angle` and scales about `centre`, then shifts: 3x3."""
+    """The 3x3 matrix that rotates by `angle` and scales about `centre`, then shifts."""
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
     (x, y), (right, down) = centre, shift
     return np.array(

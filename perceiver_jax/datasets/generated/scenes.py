@@ -1,4 +1,4 @@
-"""Textured pairs for optical flow and stereo: shapes before a background, moving each its own way.
+"""Textured pairs for optical flow and stereo: shapes that move before a background.
 
 In the spirit of AutoFlow (Sun et al. 2021, arXiv 2104.14544) and FlyingThings3D (Mayer et al.
 2016), in two dimensions: every layer has a shape, a texture and one affine map from the first frame
@@ -34,30 +34,30 @@ DIRECTIONS = ("forward", "backward", "random")
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Called with a random generator, makes one pair.
+    """Makes one pair when called with a random generator.
 
     An example is `frames` uint8 [2, H, W, 3] (first and second, or left and right), `field` float32
     in pixels ([H, W, 2] right, down for flow; [H, W, 1] for stereo, x_right = x_left - disparity),
-    `valid` bool [H, W] and `occluded` bool [H, W]: the pixel nearest to where it lands shows a
-    nearer layer, or lies outside.
+    `valid` bool [H, W] and `occluded` bool [H, W]: True where the pixel moves behind a nearer layer
+    or out of the frame.
 
     Attributes:
       task: `flow` or `stereo`.
       size: (H, W) in pixels.
       layers: (fewest, most) shapes before the background.
       radius: (smallest, largest) of a shape, as a fraction of the shorter side.
-      displacement: of flow, the largest in pixels of a shape's centre; the background moves by up
-        to half as much, and everything with it.
+      displacement: of flow, the largest of a shape's centre in pixels. The background, and all
+        shapes with it, move by up to half as much.
       rotation: of flow, the largest in degrees.
       scaling: of flow, the largest change of size, as a fraction.
       disparity: of stereo, (lowest, highest) in pixels, of every pixel.
       slant: of stereo, the largest change of disparity in pixels per pixel.
-      direction: `backward` gives the second frame first, with the flow back; `random` is either.
+      direction: `backward` swaps the frames and gives the flow back; `random` draws one.
       photometric: strength of the second frame's own gain (at 1: up to 30 %), offset (20 grey
         levels), gamma (e^0.3) and noise (uniform, up to 10 grey levels); 0 is none.
       texture: one of `textures.TEXTURES`, or `mix` for one of them for each layer.
       images: a TFDS name (`cifar10`) whose images replace the procedural textures; '' is none.
-      image_splits: its splits, of the scenes to train and to test on.
+      image_splits: its splits for the training and the test scenes.
     """
 
     task: str = "flow"
@@ -133,7 +133,7 @@ class Scene:
             else:
                 kind = str(rng.choice(tuple(TEXTURES))) if self.texture == "mix" else self.texture
                 texture = TEXTURES[kind](rng, shape)
-            # The texture's middle on the shape's, turned: textures have no common upright.
+            # Centred on the shape and rotated: textures share no upright direction.
             middle = np.array(shape[::-1]) / 2
             angle = rng.uniform(0, 2 * np.pi) if number else 0.0
             turn = affine(centre, angle, 1.0, middle - centre)
@@ -160,7 +160,7 @@ class Scene:
         return apply(turn, outline), centre, radius
 
     def _moved(self, rng: np.random.Generator, centre: np.ndarray, share: float) -> np.ndarray:
-        """A random turn, change of size and shift about `centre`; `share` of the options' limits.
+        """A random rotation, scaling and shift about `centre`, to `share` of the options' limits.
 
         The length of the shift is uniform, so small ones are common.
         """
@@ -174,7 +174,7 @@ class Scene:
     def _inclined(
         self, rng: np.random.Generator, centre: np.ndarray, reach: float, disparity: float
     ) -> np.ndarray:
-        """x_right = x - d(x, y), a plane with `disparity` at its centre that keeps to the range."""
+        """x_right = x - d(x, y): a plane with `disparity` at its centre that stays in the range."""
         low, high = self.disparity
         steepest = min(self.slant, min(disparity - low, high - disparity) / (1.5 * reach))
         slope = steepest * rng.uniform(-1, 1, 2)
@@ -199,7 +199,7 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generat
 
 
 def _relit(rng: np.random.Generator, frame: np.ndarray, strength: float) -> np.ndarray:
-    """The frame in another light, through another camera's noise."""
+    """The frame under other light, with another camera's noise."""
     gain, offset, gamma = strength * rng.uniform(-1, 1, 3) * (0.3, 20, 0.3)
     tones = 255 * (np.arange(256) / 255) ** np.exp(gamma) * (1 + gain) + offset
     grain = 10 * strength * rng.random() * np.linspace(-1, 1, 256)

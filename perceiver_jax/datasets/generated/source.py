@@ -1,7 +1,7 @@
-"""Sources without files: example `index` is made, whenever asked for, from (seed, split, index).
+"""Sources without files: example `index` is computed from (seed, split, index) at each access.
 
-Most modules here make a `Generated` of a frozen dataclass that holds the options and, called with a
-random generator, makes one example.
+Most modules here pass a frozen dataclass to `Generated`. Its fields are the options, and calling it
+with a random generator makes one example.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ _SPLIT = re.compile(r"(\w+)(?:\[(\d*):(\d*)\])?")
 
 
 class Generated:
-    """Examples `make(generator)`, each from a random generator of its own.
+    """A source of examples `make(generator)`, each with its own random generator.
 
     Args:
       name: for messages.
-      split: `train` (1,000,000 examples), `test` (10,000, others), or a part: `test[:500]`.
+      split: `train` (1,000,000 examples), `test` (10,000 others), or a part: `test[:500]`.
       seed: of everything random; two seeds share no example.
-      make: makes an example of a `numpy.random.Generator` and of nothing else.
+      make: a function of a `numpy.random.Generator` alone that returns an example.
     """
 
     in_memory = False
@@ -50,7 +50,7 @@ class Generated:
 
 
 def part_of(name: str, split: str, lengths: Mapping[str, int]) -> tuple[str, range]:
-    """Which of the splits `test[:500]` is a part of, and which of its examples.
+    """Returns the name of the split that `test[:500]` is a part of, and the range of examples.
 
     Raises:
       ValueError: no such split or part.

@@ -1,11 +1,11 @@
 """Random-dot stereograms: depth that neither eye sees by itself (Julesz 1960).
 
-The left eye is a random field of black and white dots: each site of a fine lattice has a dot with
-one probability, independently. Each dot is moved by the surface's disparity to a site of the right
-eye, where the nearest surface hides what is behind it, and every site that no dot's place maps to
-is drawn afresh. So, whatever the surface, the sites of either eye are independent draws of one law:
-a single eye carries no information on it. (Moving finished pixels would not do: it leaves gaps, or
-copies, or blurs and cuts dots along the edges of the surface.) Only then are dots drawn to pixels.
+The left eye's image is a random field of black and white dots: each site of a fine lattice has a
+dot with the same probability, independently. The surface's disparity moves each dot to a site of
+the right eye's lattice, where the nearest surface hides those behind it. Sites that no dot is moved
+to are drawn at random again. So the sites of either eye alone are independent draws of one
+distribution for any surface, and carry no information about it. Dots become pixels last: moving
+finished pixels would leave gaps and copies, and blur or cut dots at the surface's edges.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ EYES = ("both", "swapped", "left", "left_twice")
 
 @dataclasses.dataclass(frozen=True)
 class Stereogram:
-    """Called with a random generator, makes one stereogram.
+    """Makes one stereogram when called with a random generator.
 
     An example is `frames` uint8 [2, H, W, 3] (left, right), `field` float32 [H, W, 1] (disparity in
     pixels in the left view: x_right = x_left - disparity), `valid` bool [H, W] and `occluded` bool
@@ -44,14 +44,14 @@ class Stereogram:
       disparity: (lowest, highest) in pixels; positive is nearer than the screen.
       surface: one of `SURFACES`, or `mix` for one of them at random.
       subpixel: disparities and dots lie on 1 / subpixel of a pixel; 1 is whole pixels.
-      correlation: the fraction of the right eye's sites that are not replaced by fresh ones: 1 is
-        fully correlated, 0 uncorrelated (Read et al. 2011).
+      correlation: the fraction of the right eye's sites that are not drawn again: 1 is fully
+        correlated, 0 uncorrelated (Read et al. 2011).
       reversed: the fraction of matched dots with the opposite contrast in the right eye: 1 is
         anticorrelated (Cumming & Parker 1997), 0.5 half-matched (correlation zero on average).
       vertical: whole pixels by which the right eye's dots are moved down.
       eyes: `both`, or a control: `swapped` (truth and masks are those of the new left eye; `valid`
-        is False where the surface is unknown there), `left` (the right eye sees uniform grey),
-        `left_twice`. The last two keep the truth, which they do not show.
+        is False where the surface is unknown there), `left` (the right eye sees uniform grey) or
+        `left_twice`. The last two keep the truth, although it cannot be seen.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -81,7 +81,7 @@ class Stereogram:
         return self.render(rng, self.depth(rng))
 
     def margins(self) -> tuple[int, int]:
-        """(rows, columns) beyond the image on each side whose dots may be seen."""
+        """(rows, columns) outside the image, on each side, whose dots may reach into it."""
         sideways = math.ceil(max(map(abs, self.disparity)))
         return abs(self.vertical) + self.dot_size, sideways + self.dot_size
 
@@ -109,7 +109,7 @@ class Stereogram:
         right = np.where(rng.random(right.shape, np.float32) < self.reversed, -right, right)
         fresh = ~seen | (rng.random(right.shape, np.float32) >= self.correlation)
         right = np.where(fresh, self._dots(rng, right.shape), right)
-        right = np.roll(right, self.vertical, axis=0)  # what wraps stays in the margin
+        right = np.roll(right, self.vertical, axis=0)  # wrapped rows stay in the margin
 
         crop = np.s_[rows:-rows, columns:-columns]
         views = [self._draw(eye)[crop] for eye in (left, right)]
@@ -163,11 +163,11 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Generat
 
 
 def _partners(shift: np.ndarray) -> np.ndarray:
-    """For each site of the right eye the left column that it shows, or -1: the nearest one."""
+    """For each site of the right eye, the left column of the nearest dot moved there, or -1."""
     height, width = shift.shape
     column = np.arange(width, dtype=np.int32)
     source = np.flatnonzero(_between(column - shift, 0, width))
-    # Far to near: of several assignments to one place the last one stays.
+    # Far to near: of several assignments to one site the last one holds.
     source = source[np.argsort(shift.reshape(-1)[source], kind="stable")]
     partner = np.full(height * width, -1, np.int32)
     partner[source - shift.reshape(-1)[source]] = source % width
@@ -196,7 +196,7 @@ def _between(x: np.ndarray, low: int, high: int) -> np.ndarray:
 
 
 def _plane(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Slanted any way, as steep as fits."""
+    """A plane slanted in any direction, as steep as the range allows."""
     angle = rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(0, 1) / (abs(np.cos(angle)) + abs(np.sin(angle)))
     room = (1 - slope * (abs(np.cos(angle)) + abs(np.sin(angle)))) / 2
@@ -205,7 +205,7 @@ def _plane(rng: np.random.Generator, y: np.ndarray, x: np.ndarray) -> np.ndarray
 
 
 def _two_levels(rng: np.random.Generator) -> np.ndarray:
-    """At least a quarter of the range apart, either one first."""
+    """Two levels at least a quarter of the range apart, in random order."""
     gap = rng.uniform(0.25, 1)
     low = rng.uniform(0, 1 - gap)
     return rng.permutation([low, low + gap])

@@ -1,6 +1,6 @@
 """Random textures: procedural ones by name, and parts of pictures.
 
-Each is a function of (generator, (h, w)) and makes uint8 [h, w, 3].
+A texture is a function of (generator, (h, w)) that returns uint8 [h, w, 3].
 """
 
 import math
@@ -13,7 +13,7 @@ from perceiver_jax.data.transforms import decode
 
 
 def _length(rng: np.random.Generator, shape: tuple[int, int], least: float, most: float) -> float:
-    """Log-uniform from `least` pixels to `most` of the shorter side."""
+    """A length, log-uniform from `least` pixels to the fraction `most` of the shorter side."""
     return least * max(most * min(shape) / least, 1) ** rng.random()
 
 
@@ -41,7 +41,7 @@ def _blocks(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _stripes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    """A sine, half hidden in noise: stripes alone do not tell where they move."""
+    """A sine, half hidden in noise: stripes alone do not show motion along them."""
     y, x = np.ogrid[: shape[0], : shape[1]]
     angle, phase = rng.uniform(0, 2 * np.pi, 2)
     turns = 256 / _length(rng, shape, 5, 1 / 8)  # whole numbers: the sine is looked up
@@ -53,14 +53,14 @@ def _stripes(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _coloured(rng: np.random.Generator, texture: np.ndarray) -> np.ndarray:
-    """Each channel about a mean of its own with a contrast of its own."""
+    """Gives each channel a random mean and contrast."""
     mean, gain = rng.uniform(50, 205, 3), rng.uniform(0.4, 1.6, 3) * rng.choice((-1, 1), 3)
     tones = np.clip(mean + gain * (np.arange(256)[:, None] - 128), 0, 255)
     return cv2.LUT(texture, np.rint(tones).astype(np.uint8)[None])
 
 
 def picture(rng: np.random.Generator, pictures: Any, shape: tuple[int, int]) -> np.ndarray:
-    """A random image: a random part of it where it is large enough, else the whole, enlarged."""
+    """A random part of a random image; an image that is too small is enlarged."""
     image = decode(pictures[int(rng.integers(len(pictures)))], rng)["image"]
     height, width = shape
     if image.shape[0] >= height and image.shape[1] >= width:
