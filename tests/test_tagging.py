@@ -11,6 +11,7 @@ from clip_files import write_tagged_clips
 from configs import audioset, common
 from experiments.tasks import tagging
 from experiments.tasks.data import TaskData
+from perceiver_jax import flops
 from perceiver_jax.metrics import mean_average_precision
 from perceiver_jax.train import loop, sharding
 from perceiver_jax.train.start import Program
@@ -144,9 +145,17 @@ def test_wrong_tasks_are_named(config, task):
         tagging.make_task(config)
 
 
-@pytest.mark.parametrize(("variant", "tokens"), [("raw", 12_544 + 480), ("mel", 12_544 + 4_800)])
-def test_the_paper_s_inputs(variant, tokens):
-    """Perceiver IO, Table 5: 13,024 or 17,344 tokens of 487 channels."""
+@pytest.mark.parametrize(
+    ("variant", "tokens", "parameters", "gflop"),
+    [
+        ("raw", 12_544 + 480, 109.05e6, 177.3),
+        ("mel", 12_544 + 4_800, 109.05e6, 194.1),
+        ("io_raw", 12_544 + 480, 25.0e6, 52.9),
+        ("io_mel", 12_544 + 4_800, 88.2e6, 129.5),
+    ],
+)
+def test_the_papers_inputs(variant, tokens, parameters, gflop):
+    """Perceiver IO, Table 5: 13,024 or 17,344 tokens of 487 channels; Table 10: sizes of `io_*`."""
     config = audioset.get_config(variant)
     model = tagging.build(config.model.to_dict())
     batch = {
@@ -157,6 +166,10 @@ def test_the_paper_s_inputs(variant, tokens):
         jax.random.key(0), b, method=lambda m, b: m.input(b, train=False)
     )[0]
     parts = jax.eval_shape(read, batch)
+    shapes = jax.eval_shape(lambda b: model.init(jax.random.key(0), b, train=False), batch)
+    count = sum(x.size for x in jax.tree.leaves(shapes))
+    assert count == pytest.approx(parameters, rel=0.02)
+    assert flops.textbook(model, batch) / 1e9 == pytest.approx(gflop, rel=0.005)
     assert sum(part.num_tokens for part in parts.values()) == tokens
     assert {part.width for part in parts.values()} == {487}
     options = config.data.source_options

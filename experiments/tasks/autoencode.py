@@ -190,9 +190,11 @@ def measure(name, function, prediction, batch):
 
 
 def hide(spec, names) -> perceiver.Perceiver:
-    """The model to which all tokens of some modalities are hidden; its parameters are the same."""
-    rates = spec["input"]["mask_rates"] | dict.fromkeys(names, 1.0)
-    return build(spec | {"input": spec["input"] | {"mask_rates": rates}})
+    """The model that does not see some modalities, as training drops them; the same parameters."""
+    inputs = spec["input"]
+    field = "drop_rates" if inputs.get("dropped") == "zeros" else "mask_rates"
+    rates = inputs[field] | dict.fromkeys(names, 1.0)
+    return build(spec | {"input": inputs | {field: rates}})
 
 
 def classify_alone(spec, prepare, activation, variables, batch) -> dict[str, np.ndarray]:

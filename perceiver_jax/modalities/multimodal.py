@@ -8,6 +8,7 @@ References: Perceiver IO (Jaegle et al. 2022) section 4.3 and app. B, I; the rel
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,10 @@ class Inputs(nn.Module):
       modalities: an input module for each name.
       mask_rates: by name, the fraction of tokens that the modality's learned mask token replaces:
         1 always, anything less in training only (rng stream `dropout`).
-      drop_rates: by name, the fraction of examples in which the mask token replaces all tokens of
-        the modality, in training only: modality dropout (Perceiver 2021, section 4.2).
+      drop_rates: by name, the fraction of examples from which the whole modality is dropped: 1
+        always, anything less in training only (Perceiver 2021, section 4.2).
+      dropped: what is left of a dropped modality: zeros at their positions, as in that paper, or
+        the mask token in place of every token.
       min_padding: padding channels of the widest modality.
       init_scale: parameter of the truncated normal of padding and mask tokens.
     """
@@ -37,6 +40,7 @@ class Inputs(nn.Module):
     modalities: Mapping[str, nn.Module]
     mask_rates: Mapping[str, Fraction]
     drop_rates: Mapping[str, Fraction] = FrozenDict()
+    dropped: Literal["mask_token", "zeros"] = "mask_token"
     min_padding: Padding = 4
     init_scale: Positive = 0.02
     dtype: jax.typing.DTypeLike = jnp.float32
@@ -58,7 +62,9 @@ class Inputs(nn.Module):
             empty = jnp.zeros((1, tokens.num_tokens, 0), self.dtype)
             masked = Tokens(content=empty, padding=mask_token)
             rate, drop_rate = self.mask_rates.get(name, 0.0), self.drop_rates.get(name, 0.0)
-            if rate == 1:
+            if self.dropped == "zeros":
+                visible, drop_rate = self._zero(visible, drop_rate, train), 0.0
+            if 1 in (rate, drop_rate):
                 result[name] = masked.replace(mask=tokens.mask)
             elif train and (rate > 0 or drop_rate > 0):
                 shape = (tokens.content.shape[0], tokens.num_tokens)  # [B, M]
@@ -72,6 +78,17 @@ class Inputs(nn.Module):
             else:
                 result[name] = visible
         return result
+
+    def _zero(self, tokens: Tokens, rate: float, train: bool) -> Tokens:
+        """Tokens whose content is zero in some examples, or in all where `rate` is 1."""
+        content = tokens.content
+        if rate == 1:
+            content = jnp.zeros((1, *content.shape[1:]), content.dtype)
+        elif train and rate > 0:
+            shape = (content.shape[0], 1, 1)
+            chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
+            content = jnp.where(chosen, 0, content)
+        return tokens.replace(content=content)
 
 
 class Outputs(nn.Module):

@@ -216,6 +216,31 @@ def test_whole_modalities_are_dropped_in_training_only():
         inputs(drop_rates={"sound": 0.1}).apply(variables, batch, train=False)
 
 
+def test_dropped_modalities_are_zeros_at_their_positions():
+    """Perceiver 2021, section 4.2; at a rate of 1 in evaluation too, for all examples at once."""
+
+    def inputs(rate):
+        modalities = {"label": label.OneHot(3), "video": video.Blocks((1, 1, 1), 2)}
+        return multimodal.Inputs(modalities, {}, {"video": rate}, dropped="zeros")
+
+    batch = {"label": jnp.zeros(200, int), "video": jnp.ones((200, 1, 3, 3, 1))}
+    variables = inputs(0.25).init(jax.random.key(0), batch, train=False)
+    plain = inputs(0.25).apply(variables, batch, train=False)
+    assert set(plain) == {"label", "video"} and bool((plain["video"].content == 1).all())
+    tokens = inputs(0.25).apply(variables, batch, train=True, rngs={"dropout": jax.random.key(1)})
+    assert set(tokens) == {"label", "video"} and tokens["video"].mask is None
+    content = np.asarray(tokens["video"].content)  # [B, M, c]
+    dropped = (content == 0).all(axis=(1, 2))
+    assert 0.15 < dropped.mean() < 0.35 and (content[~dropped] == 1).all()
+    always = inputs(1.0).apply(variables, batch, train=False)["video"]
+    assert always.content.shape == (1, 9, 1) and not always.content.any()
+    for name in ("position", "padding"):
+        assert getattr(always, name) is not None
+    np.testing.assert_array_equal(
+        always.dense(jnp.float32)[..., 1:], plain["video"].dense(jnp.float32)[:1, :, 1:]
+    )
+
+
 def test_masked_tokens_hold_nothing_as_wide_as_a_token(small):
     _, batch, variables = small
     tokens, _ = jax.eval_shape(functools.partial(ends, SMALL.build()), variables, batch)
