@@ -84,7 +84,7 @@ class _Restricted(pickle.Unpickler):
         full = f"{module}.{name}"
         if full not in self._admitted:
             raise RefusedError(
-                f"{self._path} is refused, and nothing of it was run: it asks for {full}, which is "
+                f"{self._path} is refused and nothing of it was run: it asks for {full}, which is "
                 "neither a NumPy array nor a dict"
             )
         return self._admitted[full]
