@@ -4,31 +4,38 @@
     python -m experiments.run --config=configs/folder.py --workdir=runs/mine \\
         --config.data.data_dir=DIR
 
-| variant | what |
-|---|---|
-| `small` | trains from scratch, 32x32 pixels, on a CPU in minutes |
-| `tags` | the same for several labels of an image (a table, `cup;plate`): mean average precision |
+| variant            | what                                                                    |
+|--------------------|-------------------------------------------------------------------------|
+| `small`            | trains from scratch at 32x32 pixels, on a CPU in minutes                |
+| `tags`             | the same, several labels of an image (a table, `cup;plate`), scored by mAP |
+| `finetune`         | starts from `imagenet_fourier` at 224x224, with a new head; for a GPU   |
+| `finetune_learned` | the same from `imagenet_learned`                                        |
+| `finetune_conv`    | the same from `imagenet_conv`                                           |
 
 The number of classes and their names are those of the data; both are in the workdir's config.json.
-A table is read by any variant: `--config.data.source=table`, its folder (train.csv, val.csv) or one
-file as `data_dir`. `data.source_options`: see `datasets.images.Options`. Images of any size are
-read; the lines `data.train` and `data.eval` say what is made of them. At another size than 32 set
-it in both.
+Any variant reads a table: `--config.data.source=table`, its folder (train.csv, val.csv) or one file
+as `data_dir`. `data.source_options` are explained in `datasets.images.Options`. Images of any size
+are read; `data.train` and `data.eval` say what is made of them. At another size than 32 set both.
 
-Expected: see experiments/results/README.md for CIFAR-10, which `small` also reads as a folder.
+`small` has the model of `configs/cifar10.py`. `finetune` prepares images as the released models
+were evaluated. Its recipe is our choice, not a paper's; we have not run it to the end.
+
+Expected: `small` on CIFAR-10 as a folder: see experiments/results/README.md.
 """
 
 from ml_collections.config_dict import placeholder
 
-from configs import common
+from configs import common, imagenet
 
-VARIANTS = ("small", "tags")
+VARIANTS = ("small", "tags", "finetune", "finetune_learned", "finetune_conv")
 SIZE = 32
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
+    if name.startswith("finetune"):
+        return finetune(name.removeprefix("finetune_").replace("finetune", "fourier"), tiny)
     tags = name == "tags"
     config = common.base(batch_size=64, steps=3000)
     config.eval_every = 500
@@ -67,3 +74,28 @@ def get_config(variant: str = ""):
     else:
         config.data.label_smoothing = 0.1
     return common.shrink(config) if tiny else config
+
+
+def finetune(kind: str, tiny: bool):
+    """A released model of ImageNet with a new head; `tiny` ones have no released weights."""
+    config = imagenet.get_config(f"{kind}:tiny" if tiny else kind)
+    size = 32 if tiny else 224
+    config.data = common.images(
+        "folder",
+        train=f"decode | inception_crop({size}) | flip | resize({size}) | "
+        "keep('image', 'label', 'readable')",
+        evaluate=f"decode | central_crop({size}) | resize_tf({size}) | "
+        "keep('image', 'label', 'readable')",
+        eval_split="val",
+    )
+    config.data.mean, config.data.std = MEAN, STD
+    config.data.label_smoothing = 0.1
+    config.batch_size, config.steps = 64, 2000
+    config.eval_every = config.checkpoint_every = 250
+    config.model.output.num_classes = placeholder(int)
+    config.optimizer = common.adamw(1e-4, warmup_steps=100, b2=0.999)
+    if tiny:
+        return common.shrink(config)
+    config.start.weights = f"imagenet_{kind}"
+    config.start.fresh = ("output/logits",)  # the query stays
+    return config

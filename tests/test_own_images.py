@@ -1,18 +1,22 @@
 """Runs on images of one's own: classes come from the data, are saved, and hold."""
 
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 from etils import epath
+from flax.traverse_util import flatten_dict
 from image_files import write_folder, write_image, write_tables
 
 from configs import folder as folder_config
 from experiments import make_task
 from experiments.tasks import image, image_tags
 from perceiver_jax import pretrained
+from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
+from perceiver_jax.data.transforms import parse
 from perceiver_jax.datasets import table
 from perceiver_jax.train.workdir import as_json, check_config, load_config, make_ours
 
@@ -62,6 +66,44 @@ def test_a_run_keeps_its_classes(pets, tmp_path):
     make_task(changed)
     with pytest.raises(ValueError, match=r"config\.data\.classes: \['cat', .* -> \['dog', 'eel', "):
         check_config(workdir, changed, write=False)
+
+
+def test_weights_of_a_run_on_other_classes_need_a_fresh_head(pets, tmp_path):
+    config, workdir = tiny(pets), epath.Path(tmp_path / "run")
+    make_task(config)
+    make_ours(workdir / "config.json", as_json(config))
+    config = tiny(pets)
+    config.start.weights = str(workdir)
+    make_task(config)
+    for part in ("train", "val"):
+        (pets / part / "cat").rename(pets / part / "fox")
+    config = tiny(pets)
+    config.start.weights = str(workdir)
+    with pytest.raises(ConfigError, match=r"run on other classes: without \['cat'\], with \['fox'"):
+        make_task(config)
+    config.start.fresh = ("logits",)
+    make_task(config)
+
+
+@pytest.mark.parametrize("kind", ["fourier", "learned", "conv"])
+def test_finetune_fits_the_released_model_but_for_its_head(kind):
+    name = {"fourier": "finetune"}.get(kind, f"finetune_{kind}")
+    config = folder_config.get_config(name)
+    config.model.output.num_classes = 5
+    released = pretrained.released(config.start.weights)
+    model, batch = build(config.model.to_dict()), released.batch
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), zeros(batch), train=False))
+    ours, theirs = (flatten_dict(x["params"], sep="/") for x in (shapes, released.shapes))
+    differ = {key for key in ours | theirs if ours[key].shape != theirs[key].shape}
+    assert differ == {"output/logits/kernel", "output/logits/bias"}
+    assert all(re.search(config.start.fresh[0], key) for key in differ)
+    size = parse(config.data.eval)({"image": np.zeros((300, 400, 3), np.uint8), "label": 0,
+                                    "readable": True}, None)["image"].shape  # fmt: skip
+    assert size == batch["image"].shape[1:]
+
+
+def zeros(shapes):
+    return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), shapes)
 
 
 def test_of_many_classes_the_differences_are_named(tmp_path):

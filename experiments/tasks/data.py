@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import jax
@@ -20,8 +21,12 @@ from perceiver_jax.config_types import (
 )
 from perceiver_jax.data import pipeline, transforms
 from perceiver_jax.datasets import images, registry
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch, Task
+from perceiver_jax.train.workdir import CONFIG, load_config
+
+HEAD = "output/logits/kernel"  # the parameters that belong to the classes
 
 
 class Data(TypedDict):
@@ -135,7 +140,9 @@ def open_data(
     eval_source = load(split=data.eval_split, options=options)
     if "classes" in data:
         num_classes = name_classes(config, eval_source)
-    check_class_order(eval_source, num_classes, config.start.weights)
+    if not any(re.search(pattern, HEAD) for pattern in config.start.fresh):
+        check_class_order(eval_source, num_classes, config.start.weights)
+        check_same_classes(data.get("classes", ()), config.start.weights)
     train_source = load(split=data.train_split, options=train_options) if data.train_split else None
     train_line, eval_line = transforms.parse(data.train), transforms.parse(data.eval)
     train = {"batch_size": config.batch_size, "seed": config.seed}
@@ -188,9 +195,8 @@ def name_classes(config: ConfigDict, source: Any) -> int:
         found = tuple(source.classes)
         if known and known != found:
             raise ConfigError(
-                f"{source!r} has other classes than config.data.classes: without "
-                f"[{images.some(sorted(set(known) - set(found)))}], with "
-                f"[{images.some(sorted(set(found) - set(known)))}], or in another order"
+                f"{source!r} has other classes than config.data.classes: "
+                f"{differences(known, found)}"
             )
         known = found
     if output.num_classes is None and not known:
@@ -214,3 +220,23 @@ def check_class_order(source: Any, num_classes: int | None, weights: str) -> Non
             f"{num_classes}: put a classes.txt with all their names, in the order of the weights, "
             "into config.data.data_dir"
         )
+
+
+def check_same_classes(classes: Sequence[str], weights: str) -> None:
+    """Refuses weights of a run on other classes, unless the model's last layer is a fresh one."""
+    path = user_path(weights)
+    if not classes or not weights or not (path / CONFIG).is_file():
+        return
+    theirs = load_config(path).get("data", {}).get("classes", ())
+    if theirs and theirs != classes:
+        raise ConfigError(
+            f"config.start.weights={weights!r} is a run on other classes: "
+            f"{differences(theirs, classes)}; config.start.fresh=('output/logits',) starts a new "
+            "last layer"
+        )
+
+
+def differences(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """How our classes differ from theirs."""
+    gone, new = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
+    return f"without [{images.some(gone)}], with [{images.some(new)}], or in another order"
