@@ -1,4 +1,4 @@
-"""Checkpoints: saved in the background, verified when read, a damaged one never fatal.
+"""Checkpoints: saved in the background and verified when read; older ones replace a damaged one.
 
 A checkpoint is the folder `<workdir>/checkpoints/<step>` with three Orbax items:
 
@@ -8,8 +8,10 @@ A checkpoint is the folder `<workdir>/checkpoints/<step>` with three Orbax items
     meta       JSON: step, config, seed, timer, versions, and for each array of the two items its
                shape, dtype and checksum
 
-Orbax notices a missing or truncated file, but not a flipped bit in array data, and it casts
-silently to the dtype asked for; the list in `meta` is there for both.
+Orbax notices a missing or truncated file, but not a flipped bit in array data, and it casts to the
+requested dtype without notice. The list in `meta` finds both.
+
+One file, because saving, reading and verifying share the items and their records.
 """
 
 import contextlib
@@ -35,20 +37,20 @@ WEIGHTS, TRAINING, META = "weights", "training", "meta"
 
 
 class Mismatch(ValueError):
-    """A readable checkpoint of something else: its arrays are not those asked for."""
+    """A readable checkpoint of another model or optimizer."""
 
 
 class Unrestorable(RuntimeError):
-    """There are checkpoints and none of them can be read."""
+    """No checkpoint can be read, although there are some."""
 
 
 class NotSaved(RuntimeError):
-    """A checkpoint could not be written; those before it are whole."""
+    """A checkpoint could not be written; the earlier ones are whole."""
 
 
 @contextlib.contextmanager
 def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """Opens a folder for saving; `keep` newest checkpoints stay.
+    """Opens a folder for saving; keeps the `keep` newest checkpoints.
 
     Raises:
       ValueError: `keep` is below 1.
@@ -67,7 +69,7 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
     try:
         yield manager
     except BaseException:
-        with contextlib.suppress(Exception):  # of what has been said, or matters less
+        with contextlib.suppress(Exception):  # the first error matters more
             manager.close()
         raise
     finish(manager)
@@ -76,13 +78,13 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
 
 @contextlib.contextmanager
 def raise_not_saved(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Raises NotSaved for what goes wrong in here, except on devices."""
+    """Turns errors inside into NotSaved, except those of devices."""
     try:
         yield
     except jax.errors.JaxRuntimeError:
         raise
-    except Exception as error:  # many types, of the system's and of the libraries that write
-        with contextlib.suppress(Exception):  # the save before this one may be under way
+    except Exception as error:  # the system and the libraries that write raise many types
+        with contextlib.suppress(Exception):  # the save before this one may still run
             manager.wait_until_finished()
         steps = checkpoints(manager.directory)
         kept = f"checkpoint {steps[0].name} is whole" if steps else "there is none yet"
@@ -94,10 +96,10 @@ def raise_not_saved(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits for what is being saved.
+    """Waits for the save in the background.
 
     Raises:
-      NotSaved: it could not be.
+      NotSaved: it failed.
     """
     with raise_not_saved(manager):
         manager.wait_until_finished()
@@ -112,7 +114,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
       meta: JSON values to keep beside it; see `versions`.
 
     Raises:
-      NotSaved: it cannot be, or the one before could not, of which the rest is in the background.
+      NotSaved: it cannot be saved, or the save before it failed in the background.
     """
     items = pack(state)
     step = int(jax.device_get(state.step))
@@ -140,7 +142,7 @@ def restore_newest(
     Args:
       directory: of numbered checkpoints; need not exist.
       target: a state of `jax.ShapeDtypeStruct` with shardings.
-      warn: is told of every damaged checkpoint.
+      warn: called with a line about each damaged checkpoint.
       set_aside: damaged checkpoints newer than the one restored are moved here, so that their
         steps can be saved again; None leaves them.
 
@@ -194,8 +196,8 @@ def restore_weights(
 
     Args:
       source: a workdir (its newest whole checkpoint is taken) or one checkpoint's folder.
-      target: as for `restore_newest`; None restores what the checkpoint holds on one device.
-      warn: is told of every damaged checkpoint.
+      target: as for `restore_newest`; None restores all that the checkpoint holds, on one device.
+      warn: called with a line about each damaged checkpoint.
 
     Returns:
       `{'params': ..., 'model_state': ...}` and the checkpoint they came from.
@@ -262,7 +264,7 @@ def checkpoints(directory: epath.Path) -> list[epath.Path]:
 
 
 def agreed(paths: list[epath.Path]) -> list[epath.Path]:
-    """Returns `paths`, of which every process must know: each would go on from its own.
+    """Returns `paths` after checking that all processes see the same ones.
 
     Raises:
       ValueError: they are not the same in all processes.
@@ -278,7 +280,7 @@ def agreed(paths: list[epath.Path]) -> list[epath.Path]:
 
 
 def versions() -> dict[str, str]:
-    """Returns the version of everything that decides what a checkpoint means."""
+    """Returns the versions of Python and of the libraries that a checkpoint depends on."""
     found = {"python": platform.python_version()}
     for name in ("perceiver_jax", "jax", "flax", "optax", "orbax-checkpoint"):
         try:
@@ -289,7 +291,7 @@ def versions() -> dict[str, str]:
 
 
 def pack(state: TrainState, key_data: Callable = jax.random.key_data) -> dict[str, Any]:
-    """Returns the state as the items saved; a typed key becomes the uint32 data it stands for."""
+    """Returns the items that are saved of a state; a typed key becomes its uint32 data."""
     return {
         WEIGHTS: weights_of(state),
         TRAINING: {
@@ -309,15 +311,15 @@ def weights_of(state: TrainState) -> dict[str, Any]:
 def read(
     path: epath.Path, shapes: dict[str, Any], target: TrainState
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads the items named in `shapes`, checks every array, returns them and the meta."""
+    """Reads the items named in `shapes` and checks every array; returns them and the meta."""
     places = pack(jax.tree.map(lambda x: x.sharding, target), key_data=lambda place: place)
     wanted = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         shapes,
         {name: places[name] for name in shapes},
     )
-    # A process that cannot read its part would leave the others waiting in Orbax. So each reads by
-    # itself, and they agree afterwards.
+    # A process that fails to read its part would leave the others waiting in Orbax. So each process
+    # reads alone, and they agree afterwards.
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process_{me}"
@@ -343,7 +345,7 @@ def read(
 
 
 def check_arrays(path: epath.Path, saved: dict[str, Any], wanted: Any) -> None:
-    """Raises Mismatch, listing every array that is missing, unexpected or of another kind."""
+    """Raises Mismatch with every array that is missing, unexpected or of another shape or dtype."""
     expected = {n: [list(x.shape), x.dtype.name] for n, x in named_leaves(wanted)}
     lines = [f"missing: {name} {expected[name]}" for name in expected.keys() - saved.keys()]
     lines += [f"unexpected: {name} {saved[name][:2]}" for name in saved.keys() - expected.keys()]
@@ -380,8 +382,8 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 def checksums(arrays: list[jax.Array]) -> list[jax.Array]:
     """Returns a uint32 per array: the sum of its words, each times its own odd number, mod 2^32.
 
-    An odd factor keeps any single changed word visible, sums of integers do not depend on how an
-    array is spread over devices, and the work is done where the array is.
+    Odd factors make any single changed word change the sum. Sums of integers do not depend on how
+    an array is spread over devices, and each device sums its own part.
     """
 
     def checksum(x):
@@ -395,12 +397,12 @@ def checksums(arrays: list[jax.Array]) -> list[jax.Array]:
 
 
 def absolute(path: epath.Path) -> epath.Path:
-    """Returns the path as Orbax wants it."""
+    """Returns the path as Orbax needs it: absolute."""
     return path if in_bucket(path) else epath.Path(path).absolute()
 
 
 def first_line(error: Exception) -> str:
-    """Returns the kind of an error and the first line of what it says, which may be pages."""
+    """Returns the type of an error and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 

@@ -1,8 +1,8 @@
 """Many processes, one run: how they join, and how they agree.
 
-Every process runs the same program on its own devices and on its own rows of the same global
-batches; arrays are of one mesh over all of them. They share the workdir, and process 0 writes the
-log. None may do alone what others wait for: stop, skip an evaluation, refuse a checkpoint.
+Every process runs the same program on its own devices and its own rows of the same global batches;
+one mesh spans all devices. The processes share the workdir, and process 0 writes the log. They
+stop, skip an evaluation or reject a checkpoint only together, because each waits for the others.
 """
 
 import functools
@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 T = TypeVar("T")
 
-# Where a launcher tells each process that it starts how many there are.
+# Variables by which a launcher tells each process how many it starts.
 LAUNCHED = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -34,16 +34,16 @@ def join(
     detect: bool = False,
     timeout: int = 100,
 ) -> None:
-    """Makes this process one of many if it is told to be. Call it before any device is used.
+    """Joins this process to the others of a run, if there are any. Call it before using a device.
 
     Args:
       coordinator: 'host:port' of process 0, reachable from all of them.
       num_processes: how many there are.
       process_id: which one this is, from 0.
-      detect: none of the three is given and JAX finds them in the environment: Cloud TPU, SLURM,
-        Open MPI. SLURM steps and Open MPI launches of several tasks need not be told.
-      timeout: seconds without a sign of life after which a process is taken for lost and all the
-        others end; and how long one that has ended waits for the others.
+      detect: whether JAX finds the three in the environment, without arguments: on Cloud TPU,
+        SLURM or Open MPI. SLURM steps and Open MPI launches of several tasks are always detected.
+      timeout: seconds without a heartbeat after which a process counts as lost and the others end;
+        also how long a finished process waits for the others.
 
     Raises:
       ValueError: some of the three are missing or wrong, or nothing is detected.
@@ -59,13 +59,13 @@ def join(
         raise ValueError(
             f"process_id={process_id} is not one of num_processes={num_processes}, from 0"
         )
-    if not missing:  # if they do not come, JAX gives up after minutes, and aborts
+    if not missing:  # JAX waits minutes for the others before it aborts
         where = f"process {process_id} of {num_processes} meets the others at {coordinator}"
         print(where, file=sys.stderr, flush=True)
-    # JAX's own notice of SIGTERM would take the signal away from the loop, which agrees on a step
-    # in evaluations too, and from the time before the loop, where a process may end as ever.
+    # JAX's own handler of SIGTERM would take the signal from the loop, where the processes agree
+    # when to stop, and from the time before the loop, when the signal should end the process.
     jax.config.update("jax_enable_preemption_service", False)
-    # Where another process is lost JAX says so and aborts; pages of Python's stacks would bury it.
+    # If another process is lost, JAX says so and aborts. Python would print pages of stacks below.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
     try:
@@ -84,7 +84,7 @@ def join(
 
 
 def vote(flag: bool) -> jax.Array:
-    """Starts to find out whether `flag` is True in any process; reading the result `[]` waits.
+    """Starts to compute whether `flag` is True in any process; reading the result `[]` waits.
 
     Every process must call it, at the same place among its computations.
     """
@@ -96,7 +96,7 @@ def vote(flag: bool) -> jax.Array:
 
 @functools.cache
 def ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
-    """A place for one flag on each device, and their disjunction."""
+    """The sharding of one flag per device, and the compiled `any` over them."""
     mesh = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
     spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["device"], []))
     return spread, jax.jit(jnp.any, out_shardings=whole)

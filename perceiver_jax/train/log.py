@@ -1,4 +1,4 @@
-"""What a run says: a timer that survives restarts, a progress line, metrics on disk."""
+"""What a run reports: messages, a timer that survives restarts, progress, metrics on disk."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from etils import epath
 
 from perceiver_jax.train.workdir import METRICS, in_bucket, naming, write_atomically
 
-# What a step's time goes to: waiting for its batch, waiting for the device, and the rest.
+# The parts of a step's time that are measured: waiting for its batch, and for the device.
 WAITS = ("input", "device")
-INPUT_BOUND = 0.2  # a larger share of waiting for data is pointed out
+INPUT_BOUND = 0.2  # the progress line mentions a larger share of waiting for data
 
 # Fields of `metrics.jsonl` that differ from one run of the same thing to the next.
 TIMING = ("seconds", "examples_per_second", "input_share", "device_share", "host_share")
@@ -28,16 +28,16 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints to stderr, in process 0 only, so that it cannot be missed."""
+    """Prints a warning to stderr, in process 0 only."""
     if jax.process_index() == 0:
         print(f"WARNING: {text}", file=sys.stderr, flush=True)
 
 
 class Recent(NamedTuple):
-    """The last steps: their rate (nan: unknown) and which shares of their time went where.
+    """The rate of the last steps (nan: unknown) and the shares of their time.
 
-    The device works while the host does, so a run that the device bounds has a `device` share near
-    1, and one that waits for its data an `input` share near 1.
+    Device and host work at the same time. The `device` share of a device-bound run is near 1, and
+    the `input` share of an input-bound run is near 1.
     """
 
     steps_per_second: float
@@ -47,8 +47,8 @@ class Recent(NamedTuple):
 class Timer:
     """Training time over all restarts, apart from pauses; throughput apart from compiling.
 
-    `tick` is called when a step is known to be finished. The time up to a process's first tick
-    (it compiles) counts as training but not for the throughput.
+    `tick` is called when a step has finished. The time before a process's first tick includes
+    compiling: it counts as training time, but not for the throughput.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Timer:
         self._waits = dict.fromkeys(WAITS, 0.0)
 
     def tick(self) -> None:
-        """One more step is finished."""
+        """Counts a finished step."""
         passed = self._pass()
         if not self._first:
             self.timed_seconds += passed
@@ -81,7 +81,7 @@ class Timer:
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
-        """Time in here is spent waiting for one of `WAITS`."""
+        """Counts the time inside as waiting for one of `WAITS`."""
         start = self._clock()
         try:
             yield
@@ -90,7 +90,7 @@ class Timer:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Time in here (evaluation, saving) is not training. No step may be under way."""
+        """Leaves out the time inside (evaluation, saving). No step may be running."""
         self.seconds += self._clock() - self._since
         try:
             yield
@@ -98,7 +98,7 @@ class Timer:
             self._since = self._clock()
 
     def recent(self) -> Recent:
-        """Returns what the time since the last call went to; the overall rate if it was none."""
+        """Returns rate and shares since the last call; the overall rate if no step was timed."""
         (seconds, steps), waits = self._window, self._waits
         self._window, self._waits = (0.0, 0), dict.fromkeys(WAITS, 0.0)
         if not seconds:
@@ -111,7 +111,7 @@ class Timer:
         return self.timed_steps / self.timed_seconds if self.timed_seconds else math.nan
 
     def saved(self) -> dict[str, Any]:
-        """Returns what `Timer(**saved)` goes on from."""
+        """Returns the arguments with which `Timer(**saved)` continues."""
         names = ("seconds", "timed_seconds", "timed_steps")
         return {name: getattr(self, name) for name in names}
 
@@ -125,9 +125,9 @@ class Timer:
 class Log:
     """Appends to `<workdir>/metrics.jsonl`, and to TensorBoard where asked.
 
-    A line is an object with 'step', 'kind' ('train' or 'eval') and the metrics; what is not finite
-    is written as null. A run that goes on from `step` drops later lines first, and a line that is
-    there already is not written again, so the file ends equal to that of an uninterrupted run.
+    A line is an object with 'step', 'kind' ('train' or 'eval') and the metrics; a value that is not
+    finite is null. A run resumed at `step` drops later lines, and no line is written twice, so the
+    file ends equal to that of an uninterrupted run.
     """
 
     def __init__(self, workdir: epath.Path, *, step: int, tensorboard: bool):
@@ -163,7 +163,7 @@ class Log:
 
     def _append(self, line: str) -> None:
         self._text += line
-        if in_bucket(self._path):  # where nothing can be added to what is there
+        if in_bucket(self._path):  # files in buckets cannot be appended to
             write_atomically(self._path, self._text)
             return
         with naming(self._path), self._path.open("a", encoding="utf-8") as file:
@@ -171,7 +171,7 @@ class Log:
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process writes the files."""
     return jax.process_index() == 0
 
 
@@ -194,7 +194,7 @@ def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def open_board(workdir: epath.Path, step: int) -> Any:
-    """Opens a TensorBoard writer that hides what was written after `step`.
+    """Opens a TensorBoard writer that discards earlier records of steps after `step`.
 
     Raises:
       ImportError: tensorboardX is not installed.

@@ -2,8 +2,10 @@
 
 `train` is the entry: it starts or resumes a run, trains, saves and evaluates. The metrics of a step
 are fetched after the next step has been dispatched, so the device never waits for the log. All
-numbers follow from the state and from `(seed, step)`: a run that was killed and resumed ends
-bit-equal to one that was not.
+numbers are functions of the state and of `(seed, step)`, so a run that was killed and resumed ends
+bit-equal to an uninterrupted one.
+
+The file is long because training and evaluation share its checks, results and messages.
 """
 
 import contextlib
@@ -66,7 +68,7 @@ EVALUATION_SAYS = 10.0  # seconds between two lines of progress
 
 
 class Delayed:
-    """Calls `use` with each result one step late, when the device is already at the next one."""
+    """Calls `use` with each result one step late, while the device computes the next step."""
 
     def __init__(self, use: Callable[..., None]):
         self._use = use
@@ -91,7 +93,7 @@ def train(
     *,
     profile: tuple[int, int] | None = None,
 ) -> dict[str, Any]:
-    """Trains to `config.steps`, from the start or from where the workdir is, and evaluates.
+    """Trains up to `config.steps`, from the start or from the workdir's checkpoint, and evaluates.
 
     Args:
       task: what to train.
@@ -100,7 +102,7 @@ def train(
         `start` ('' for none; `model` too for released weights), `parallel`. The other fields are
         only recorded.
       workdir: the folder of this run alone, created if missing. All processes share it.
-      profile: the steps to trace, see `profile.tracing`.
+      profile: the steps to trace; see `profile.tracing`.
 
     Returns:
       The contents of `result.json`: every evaluation metric, 'step', 'seconds' (training, over all
@@ -119,7 +121,7 @@ def train(
     check_config(workdir, config, write=False)
     with lock(workdir, warn=warn):
         state, meta = start(config, workdir, program, set_aside=workdir / DAMAGED)
-        check_config(workdir, config, write=True)  # only now: a start that failed claims no folder
+        check_config(workdir, config, write=True)  # only now, so a failed start claims no folder
         with (
             stop_on_signals() as stop,
             checkpoint.open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
@@ -129,7 +131,7 @@ def train(
 
 
 class Run:
-    """One call of `train`: the loop, and what happens between its steps."""
+    """One call of `train`: the loop, with logging, saving and evaluation between its steps."""
 
     def __init__(self, task, config, workdir, program, timer, manager, stop):
         self.task, self.config, self.workdir, self.program = task, config, workdir, program
@@ -152,7 +154,7 @@ class Run:
         ):
             lag = Delayed(lambda *result: self.record(log, *result))
             while step < config.steps and not self.stop():
-                # Before the step, so that a run killed between a save and its evaluation evaluates.
+                # Before the step, so that a run killed after a save makes up for the evaluation.
                 if step and due(step, config.eval_every):
                     missing = distributed.any_process(not log.has(step, "eval"))
                     if missing and self.evaluate(state, log) is None:
@@ -168,7 +170,7 @@ class Run:
                 lag.push(step, metrics, batch)
                 saving = due(step, config.checkpoint_every)
                 if saving or due(step, config.eval_every):
-                    lag.flush()  # so that nothing that is not finite is saved or evaluated
+                    lag.flush()  # raises Diverged before a bad state is saved or evaluated
                 if saving:
                     self.save(state)
             lag.flush()
@@ -186,7 +188,7 @@ class Run:
         return write_result(self.workdir, metrics, step, timer, config)
 
     def record(self, log: Log, step: int, metrics: dict[str, jax.Array], batch: Batch) -> None:
-        """Waits for a step and logs it if that is due; raises Diverged if it is not finite."""
+        """Waits for a step's metrics and logs them if due; raises Diverged if one is not finite."""
         task, config, timer = self.task, self.config, self.timer
         with timer.waiting("device"):
             values = jax.device_get(metrics)
@@ -228,7 +230,7 @@ class Run:
             self.saved = checkpoint.save(self.manager, state, meta)
 
     def evaluate(self, state: TrainState, log: Log) -> dict[str, float] | None:
-        """Evaluates and logs; None if the run is asked to stop meanwhile."""
+        """Evaluates and logs; returns None if the run is asked to stop meanwhile."""
         with self.timer.pause():
             metrics = evaluate_state(self.task, self.program, state, stop=self.stop)
         if metrics is not None:
@@ -271,13 +273,13 @@ def evaluate(task: Task, config: ConfigDict, workdir: str | os.PathLike) -> dict
 
 
 class Totals:
-    """The results of evaluation steps, added up; each example counts once."""
+    """Sums of the results of evaluation steps; each example counts once."""
 
     def __init__(self):
         self._sums, self._rows = {}, []
 
     def add(self, sums: dict[str, tuple[jax.Array, jax.Array]], rows: Batch) -> None:
-        """Waits for one step and adds its sums, and the collected rows that its mask keeps."""
+        """Waits for a step, adds its sums, and keeps the collected rows where its mask is True."""
         sums, rows = jax.device_get((sums, rows))
         for name, pair in sums.items():
             # In float64: float32 could not count beyond 2^24.
@@ -342,7 +344,7 @@ def check_evaluation(task: Task, program: Program) -> None:
     batch = sharding.batch_shapes(task.example, program.layout)
     try:
         jax.eval_shape(program.eval_step, program.target, batch)
-    except Exception as error:  # of any library that the task calls
+    except Exception as error:  # any library that the task calls may raise
         *_, last = traceback.extract_tb(error.__traceback__)
         shapes = {name: f"{x.dtype}{list(x.shape)}" for name, x in task.example.items()}
         raise ValueError(
@@ -352,7 +354,7 @@ def check_evaluation(task: Task, program: Program) -> None:
 
 
 def cause(batch: Batch, program: Program) -> str:
-    """Says whether the batch of a step that is not finite was finite itself, and the remedy."""
+    """Returns whether the batch of a step with metrics not finite was finite, and the remedy."""
     bad = sharding.rows_not_finite(batch, program.layout)
     if distributed.any_process(bool(bad)):
         found = "; ".join(f"batch[{name!r}] in rows {rows[:8]}" for name, rows in bad.items())
@@ -389,7 +391,7 @@ def due(step: int, every: int) -> bool:
 def write_result(
     workdir: epath.Path, metrics: dict[str, float], step: int, timer: Timer, config: ConfigDict
 ) -> dict[str, Any]:
-    """Writes `result.json` and returns its contents; None for what is not a number."""
+    """Writes `result.json` and returns its contents; None replaces numbers not finite."""
     rate = timer.overall() * config.batch_size
     numbers = metrics | {"step": step, "seconds": timer.seconds, "examples_per_second": rate}
     devices = jax.devices()

@@ -34,8 +34,8 @@ def tracing(workdir: epath.Path, span: tuple[int, int] | None) -> Iterator[Calla
     """Gives `trace(step, state)`, to be called before each step; it traces those of `span`.
 
     Args:
-      workdir: the trace goes to its folder 'profile'.
-      span: (steps done when it starts, steps done when it stops); None never does.
+      workdir: the trace is written to its folder 'profile'.
+      span: steps done when the trace starts and when it stops; None traces nothing.
     """
     if span is None:
         yield lambda step, state: None
@@ -47,7 +47,7 @@ def tracing(workdir: epath.Path, span: tuple[int, int] | None) -> Iterator[Calla
         inside = span[0] <= step < span[1]
         if inside == running:
             return
-        jax.block_until_ready(state)  # what was dispatched before is not part of it
+        jax.block_until_ready(state)  # earlier steps are not part of the trace
         if inside:
             jax.profiler.start_trace(workdir / FOLDER)
             begun = running = True

@@ -1,8 +1,10 @@
 """Where arrays live: a mesh of devices, the state and the batches on it, and compiled steps.
 
-A mesh has the axes 'data', over which the batch is spread, and 'model', for what is spread within
-an example: its tokens, or the width of the latent layers. The step is written for the global batch.
-`jax.jit` inserts the communication; `jax.pmap` runs the same step with its sums spelled out.
+A mesh has the axes 'data', over which the batch is spread, and 'model', over which an example's
+tokens or the width of the latent layers is spread. The step is written for the global batch.
+`jax.jit` inserts the communication; `jax.pmap` runs the same step with explicit sums over devices.
+
+One file, because places, batches and compiled steps must agree on the layout.
 """
 
 import collections
@@ -24,16 +26,16 @@ from perceiver_jax.mesh import DATA, MODEL, Layout, use_layout
 from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
 
-# Parameters of a latent layer, and the axis that goes over 'model' with its width: heads and hidden
-# channels are made where they are used, and summed over by the product behind (Shoeybi et al. 2019,
-# arXiv:1909.08053, section 3).
+# Parameters of a latent layer, and the axis that is spread over 'model' with latents='width'. Each
+# device computes some heads and hidden channels, and the next product sums over them (Shoeybi et
+# al. 2019, arXiv:1909.08053, section 3).
 WIDTH = {
     r"attention/(query|key|value)/(kernel|bias)$": -1,
     r"mlp/hidden/(kernel|bias)$": -1,
     r"(attention|mlp)/out/kernel$": -2,
 }
 
-# The axis of a batch's arrays whose runs are runs of tokens: rows, frames, samples, letters.
+# The axis of a batch's arrays along which tokens follow each other: rows, frames, samples, letters.
 TOKEN_AXIS = {"frames": 2}
 USUAL_TOKEN_AXIS = 1
 
@@ -68,7 +70,7 @@ def make_mesh(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> 
 
 
 def make_layout(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> Layout:
-    """Returns the mesh with all that `config.parallel` says of it.
+    """Returns the mesh with the fields of `config.parallel`.
 
     Raises:
       ValueError: an unknown name, a combination that does nothing or does not work.
@@ -97,13 +99,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def place(shapes: Any, layout: Layout) -> Any:
-    """Gives each array of a state the sharding that it has on the mesh.
+    """Gives each array of a state its sharding on the mesh.
 
-    It is decided by name and shape, so an optimizer's averages are where their parameters are.
+    Name and shape decide it, so an optimizer's averages are sharded as their parameters.
 
     Args:
       shapes: a tree of arrays or shapes.
-      layout: says what is spread.
+      layout: says how arrays are spread.
 
     Returns:
       A tree of `jax.ShapeDtypeStruct` with shardings.
@@ -121,7 +123,7 @@ def place(shapes: Any, layout: Layout) -> Any:
 
 
 def _parameter_axes(name: str, shape: tuple[int, ...], layout: Layout) -> list:
-    """For each axis of a parameter the mesh axes that it is spread over, None for none."""
+    """The mesh axes over which each axis of a parameter is spread, or None."""
     axes = [None] * len(shape)
     stacked = bool(re.search(STACKED, name))
     if layout.latents == "width" and stacked:
@@ -136,7 +138,7 @@ def _parameter_axes(name: str, shape: tuple[int, ...], layout: Layout) -> list:
     if 0 < layout.shard_params_above < math.prod(shape):
         rest = tuple(axis for axis in layout.mesh.axis_names if axis not in axes)
         devices = math.prod(layout.mesh.shape[axis] for axis in rest)
-        # A scan goes through axis 0 of stacked layers: each must be whole in number everywhere.
+        # A scan goes through axis 0 of stacked layers, so that axis stays whole.
         free = [i for i in range(stacked, len(shape)) if not axes[i] and shape[i] % devices == 0]
         if free:
             axes[max(free, key=lambda i: shape[i])] = rest
@@ -144,7 +146,7 @@ def _parameter_axes(name: str, shape: tuple[int, ...], layout: Layout) -> list:
 
 
 def check_batch_size(batch_size: int, layout: Layout, *, accumulate: int) -> None:
-    """Raises ValueError unless each device gets as many rows, in every microbatch."""
+    """Raises ValueError unless all devices get equally many rows of every microbatch."""
     devices = layout.mesh.shape[DATA]
     if batch_size % (devices * accumulate):
         raise ValueError(
@@ -154,7 +156,7 @@ def check_batch_size(batch_size: int, layout: Layout, *, accumulate: int) -> Non
 
 
 def reader(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
-    """Returns (index, count): which part of each global batch a process reads, of how many.
+    """Returns (index, count): a process reads part `index` of `count` of each global batch.
 
     Processes whose devices are at the same places along 'data' read the same rows.
 
@@ -183,8 +185,8 @@ def reader(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
 def batch_shardings(batch: Batch, layout: Layout) -> Any:
     """Returns the sharding of each array of a global batch `[B, ...]`, or of its shapes.
 
-    Rows go over 'data'. With `shard_inputs`, the axis along which tokens follow each other goes
-    over 'model', where it divides; else each device of 'model' has all of it.
+    Rows are spread over 'data'. With `shard_inputs`, the token axis is spread over 'model' where it
+    divides; elsewhere each device along 'model' has all tokens.
     """
 
     def sharding(path, x):
@@ -203,7 +205,7 @@ def shard_batch(batch: Batch, layout: Layout, *, fill: bool = False) -> Batch:
     Args:
       batch: arrays `[B / count, ...]`, `count` from `reader`.
       layout: the mesh of all processes' devices.
-      fill: whether rows that do not divide are filled up with copies whose `mask` is False.
+      fill: whether to add copies of the last row, `mask` False, until the rows divide.
 
     Returns:
       Global arrays `[B, ...]`; for `pmap` `[devices, B / devices, ...]`.
@@ -233,7 +235,7 @@ def shard_batch(batch: Batch, layout: Layout, *, fill: bool = False) -> Batch:
         )
 
     jax.tree_util.tree_map_with_path(check, batch)
-    with jax.transfer_guard_host_to_device("allow"):  # with many processes JAX calls it implicit
+    with jax.transfer_guard_host_to_device("allow"):  # implicit in JAX with many processes
         return jax.tree.map(put, batch, batch_shardings(batch, layout))
 
 
@@ -246,7 +248,7 @@ def batch_shapes(example: Batch, layout: Layout) -> Batch:
 def rows_not_finite(batch: Batch, layout: Layout) -> dict[str, list[int]]:
     """Returns which rows of which arrays of `shard_batch` hold NaN or infinity, by name.
 
-    Of the rows that this process holds; names without such a row are left out.
+    Checks the rows that this process holds; leaves out names without such a row.
     """
     found = collections.defaultdict(set)
     for path, x in jax.tree_util.tree_leaves_with_path(batch):
@@ -267,7 +269,7 @@ def on_devices(
 ) -> Iterator[Iterator[Batch]]:
     """Yields an iterator over `shard_batch` of each batch, and closes `batches` at the end.
 
-    `depth` batches are in flight, so that a transfer overlaps with the step before.
+    `depth` batches are transferred ahead, so a transfer overlaps with the steps before.
     """
 
     def ahead():
@@ -317,7 +319,7 @@ def _compile(step: Callable, layout: Layout, state: Any, outputs: Any, **donated
 
     if layout.mode == "jit":
         return jax.jit(step_on_layout, in_shardings=(state, None), out_shardings=outputs, **donated)
-    # The state is one array on all devices for `pmap` too; the batch has the axis that it maps.
+    # Under `pmap` too, each array of the state spans all devices; only the batch has a mapped axis.
     devices = list(np.ravel(layout.mesh.devices))
     mapped = jax.pmap(
         step_on_layout, DATA, in_axes=(None, 0), out_axes=None, devices=devices, **donated

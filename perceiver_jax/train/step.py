@@ -1,7 +1,7 @@
 """The training step and the evaluation step: pure functions of a state and a batch.
 
-They know nothing of devices, files or configs; `sharding` compiles them, `loop` calls them. Where
-each device runs them on its own rows of the batch (`jax.pmap`), sums go over all devices: `psum`.
+They do not depend on devices, files or configs; `sharding` compiles them, `loop` calls them. Under
+`jax.pmap` each device runs them on its own rows of the batch, and `psum` sums over devices.
 """
 
 import functools
@@ -21,7 +21,7 @@ from perceiver_jax.train.task import Batch, Task
 # What every training step reports besides the task's own metrics. All must be finite.
 VITALS = ("loss", "l2_grads", "l2_params", "l2_updates", "learning_rate")
 
-# Independent random streams of one step: each use of randomness has its number.
+# Independent random streams of a step, by the number that is folded into its key.
 STREAMS = {"prepare": 0, "dropout": 1}
 
 Metrics = dict[str, jax.Array]
@@ -40,9 +40,9 @@ def make_train_step(
     """Returns `step(state, batch) -> (state, metrics)`.
 
     The loss is the mean of the per-example losses over the examples that `mask` keeps. With
-    `accumulate = k` the prepared batch is cut into k microbatches, gone through one after another;
-    the gradient is that of the whole batch. Two things do differ: each microbatch draws its own
-    dropout, and batch norm sees (and updates its averages with) one microbatch at a time. Under
+    `accumulate = k` the prepared batch is cut into k microbatches, computed one after another. The
+    gradient is that of the whole batch, with two differences: each microbatch draws its own
+    dropout, and batch norm normalizes (and updates its averages by) one microbatch at a time. Under
     `pmap` each device draws its own dropout; all else is as under `jit`.
 
     Args:
@@ -174,8 +174,8 @@ def metric_sums(task: Task, prediction: Any, batch: Batch) -> Sums:
 def split_batch(batch: Batch, parts: int) -> Batch:
     """Cuts each array `[B, ...]` into `[parts, B / parts, ...]`.
 
-    Row `i` goes to part `i % parts`: an array whose rows are spread over devices in runs is cut
-    within each device, so no row travels.
+    Row `i` goes to part `i % parts`. Where each device has consecutive rows, it keeps them all: no
+    row is sent to another device.
 
     Raises:
       ValueError: an array's leading axis does not divide by `parts`.
@@ -193,7 +193,7 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 
 
 def check_metric_names(task: Task) -> None:
-    """Raises ValueError where a metric of the task has the name of something always reported."""
+    """Raises ValueError if a metric has a name that every step reports, or `collect` is missing."""
     names = [*VITALS, *task.metrics, *task.whole_metrics]
     taken = sorted({name for name in names if names.count(name) > 1})
     if taken:

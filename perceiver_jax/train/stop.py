@@ -20,7 +20,7 @@ import jax
 
 from perceiver_jax.train import distributed
 
-# What the devices say about this program, whoever else is there.
+# XLA's errors that this process causes itself, and not a lost peer.
 OWN = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED")
 
 OURS = ("perceiver_jax", "experiments", "configs")  # the packages whose checks speak to users
@@ -46,7 +46,7 @@ class Stopped(RuntimeError):
 
 
 class Lost(Stopped):
-    """What this process computes together with others failed."""
+    """A computation together with other processes failed."""
 
     exit_code = 69  # EX_UNAVAILABLE
 
@@ -68,18 +68,18 @@ class StopRequest:
     """Calling it tells whether to stop.
 
     Attributes:
-      signal: the name of the one that this process received, '' while there is none.
-      vote: of many processes: whether any had received one at the last call.
+      signal: name of the signal that this process received, or ''.
+      vote: with many processes, whether any had received a signal at the last call.
     """
 
     signal: str = ""
     vote: jax.Array | None = None
 
     def __call__(self) -> bool:
-        """Whether to stop now; of many processes all get the same answer from the same call.
+        """Whether to stop now; all processes get the same answer from the same call.
 
-        It is the outcome of the vote that the call before began, counted while the device worked
-        on the step in between, so nothing waits.
+        With many processes it is the result of the vote that the previous call began. The vote is
+        computed during the step in between, so no process waits for it.
         """
         if jax.process_count() == 1:
             return bool(self.signal)
@@ -118,8 +118,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def end_together() -> Iterator[None]:
     """Of many processes, ends this one at once on an error that the others need not have.
 
-    To close files and checkpoints in good order would wait for the others, which wait for this one.
-    When it is gone, they notice. `Stopped` is raised by all alike and passes.
+    Closing files and checkpoints would wait for the others, which wait for this process. When it is
+    gone, they notice. `Stopped` is raised in all processes alike and passes.
     """
     try:
         yield

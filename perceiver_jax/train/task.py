@@ -1,4 +1,4 @@
-"""`Task`: everything the training loop knows about an experiment."""
+"""`Task`: what the training loop needs of an experiment."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ Batch = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What an experiment hands to the loop. `experiments/<name>.py` builds one from a config.
+    """An experiment for the loop. A file of `experiments/tasks` builds one from a config.
 
     Attributes:
       model: `model.init({'params': key}, batch, train=False)` and `model.apply(variables, batch,

@@ -1,4 +1,4 @@
-"""The folder of one run: whose it is, and files that are whole or absent.
+"""The folder of one run: its config, its lock, and files that are complete or absent.
 
 A workdir may be in a bucket: `gs://bucket/folder`.
 
@@ -48,12 +48,12 @@ class InUse(RuntimeError):
 
 
 def in_bucket(path: epath.Path) -> bool:
-    """Whether it is an object's address: written whole or not at all, never added to."""
+    """Whether the path is in a bucket, where files are written as a whole and not appended to."""
     return "://" in os.fspath(path)
 
 
 def write_atomically(path: epath.Path, text: str) -> None:
-    """Writes a file that a reader, or a process killed meanwhile, sees whole or not at all."""
+    """Writes a file so that it is complete or absent, also after a crash."""
     if in_bucket(path):
         path.write_text(text)
         return
@@ -67,7 +67,7 @@ def write_atomically(path: epath.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: epath.Path) -> Iterator[None]:
-    """Adds to an error of the system, which names no file in writing, the file and the remedy."""
+    """Adds the file and the remedy to a system error that names no file, as in writing."""
     try:
         yield
     except OSError as error:
@@ -84,13 +84,13 @@ def as_json(config: ConfigDict) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def lock(workdir: epath.Path, *, warn: Callable[[str], None]) -> Iterator[None]:
-    """Keeps every other run out of the folder, which is made if it is not there.
+    """Locks the folder against other runs; makes it if it is missing.
 
-    Of many processes the first holds the lock for all. A killed process holds none.
+    Process 0 holds the lock for all processes. A killed process leaves no lock behind.
 
     Args:
       workdir: of this run.
-      warn: is told where a file system cannot lock.
+      warn: called with a line if the file system cannot lock.
 
     Raises:
       InUse: another run has it.
@@ -184,10 +184,10 @@ def read_config(path: epath.Path) -> dict[str, Any]:
 
 
 def check_config(workdir: epath.Path, config: ConfigDict, *, write: bool) -> None:
-    """Checks that the folder belongs to this config; a new folder is made its own.
+    """Checks that the folder belongs to this config, and records the config in a new folder.
 
-    The `parallel` section changes no number but by rounding, so it may be another one: of the
-    devices that there are now. The last one is kept; each checkpoint has that of its making.
+    The `parallel` section may differ: it changes numbers only by rounding, and devices may differ
+    from run to run. The folder keeps the last one; each checkpoint keeps its own.
 
     Args:
       workdir: need not exist.
@@ -215,7 +215,7 @@ def check_config(workdir: epath.Path, config: ConfigDict, *, write: bool) -> Non
 
 
 def make_ours(path: epath.Path, config: dict[str, Any]) -> None:
-    """Writes down whose the folder is."""
+    """Writes the config into the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(config, indent=2) + "\n")
 
