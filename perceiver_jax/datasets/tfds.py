@@ -1,6 +1,7 @@
 """Prepared TensorFlow Datasets, read without TensorFlow; only `tfds build`, once, needs it."""
 
 import functools
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -142,9 +143,13 @@ def _explain(builder: Any, name: str, split: str, data_dir: str, error: Exceptio
         ) from error
     file_format = builder.info.file_format
     if file_format is not None and not file_format.file_suffix.startswith("array_record"):
+        place = os.path.relpath(builder.data_path, builder.data_dir_root)
         raise FileNotFoundError(
             f"{name} in {builder.data_path} is stored as {file_format.file_suffix}, which has no "
-            f"random access. Prepare it again, into another directory or over it:\n{remedy}"
+            "random access. Convert it into another folder, to be config.data.data_dir:\n  "
+            f"pip install -e '.[prepare]'\n  tfds convert_format "
+            f"--dataset_version_dir={builder.data_path} --out_file_format=array_record "
+            f"--out_dir=FOLDER/{place}"
         ) from error
     splits = sorted(builder.info.splits)
     if isinstance(error, ValueError) and not set(re.findall(r"[A-Za-z_]\w*", split)) <= set(splits):

@@ -1,5 +1,7 @@
 """Flow and stereo sets: what was written in a set's own layout comes back."""
 
+import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -289,3 +291,13 @@ def test_smallnorb_is_two_views_and_a_class(tmp_path):
         assert corner(source[i], rng)["frames"].shape == expected.shape
     with pytest.raises(ValueError, match=r"middle_pair\(100, 80\): the views are 96 x 96"):
         pair_transforms.middle_pair(example, rng, 100, 80)
+
+
+def test_the_notes_on_data_name_every_set():
+    """And what of Sintel's and KITTI's archives is read, as the sets themselves say."""
+    text = pathlib.Path(__file__).parents[2].joinpath("docs/data.md").read_text()
+    assert [name for name in pair_sets.SETS if f"`{name}`" not in text] == []
+    for name in ("sintel_clean", "sintel_clean_stereo", "kitti2015_flow", "kitti2012_stereo"):
+        folders = re.search(r"{(.*?)}", pair_sets.SETS[name].holds)[1].split(",")
+        (row,) = (line for line in text.splitlines() if f"`{name}`" in line)
+        assert all(folder in row for folder in folders), name

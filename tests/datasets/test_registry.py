@@ -127,8 +127,12 @@ def test_an_unprepared_dataset_says_what_to_run(tmp_path):
 
 def test_a_format_without_random_access_says_so(tmp_path):
     write_tfds(tmp_path, "mnist", "3.0.1", {"train": []}, file_format="tfrecord")
-    with pytest.raises(FileNotFoundError, match="stored as tfrecord, which has no random access"):
+    with pytest.raises(FileNotFoundError) as raised:
         registry.load("mnist", "train", data_dir=str(tmp_path))
+    message = str(raised.value)
+    assert "stored as tfrecord, which has no random access" in message
+    assert f"tfds convert_format --dataset_version_dir={tmp_path}/mnist/3.0.1" in message
+    assert message.endswith("--out_file_format=array_record --out_dir=FOLDER/mnist/3.0.1")
 
 
 def test_an_unknown_name_is_told_shortly():
