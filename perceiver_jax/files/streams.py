@@ -23,7 +23,10 @@ def pyav() -> ModuleType:
 def open_container(path: pathlib.Path) -> Any:
     """PyAV's container of a file on disk or in a bucket; titles may be in any encoding."""
     file = path.open("rb") if "://" in str(path) else str(path)
-    return pyav().open(file, metadata_errors="replace")
+    av = pyav()
+    if int(av.__version__.partition(".")[0]) >= 19:
+        return av.open(file)  # PyAV 19 reads titles in any encoding by itself
+    return av.open(file, metadata_errors="replace")
 
 
 def frames_from(
