@@ -11,7 +11,7 @@ from configs import digits
 from experiments.tasks import image
 from perceiver_jax import conditions
 from perceiver_jax.conditions import Conditions
-from perceiver_jax.train import loop
+from perceiver_jax.train import evaluation
 
 METRICS = ("loss", "accuracy", "top5")
 
@@ -95,7 +95,7 @@ def config():
 def test_the_image_task_reports_them_exactly(config):
     """A model that is called by the ground, and right where it is plain."""
     task = image.make_task(config)
-    totals = loop.Totals()
+    totals = evaluation.Totals()
     for batch in map(functools.partial(task.prepare, key=None), task.eval_data()):
         seen = jnp.where(batch["ground"] < 0, batch["label"], batch["ground"])
         rows = task.collect(jax.nn.one_hot(seen, 10), batch) | {"mask": batch["mask"]}

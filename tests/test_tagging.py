@@ -13,7 +13,7 @@ from experiments.tasks import tagging
 from experiments.tasks.data import TaskData
 from perceiver_jax import flops
 from perceiver_jax.metrics import mean_average_precision
-from perceiver_jax.train import loop, sharding
+from perceiver_jax.train import evaluation, sharding
 from perceiver_jax.train.start import Program
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import make_eval_step
@@ -70,7 +70,7 @@ def evaluate(task, variables, sizes=(1, 2)):
         step = sharding.compile_eval_step(make_eval_step(task), layout, target)
         placed = jax.device_put(state, sharding.replicated(layout.mesh))
         program = Program(layout, None, None, target, None, step)
-        results.append(loop.evaluate_state(task, program, placed))
+        results.append(evaluation.evaluate_state(task, program, placed))
     return results
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import toy
 
-from perceiver_jax.train import checkpoint, loop
+from perceiver_jax.train import checkpoint, evaluation
 from perceiver_jax.train.log import TIMING, read_metrics
 from perceiver_jax.train.loop import evaluate, train
 from perceiver_jax.train.profile import parse_span
@@ -111,7 +111,7 @@ def test_a_tilde_is_the_home_folder(finished, tmp_path, monkeypatch):
 def test_evaluate(finished, tmp_path, capsys, monkeypatch):
     workdir, result = finished
     (workdir / "result.json").unlink()
-    monkeypatch.setattr(loop, "EVALUATION_SAYS", 0.0)
+    monkeypatch.setattr(evaluation, "EVALUATION_SAYS", 0.0)
     found = evaluate(toy.make_task(**NET), toy.make_config(), workdir)
     said = capsys.readouterr().out
     assert "toy\n" in said and "evaluating step 8" in said

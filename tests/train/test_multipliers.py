@@ -14,7 +14,7 @@ from configs import digits
 from perceiver_jax import flops
 from perceiver_jax.build import build as build_model
 from perceiver_jax.config_types import ConfigError
-from perceiver_jax.train import checkpoint, loop, sharding
+from perceiver_jax.train import checkpoint, evaluation, loop, sharding
 from perceiver_jax.train.multipliers import (
     check_multipliers,
     deciding,
@@ -76,9 +76,11 @@ def test_interrupted_it_ends_bit_equal(tuned, tmp_path):
 def test_the_average_is_evaluated_and_handed_on(tuned, tmp_path):
     workdir, program, result = tuned
     task, state = toy.make_task(**NET), restored(workdir, program)
-    evaluated = loop.evaluate_state(task, program, state)
+    evaluated = evaluation.evaluate_state(task, program, state)
     assert evaluated["loss"] == result["loss"]
-    plain = loop.evaluate_state(task, program, state.replace(ema=split(state.params, FROZEN)[0]))
+    plain = evaluation.evaluate_state(
+        task, program, state.replace(ema=split(state.params, FROZEN)[0])
+    )
     assert abs(plain["loss"] - result["loss"]) > 1e-4
     for target in (None, program.target, build(task, toy.make_config()).target):
         items, _ = checkpoint.restore_weights(workdir, target, warn=pytest.fail)
