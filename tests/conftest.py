@@ -43,6 +43,7 @@ QUICK = (
     "files/",
     "inference/test_fill_masks.py",
     "inference/test_tiles.py",
+    "lab/test_lab_claims.py",
     "modalities/test_text.py",
     "pretrained/test_download.py",
     "pretrained/test_labels.py",

@@ -4,6 +4,7 @@ In all of them a line or a large mark is a mean over seeds, its bar the Student-
 where there are three seeds or more, and a dot is one seed.
 """
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -54,15 +55,16 @@ def single(panel: Panel) -> Figure:
     return figure
 
 
-def beside(drawn: Sequence[Panel]) -> Figure:
-    """All panels of a study, for a paper: up to three in a row."""
-    columns = min(3, len(drawn))
+def beside(drawn: Sequence[Panel], below: str) -> Figure:
+    """All panels of a study, for a paper: up to three in a row, with a text below."""
+    columns = 2 if len(drawn) == 4 else min(3, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
     for i, panel in enumerate(drawn):
         axes = figure.add_subplot(rows, columns, i + 1)
         panel.draw(axes)
-        axes.set_title(panel.title, fontsize=9)
+        axes.set_title(panel.title, fontsize=9, pad=18)  # above the legend
+    figure.supxlabel(textwrap.fill(below, 75 * columns), fontsize=8)
     return figure
 
 
@@ -114,7 +116,13 @@ def _finish(axes: Axes, *, x: str, y: str, chance: float | None = None, legend=T
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
     if legend and axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7)
+        _legend(axes)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the axes, where it hides nothing."""
+    axes.legend(fontsize=7, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False,
+                columnspacing=1, handlelength=1.5)  # fmt: skip
 
 
 # sea
@@ -223,14 +231,13 @@ def _conv(study: Study) -> list[Panel]:
                           arrowprops={"arrowstyle": "<->", "color": "black"})  # fmt: skip
             axes.annotate(f"x {2**found.doublings.interval.mean:.1f}",
                           (np.sqrt(ends[0] * ends[1]), 100 * found.level), (0, 4), ha="center",
-                          va="bottom", textcoords="offset points", fontsize=9,
-                          bbox={"fc": "white", "ec": "none", "alpha": 0.8})  # fmt: skip
+                          va="bottom", textcoords="offset points", fontsize=9)  # fmt: skip
 
     def controls(axes: Axes) -> None:
         curves(axes, WRONG_PLACES)
         line(axes, curve(study, "accuracy", model="stem", setting="shuffled_stem"), model="stem",
-             dashed=True, label="stem, its input shuffled")  # fmt: skip
-        axes.legend(fontsize=7)
+             dashed=True, label="stem, shuffled")  # fmt: skip
+        _legend(axes)
 
     def centre(axes: Axes) -> None:
         names = {

@@ -18,7 +18,7 @@ from etils import epath
 
 from experiments.lab import claims, figures, stimuli, tables
 from experiments.lab.rows import Study, read, studies
-from experiments.lab.verdict import Verdict, judge
+from experiments.lab.verdict import Test, Verdict, judge
 from perceiver_jax.plots import page
 from perceiver_jax.train.log import duration
 from perceiver_jax.train.workdir import write_atomically
@@ -63,7 +63,11 @@ def write(
     paths = [workdir / "lab.md", workdir / "lab.html"]
     write_atomically(paths[0], markdown(parts, rates))
     write_atomically(paths[1], html(parts, rates))
-    drawn = {f"lab_{part.study.name}": figures.beside(part.panels) for part in parts if part.panels}
+    drawn = {}
+    for part in parts:
+        if part.panels:
+            controls = [test for verdict in part.verdicts for test in verdict.controls]
+            drawn[f"lab_{part.study.name}"] = figures.beside(part.panels, passing(controls))
     drawn |= {f"stimuli_{p.study.name}": figures.strip(p.stimuli) for p in parts if p.stimuli}
     for (name, figure), kind in itertools.product(drawn.items(), ("png", "pdf")):
         paths.append(workdir / "figures" / f"{name}.{kind}")
@@ -97,7 +101,7 @@ def markdown(parts: Sequence[Part], rates: str) -> str:
     """The report as Markdown: tables and verdicts."""
     lines = [
         f"# {TITLE}",
-        RULES,
+        f"{RULES}\n\n{rates}".strip(),
         tables.overview([(p.study, p.verdicts) for p in parts]).markdown(),
     ]
     for part in parts:
@@ -112,10 +116,12 @@ def markdown(parts: Sequence[Part], rates: str) -> str:
 def html(parts: Sequence[Part], rates: str) -> str:
     """The report as one page."""
     links = "".join(f'<a href="#{p.study.name}">{p.study.name}</a>' for p in parts)
+    verdicts = [verdict for part in parts for verdict in part.verdicts]
     body = [
         f"<nav>{links}</nav>",
         page.paragraphs(f"{RULES}\n\n{rates}"),
         tables.overview([(p.study, p.verdicts) for p in parts]).html(),
+        page.details("All verdicts", tables.verdict_table(verdicts).html()),
     ]
     for part in parts:
         study = part.study
@@ -138,18 +144,23 @@ def _plot(panel: figures.Panel, verdicts: Sequence[Verdict]) -> str:
     """A plot; its controls are beside it."""
     mine = [v for v in verdicts if v.claim.name.startswith(panel.claims)]
     controls = list({test.label: test for v in mine for test in v.controls}.values())
-    kinds = dict.fromkeys(test.kind for test in controls)
-    counts = [_count(kind, [t.passes for t in controls if t.kind == kind]) for kind in kinds]
-    text = f"{panel.text}\n\nControls that pass: {', '.join(counts)}."
     return page.plot(
         figures.single(panel), page.details("All controls", tables.controls(controls).html()),
-        title=panel.title, text=text,
+        title=panel.title, text=f"{panel.text}\n\n{passing(controls)}",
     )  # fmt: skip
 
 
-def _count(kind: str, passes: Sequence[bool | None]) -> str:
-    unrun = f" ({passes.count(None)} not run)" if None in passes else ""
-    return f"{kind} {passes.count(True)} of {len(passes)}{unrun}"
+def passing(controls: Iterable[Test]) -> str:
+    """How many controls of each kind pass."""
+    found: dict[str, dict[str, bool | None]] = {}
+    for test in controls:
+        found.setdefault(test.kind, {})[test.label] = test.passes
+    counts = []
+    for kind, tests in found.items():
+        passes = list(tests.values())
+        unrun = f" ({passes.count(None)} not run)" if None in passes else ""
+        counts.append(f"{kind} {passes.count(True)} of {len(passes)}{unrun}")
+    return f"Controls that pass: {', '.join(counts)}."
 
 
 def tuning(workdir: epath.Path) -> str:

@@ -29,6 +29,16 @@ def overview(parts: Sequence[tuple[Study, Sequence[Verdict]]]) -> Table:
     return Table(columns, rows)
 
 
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """What is claimed and what came out, without evidence."""
+    order = list(KINDS)
+    rows = [
+        [v.claim.name, Cell(v.verdict, order.index(v.verdict), KINDS[v.verdict]), v.claim.statement]
+        for v in verdicts
+    ]
+    return Table(["claim", "verdict", "statement"], rows, stacked=True)
+
+
 def claim_table(verdicts: Sequence[Verdict]) -> Table:
     """A row for each claim: verdict, evidence with its bounds, controls."""
     rows = [

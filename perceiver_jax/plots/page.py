@@ -186,7 +186,7 @@ th button:focus-visible { outline: 2px solid var(--link); outline-offset: -2px; 
 th[aria-sort] button::after { content: " \\25B2"; font-size: 0.7em; }
 th[aria-sort="descending"] button::after { content: " \\25BC"; }
 td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
-td.wide { white-space: normal; min-width: 24rem; }
+td.wide { white-space: normal; min-width: 40rem; }
 td div + div { margin-top: 0.3rem; }
 td:first-child div:first-child { font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); } .unsure { color: var(--unsure); }
@@ -202,7 +202,8 @@ figure { margin: 0; }
 .plot img { width: 100%; max-width: 36rem; height: auto; }
 figcaption { font-size: 0.9rem; } figcaption p { margin: 0.4rem 0; }
 .strip { display: flex; flex-wrap: wrap; gap: 0.75rem; }
-.strip figure { width: 6rem; } .strip figcaption { color: var(--soft); line-height: 1.3; }
+.strip figure { width: 6.25rem; } 
+.strip figcaption { color: var(--soft); font-size: 0.75rem; line-height: 1.3; }
 .strip img { width: 100%; image-rendering: pixelated; border: 1px solid var(--line); }
 details { margin: 1rem 0; } summary { cursor: pointer; padding: 0.4rem 0; color: var(--link); }
 @media (min-width: 60rem) { .plot { grid-template-columns: minmax(0, 36rem) minmax(0, 1fr); } }

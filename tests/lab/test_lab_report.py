@@ -1,6 +1,7 @@
 """The lab's report says what its tables say, and what they lack."""
 
 import html.parser
+import json
 import re
 
 import lab_rows
@@ -28,6 +29,8 @@ def written(tmp_path_factory):
                          commit="bad", accuracy_conflict=0.777)  # fmt: skip
     kept = [r for r in found if r not in gone]
     lab_rows.write(folder, [*kept, other, *lab_rows.conv(seeds=2)])
+    chosen = {"rule": "the best of two", "sea": {"stem": {"chosen": 0.002}}}
+    (folder / "tuning.json").write_text(json.dumps(chosen))
     paths = report.write(folder, EXPECTED)
     return {path.name: path for path in paths}
 
@@ -49,6 +52,7 @@ def test_what_is_missing_or_diverged_is_named(written, name):
     assert "Diverged: stem.colour.rho95 (seed 3)." in text
     assert "stem.colour.rho95, seed 3: diverged" in text
     assert "not run" in text
+    assert "Learning rates: the best of two. sea: stem 0.002." in text
 
 
 def line_of(text, cell):
