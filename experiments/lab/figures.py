@@ -56,8 +56,8 @@ def single(panel: Panel) -> Figure:
 
 
 def beside(drawn: Sequence[Panel], below: str) -> Figure:
-    """All panels of a study, for a paper: up to three in a row, with a text below."""
-    columns = 2 if len(drawn) == 4 else min(3, len(drawn))
+    """All panels of a study, for a paper: two or three in a row, with a text below."""
+    columns = 2 if len(drawn) % 2 == 0 else min(3, len(drawn))
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
     for i, panel in enumerate(drawn):
@@ -321,18 +321,16 @@ def _change(study: Study) -> list[Panel]:
 
 # released
 
-RATES = {"shape_rate": "called by their shape", "texture_rate": "called by their texture"}
+RATES = {"shape": "called by their shape", "texture": "called by their texture"}
 
 
 def _released(study: Study) -> list[Panel]:
     """Shape bias by class, over the absolute rates that make it: the ratio alone misleads."""
     found = []
-    for model in dict.fromkeys(row["model"] for row in study.rows):
-        row = next(row for row in study.rows if row["model"] == model)
-        prefix = "shape_rate_"
-        classes = [
-            k.removeprefix(prefix) for k, v in row.items() if k.startswith(prefix) and v is not None
-        ]
+    for row in study.rows:
+        model = row["model"]
+        names = [k for k, v in row.items() if k.startswith("shape_") and v is not None]
+        classes = [k.removeprefix("shape_") for k in names if k != "shape_bias"]
         if classes:
             found.append(Panel(
                 model, f"{model}: cue conflict by class", "Share of the images of a class that are "
@@ -354,6 +352,7 @@ def _rates(axes: Axes, row: Row, classes: Sequence[str]) -> None:
                       fontsize=7)  # fmt: skip
     axes.set_yticks(places, classes)
     axes.invert_yaxis()
+    axes.margins(x=0.12)
     _finish(axes, x="images, %", y="")
 
 

@@ -92,14 +92,19 @@ def shown(series: Series, unit: str = "points") -> str:
 
 KEYS = ("model", "cue", "rho", "n", "setting")
 FACTS = ("parameters", "flops", "steps", "learning_rate")
-SHARES = ("accuracy", "training_accuracy", "gap", "bg_gap", "ground_choice", "reliance",
-          "worst_class", "ship_by_sea", "shape", "texture", "surgery_share", "mce")  # fmt: skip
+SHARES = ("accuracy", "training_accuracy", "weighted_accuracy", "gap", "bg_gap", "ground_choice",
+          "reliance", "worst_class", "worst_group", "ship_by_sea", "shape_bias", "surgery_share",
+          "mce", "mean_corruption_error")  # fmt: skip
 
 
 def metrics(study: Study) -> list[str]:
     """The columns of a study that are shares and have a value, without those of single classes."""
     names = dict.fromkeys(n for row in study.rows for n, v in row.items() if isinstance(v, float))
-    found = [n for n in names if n.startswith(SHARES) and not n.rsplit("_", 1)[-1].isdigit()]
+    found = [
+        n for n in names
+        if n in ("shape", "texture")
+        or (n.startswith(SHARES) and not n.rsplit("_", 1)[-1].isdigit())
+    ]  # fmt: skip
     # Over test conditions of all kinds together, accuracy says nothing.
     pooled = {"accuracy_aligned", "accuracy_standard"} & set(found)
     return [n for n in found if n != "accuracy" or not pooled]

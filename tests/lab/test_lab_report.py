@@ -218,7 +218,7 @@ def test_change_and_released_have_plots():
         for m in ("pixels", "resnet") for s in ("raw", "wrong_places") for seed in range(3)
     ]  # fmt: skip
     assert len(drawn(found, "pixels").get_lines())
-    rates = {"shape_rate_cat": 0.3, "texture_rate_cat": 0.6}
+    rates = {"shape": 0.3, "shape_bias": 0.5, "shape_cat": 0.3, "texture_cat": 0.6}
     axes = drawn([lab_rows.row("released", "conv", 0, model="conv", **rates)], "conv")
     assert [text.get_text() for text in axes.texts] == [" 0.33"], "shape over both"
     assert [bar.get_width() for bar in axes.patches] == [30, 60]
