@@ -7,12 +7,22 @@ A Perceiver IO on raw pixels; 1,437 images to train on, 360 held out (a fixed st
 Variants: `permuted` reorders the pixels of every image by one fixed permutation (after their
 positions are built). A Perceiver should not care; a convolutional network would.
 
+`mnist` trains on MNIST (TFDS `mnist`) in the format of these digits, and `few` on ten labelled
+ones, for example from there with all but the decoder frozen:
+
+    python -m experiments.run --config=configs/digits.py:mnist --workdir=runs/digits_mnist
+    python -m experiments.run --config=configs/digits.py:few --workdir=runs/digits_few \\
+        --config.start.weights=runs/digits_mnist --config.start.fresh=output \\
+        --config.optimizer.multipliers='(("^input|^encoder", 0.0),)'
+
+`python -m experiments.transfer` compares this with training from scratch.
+
 Expected: see experiments/results/README.md.
 """
 
 from configs import common
 
-VARIANTS = ("standard", "permuted")
+VARIANTS = ("standard", "permuted", "mnist", "few")
 
 
 def get_config(variant: str = ""):
@@ -50,4 +60,17 @@ def get_config(variant: str = ""):
     config.optimizer = common.adamw(2e-3, warmup_steps=100)
     if name == "permuted":
         config.model.input.permutation_seed = 0
+    if name == "mnist":
+        # A digit's box of 20 pixels becomes the 8 pixels that scikit-learn's digits fill.
+        small = "decode | central_crop(20, 8) | resize_area(8)"
+        config.steps = 1500
+        config.data.source = "mnist"
+        config.data.train = f"{small} | affine(8, 0.08, 0.5) | keep('image', 'label')"
+        config.data.eval = f"{small} | keep('image', 'label')"
+    if name == "few":
+        config.batch_size, config.steps, config.eval_every = 10, 300, 0
+        config.data.source = "experiments.transfer:few_digits"
+        config.data.train_source_options = {"examples": 10, "draw": 0}
+        config.data.train = "affine(8, 0.08, 0.5) | keep('image', 'label')"
+        config.optimizer = common.adamw(1e-3, warmup_steps=30)
     return common.shrink(config) if tiny else config
