@@ -8,7 +8,7 @@
 |--------------------|-------------------------------------------------------------------------|
 | `small`            | trains from scratch at 32x32 pixels, on a CPU in minutes                |
 | `tags`             | the same, several labels of an image (a table, `cup;plate`), scored by mAP |
-| `finetune`         | starts from `imagenet_fourier` at 224x224, with a new head; for a GPU   |
+| `finetune`         | starts from `imagenet_fourier` at 224x224, with a new last layer; for a GPU |
 | `finetune_learned` | the same from `imagenet_learned`                                        |
 | `finetune_conv`    | the same from `imagenet_conv`                                           |
 
@@ -93,7 +93,8 @@ def finetune(kind: str, tiny: bool):
     config.batch_size, config.steps = 64, 2000
     config.eval_every = config.checkpoint_every = 250
     config.model.output.num_classes = placeholder(int)
-    config.optimizer = common.adamw(1e-4, warmup_steps=100, b2=0.999)
+    config.optimizer = common.adamw(1e-3, warmup_steps=100, b2=0.999)
+    config.optimizer.multipliers = (("", 0.1), ("output/logits", 1.0))
     if tiny:
         return common.shrink(config)
     config.start.weights = f"imagenet_{kind}"

@@ -133,11 +133,11 @@ def test_what_cannot_be_read_does_not_count(pets):
     (pets / "val" / "cat" / "1.png").write_bytes(b"no image")
     task = make_task(tiny(pets))
     batch = task.prepare(next(task.eval_data()), None)
-    np.testing.assert_array_equal(batch["mask"], np.arange(8) != 1)
+    np.testing.assert_array_equal(batch["mask"], np.arange(8) != 3)  # cat, dog, eel, cat
     key = jax.random.key(0)
     settings = {"label_smoothing": 0.1, "mix_alpha": 0.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     batch = image.prepare_images(next(task.eval_data()), key, num_classes=3, **settings)
-    assert batch["mask"].tolist() == [True, False] + [True] * 6
+    assert batch["mask"].tolist() == [True] * 3 + [False] + [True] * 4
 
 
 def test_tags(tmp_path):
@@ -165,8 +165,10 @@ def test_tags(tmp_path):
 
 
 def test_class_names_of_a_run_are_those_of_its_model(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model": {}, "data": {"classes": ["a"]}}))
-    with pytest.raises(ValueError, match="names 1 classes, the model has 2"):
-        pretrained.class_names(str(tmp_path), 2)
+    config = {"model": {}, "data": {"classes": ["a", "b"]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert pretrained.class_names(str(tmp_path), 3) == ["a", "b", "class 2"]
+    with pytest.raises(ValueError, match="names 2 classes, the model has 1"):
+        pretrained.class_names(str(tmp_path), 1)
     (tmp_path / "config.json").write_text(json.dumps({"model": {}, "data": {"classes": []}}))
     assert pretrained.class_names(str(tmp_path), 2) is None

@@ -6,6 +6,7 @@
 Images may lie at any depth below their class. `data_dir` is DIR.
 """
 
+import itertools
 import os
 import pathlib
 from collections.abc import Sequence
@@ -106,17 +107,19 @@ def _classes(root: pathlib.Path, found: Sequence[str]) -> tuple[list[str], bool]
 
 
 def _items(part: pathlib.Path, classes: Sequence[str], notes: list[str]) -> list[Item]:
-    """The images of a part, class by class; others are noted.
+    """The images of a part; others are noted.
+
+    The classes take turns, so that the first images, which are drawn, are of many.
 
     Raises:
       ValueError: a class has none.
     """
-    items, others, empty = [], [], []
+    by_class, others, empty = [], [], []
     for name in classes:
         files = sorted((f"{name}/{path}", size) for path, size in walk_files(part / name))
         own = [Item(path, size, (name,)) for path, size in files if path.lower().endswith(IMAGES)]
         others += [path for path, _ in files if not path.lower().endswith(IMAGES)]
-        items += own
+        by_class.append(own)
         if not own:
             empty.append(name)
     if empty:
@@ -126,4 +129,5 @@ def _items(part: pathlib.Path, classes: Sequence[str], notes: list[str]) -> list
         )
     if others:
         notes.append(f"{part}: {len(others):,} other files, left out: {images.some(others)}")
-    return items
+    turns = itertools.zip_longest(*by_class)
+    return [item for turn in turns for item in turn if item]

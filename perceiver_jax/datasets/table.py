@@ -146,7 +146,7 @@ def _within(folder: pathlib.Path, file: str, where: str) -> str:
     if not file:
         raise ValueError(f"{where}: the path is blank")
     base = str(folder)
-    within = file
+    within = file = os.path.expanduser(file) if file.startswith("~/") else file
     if "://" in file or os.path.isabs(file):
         within = (
             os.path.relpath(file, base)

@@ -41,7 +41,8 @@ def _id2label(path: pathlib.Path, num_classes: int) -> list[str] | None:
         config = json.loads(path.read_text(encoding="utf-8"))
         labels = config.get("id2label")
         names = labels and [str(labels[str(i)]) for i in range(len(labels))]
-        names = names or config.get("data", {}).get("classes")
+        if known := config.get("data", {}).get("classes"):  # a model may have more
+            names = [*known, *(f"class {k}" for k in range(len(known), num_classes))]
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: id2label must hold a name for each of '0', '1', ... ({error!r})"
