@@ -1,5 +1,7 @@
 """The sections that configs share. Defaults of the model come from the modules' own fields.
 
+One file, so that a config imports its sections from one place.
+
 A config file defines `VARIANTS` and `get_config(variant="")`. A variant is `name`, `tiny` or
 `name:tiny`; `tiny` keeps every switch of its experiment and shrinks the sizes until two steps take
 seconds.

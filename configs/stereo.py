@@ -1,8 +1,8 @@
 """Rectified stereo: the disparity of every pixel of the left view, or a pair's class.
 
-Nobody has published a Perceiver on these sets, so there is no figure to reproduce. The model of the
-large ones is that of the released optical flow (configs/flow.py) with a window and an answer for
-stereo; two views instead of one widen its first projection and change nothing else.
+No Perceiver on these sets has been published, so there is no figure to reproduce. The large
+variants use the model of the released optical flow (configs/flow.py) with a window and an output
+for stereo. The file is long because this docstring is the record of all variants.
 
 | variant          | what                                                                         |
 |------------------|------------------------------------------------------------------------------|
@@ -10,7 +10,7 @@ stereo; two views instead of one widen its first projection and change nothing e
 | `kitti`          | KITTI 2015, the first 160 pairs to fine-tune on, the last 40 to evaluate     |
 | `middlebury`     | evaluates on the 15 training scenes of the third evaluation, quarter size    |
 | `cityscapes`     | TFDS cityscapes/stereo_disparity (its files are fetched by hand)             |
-| `textured`       | trains on generated scenes of textured shapes; nobody has run it to the end  |
+| `textured`       | trains on generated scenes of textured shapes; never run to the end          |
 | `textured_small` | the same in 24 x 24, minutes on a CPU: EPE 0.210 after 2,266 steps (seed 0), |
 |                  | where the best constant has 0.810 and StereoSGBM 0.319                       |
 | `rds`            | random-dot stereograms of 24 x 24, minutes on a CPU: EPE 0.170 (3 seeds),    |

@@ -24,8 +24,8 @@ weights WordNet ids (n02123045). --labels=FILE gives other names, one a line.
 
 --model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
 once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
-untrained model, whose predictions mean nothing (its flow is zero). Other sizes than the released
-ones:
+untrained model, whose predictions mean nothing (its flow is zero). For other sizes than the
+released ones:
 
     python -m experiments.predict --model=flow --random_weights \\
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...

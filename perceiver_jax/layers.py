@@ -1,7 +1,10 @@
 """Layers: linear, norm, MLP, attention, cross-attention and self-attention modules.
 
-Initialisers and norms as in the released code: lecun-normal projections with zero biases, pre-norm
-with epsilon 1e-5, tanh GELU. References: Perceiver IO (Jaegle et al. 2022) app. E.
+Initialisers and norms are those of the released code: lecun-normal projections with zero biases,
+pre-norm with epsilon 1e-5, tanh GELU. The file is long because the modules below build on each
+other.
+
+Reference: Perceiver IO (Jaegle et al. 2022) app. E.
 """
 
 import functools
@@ -184,7 +187,7 @@ class MLP(nn.Module):
 
 
 class _Layer(nn.Module):
-    """What the layers below share: attention behind a norm, then an MLP behind another.
+    """The submodules of both layers below: an attention, and an MLP behind a norm.
 
     Attributes: as `Attention` and `MLP`, and
       dropout_rate: on the attention's output and the MLP's, in training.

@@ -5,6 +5,8 @@
     outputs = decoder(queries, latents, head)  queries and head are those of `output`
     prediction = output(outputs)
 
+The whole model is in one file, so that it can be read from start to end.
+
 References: Perceiver (Jaegle et al. 2021) section 3; Perceiver IO (Jaegle et al. 2022) section 3.
 """
 
@@ -21,7 +23,7 @@ from perceiver_jax.config_types import Channels, Layers, Positive, Rate, Size, W
 from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
-# What the backward pass of a latent layer keeps instead of computing it again. "dots" keeps the
+# What the backward pass of a latent layer keeps; it computes the rest again. "dots" keeps the
 # results of matrix products and of attention.
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
@@ -81,7 +83,7 @@ class Encoder(nn.Module):
     followed by `num_blocks / num_cross_attends` blocks.
 
     With `share_weights` all blocks share their weights, and so do all cross-attends but the first:
-    sharing that one too made training unstable (2021, section 4.1). Without it nothing is shared.
+    sharing that one too made training unstable (2021, section 4.1). Otherwise nothing is shared.
 
     Attributes (defaults: the released ImageNet models):
       *_qk_channels, *_v_channels: None means the key/value input's width, and `qk_channels`; in
@@ -133,7 +135,7 @@ class Encoder(nn.Module):
         return z
 
     def _layers(self) -> tuple[list[CrossAttention], list[LatentTransformer]]:
-        """The cross-attends and what follows each of them; shared ones are in a list repeatedly."""
+        """The cross-attends and the self-attends behind each; the lists repeat shared modules."""
         more = range(1, self.num_cross_attends)
         cross_attends = [self._cross_attend("cross_attend")]
         self_attends = [self._self_attends("blocks")]

@@ -1,7 +1,7 @@
 """Positions of tokens, described apart from their content.
 
 A description is small (a grid's shape, or a table shared by the whole batch); `table()` is the
-dense array it means. Nothing else in the library may depend on how a position is made.
+dense array that it stands for. No other module may depend on how positions are computed.
 
 References: Perceiver (Jaegle et al. 2021) section 3.2; Perceiver IO (Jaegle et al. 2022) app. D.
 """
@@ -33,7 +33,7 @@ class Fourier:
       num_bands: K.
       max_resolution: one sampling rate per axis; empty means `shape` itself.
       endpoint: whether the last point of an axis is at +1.
-      indices: `[M]` flat indices of the points meant, in token order; None means all of them.
+      indices: `[M]` flat indices of the tokens' points, in token order; None means all points.
     """
 
     shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -53,7 +53,7 @@ class Fourier:
     def axes(self) -> list[np.ndarray]:
         """Per axis, the features of its coordinates alone: float32 `[n, 1 + 2 K]` = [p, sin, cos].
 
-        Computed in float64 and rounded once: at band 112 a float32 phase would already be off by
+        Computed in float64 and rounded once: in float32 the phase of band 112 has an error of
         2e-5.
         """
         resolution = self.max_resolution or self.shape

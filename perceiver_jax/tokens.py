@@ -1,4 +1,4 @@
-"""`Tokens`: what every adapter makes and every attention reads."""
+"""`Tokens`: the output of every input module and the input of every attention."""
 
 from typing import Any
 
@@ -64,8 +64,8 @@ class Tokens:
         """The tokens at `indices`, in that order: a permutation or a subset.
 
         Args:
-          indices: `[n]` the same of every example, or `[B, n]` of each its own. Then positions
-            differ between examples, and what comes back has them in its content.
+          indices: `[n]` for all examples, or `[B, n]`, each example's own; then positions differ
+            between examples, and the result has them in its content.
         """
         if indices.ndim == 2:
             return self._take_each(indices)
@@ -92,7 +92,7 @@ class Tokens:
 
 
 def is_tokens(x: Any) -> bool:
-    """Where a tree of `Tokens` ends: `jax.tree.map(function, tree, is_leaf=is_tokens)`."""
+    """Whether `x` is `Tokens`: `jax.tree.map(function, tree, is_leaf=is_tokens)`."""
     return isinstance(x, Tokens)
 
 

@@ -1,8 +1,9 @@
-"""What a compiled program moves, read from its text: collectives, and bytes through main memory.
+"""Reads from a compiled program's text what it moves: collectives, and bytes of main memory.
 
-XLA's own cost analysis counts the body of a loop once. Here everything counts as often as it runs:
-a loop's trips are known from its condition, or noted on it by the compiler. Where neither tells
-(a loop that runs until something holds), one trip is counted and `Traffic.unknown_loops` says so.
+XLA's own cost analysis counts the body of a loop once. Here an instruction counts as often as it
+runs: the number of a loop's trips follows from its condition or the compiler's note. A loop without
+either (a general while) counts as one trip and is reported in `Traffic.unknown_loops`. The file is
+long because it holds a parser of HLO.
 """
 
 import collections

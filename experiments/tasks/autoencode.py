@@ -1,7 +1,8 @@
-"""Video, sound and label through one bottleneck: a config to a `Task`. Composition only.
+"""Autoencoding of video, sound and label: a config to a `Task`. Composition only.
 
-In training some outputs of each example are asked for, drawn anew in every step; in evaluation all
-of them, in chunks, from inputs of which some modalities may be hidden.
+Training decodes some outputs of each example, drawn again in every step. Evaluation decodes all
+outputs, in chunks, and may hide some modalities of the input. The file is long because the plots
+and counts of this task are here too.
 """
 
 import functools
@@ -134,9 +135,9 @@ def require_classes(source, num_classes: int, field: str) -> None:
 def prepare_clips(batch, key, *, num_classes, samples_per_patch, outputs):
     """uint8 `video`, `audio`, `label` -> float `video` in [0, 1] and `target`, on the device.
 
-    In training (with a `key`) also `indices`: for each example, which pixels and patches of sound
-    are asked for, drawn with replacement as `outputs` says how many; `target` holds these alone.
-    The mask leaves out what is not `readable`.
+    In training (with a `key`) also `indices`: for each example, the pixels and patches of sound to
+    decode, `outputs` of each, drawn with replacement; `target` holds only these. The mask leaves
+    out examples that are not `readable`.
     """
     video = batch["video"].astype(jnp.float32) / 255
     target = {
@@ -190,7 +191,7 @@ def measure(name, function, prediction, batch):
 
 
 def hide(spec, names) -> perceiver.Perceiver:
-    """The model that does not see some modalities, as training drops them; the same parameters."""
+    """The model with the same parameters that does not see some modalities."""
     inputs = spec["input"]
     field = "drop_rates" if inputs.get("dropped") == "zeros" else "mask_rates"
     rates = inputs[field] | dict.fromkeys(names, 1.0)
@@ -213,7 +214,7 @@ def classify_alone(spec, prepare, activation, variables, batch) -> dict[str, np.
 
 
 def views(spec, hidden) -> dict[str, tuple[str, ...]]:
-    """What is hidden: as evaluated, by the name "", and one of what is left of it besides."""
+    """Hidden modalities by name: "" as evaluated, then each remaining one in addition."""
     seen = [name for name in sorted(spec["input"]["modalities"]) if name not in hidden]
     besides = seen if len(seen) > 1 else []
     return {"": tuple(hidden)} | {f"_without_{name}": (*hidden, name) for name in besides}
@@ -232,8 +233,8 @@ def reconstruct(model, chunk_size, variables, batch):
 
 
 def draw(model, predicts, prepare, task_data, frames_per_second, variables, num_examples):
-    """The first clips of the evaluation, at most four: how the latents' attention is shared out,
-    and the clips above what the model makes of them, as evaluated and without one modality more.
+    """Plots at most four clips of the evaluation: the latents' attention by modality, and the clips
+    above their reconstructions, as evaluated and with one more modality hidden.
     """
     batch = task_data.first_examples(min(num_examples, 4))
     figures = draw_mass(model, prepare, variables, batch)
@@ -248,7 +249,7 @@ def draw(model, predicts, prepare, task_data, frames_per_second, variables, num_
 
 
 def draw_clips(batch, decoded, names, frames_per_second):
-    """Clips above what became of them: a figure, and a clip to watch and hear."""
+    """Clips above their reconstructions: a figure, and a video with sound."""
     guesses = np.argmax(decoded["label"], axis=-1)
     titles = [
         f"{names.get(int(label), label)}, taken for {names.get(int(guess), guess)}"
@@ -270,7 +271,7 @@ def draw_clips(batch, decoded, names, frames_per_second):
 
 
 def draw_mass(model, prepare, variables, batch):
-    """How each latent shares its attention out between the modalities: a figure and a table."""
+    """Each latent's attention by modality: a figure and a table."""
 
     @jax.jit
     def run(variables, batch):
@@ -295,7 +296,7 @@ def attention_mass(model, variables, batch):
 
     Returns:
       (by cross-attend and modality `[N]`, the mean over heads and examples; by modality its share
-      of the tokens, which is what attention to all alike would give).
+      of the tokens, which uniform attention would give).
     """
     (tokens, _), seen = model.apply(
         variables, batch, train=False, method="encode", mutable=["intermediates"]
@@ -311,11 +312,11 @@ def attention_mass(model, variables, batch):
 
 
 def compression(model, batch) -> tuple[float, float]:
-    """Numbers that go in for each number in the latents, counted in two ways, for one example.
+    """Numbers of the input for each number of the latents, counted in two ways, for one example.
 
-    The channels of all tokens with their positions and padding, as Perceiver IO's Table 5 and its
-    "88x" count (there with 480 sound tokens where text and released model have 1,920); and the
-    pixels, samples and classes themselves.
+    First, all channels of all tokens, with positions and padding: the "88x" of Perceiver IO's
+    Table 5 (with 480 sound tokens, where the text and the released model have 1,920). Second, only
+    the pixels, samples and classes.
     """
 
     def read(batch):

@@ -1,7 +1,8 @@
 """Many tokens, a chunk at a time: the memory budget, how tokens are cut, and an online softmax.
 
-A row is what a chunk takes as a whole: a row of a grid, a block of a long axis, or else one token.
-`cross` says what is computed of a chunk.
+A chunk is made of whole rows: of a grid, or blocks of a long axis, or else single tokens. `cross`
+has what is computed of a chunk. One file, because the budget, the cuts and the gradient of a cut
+must agree.
 """
 
 import contextlib
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from perceiver_jax import mesh
 from perceiver_jax.attention.softmax import MASKED, scale_rows
 
-# Bytes of float32 attention weights that a device holds at a time: on a CPU what its cache holds,
-# on a TPU what leaves room in its vector memory.
+# Bytes of float32 attention weights that a device holds at a time. On a CPU they fit into its
+# cache; on a TPU they leave room in its vector memory.
 CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 MIN_COLUMNS = 128  # the narrowest part of a row whose per-row sums pay off
@@ -119,7 +120,7 @@ class Chunks(NamedTuple):
 
     def _span(self, entries: int) -> tuple[int, int]:
         """First entry and number of entries of a chunk, in an array with so many for a row."""
-        if entries < self.row_size:  # one entry for each row: columns do not matter
+        if entries < self.row_size:  # one entry for each row, whatever the columns
             return 0, self.size
         start, stop, _ = self.columns.indices(entries)
         return start, (self.size - 1) * entries + stop - start
@@ -128,7 +129,7 @@ class Chunks(NamedTuple):
 def split_tokens(
     data: dict[str, jax.Array], row_size: int, tokens: int, columns: slice = ALL
 ) -> list[Chunks]:
-    """Splits all rows into equal chunks of at most so many `tokens`, at least a row, and a rest."""
+    """Splits all rows into equal chunks of at most `tokens`, or of one row, and a rest."""
     rows = data["content"].shape[1] // row_size
     size = min(max(tokens // row_size, 1), rows)
     size = next((n for n in range(size, size // 2, -1) if rows % n == 0), size)

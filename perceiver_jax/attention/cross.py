@@ -2,8 +2,8 @@
 
 A layer norm and the projection behind it are one scaled product, r_j x_j W' + b' (see `folding`).
 With x_j = [content, position, padding], everything that attention does with tokens is a product x A
-or a weighted sum w^T x, taken part by part, so no array as wide as the tokens is made. What is left
-to choose is the order of the contractions:
+or a weighted sum w^T x, taken part by part, so no array as wide as the tokens is made. The order of
+the contractions is left to choose:
 
 - *project*: keys k_j = r_j x_j W_k' and values are made of each token, as the textbook does.
 - *absorb*: the query absorbs the key projection, q_i . k_j = r_j x_j . (W_k' q_i), and the value
@@ -14,8 +14,9 @@ Fourier positions on a grid (y, x) separate, x_j . q = content . q + a(y) + b(x)
 sum needs only the sums of the weights over rows and columns: 258 of 261 channels cost additions.
 
 `encode` takes many tokens in chunks with an online softmax; `decode` takes many queries in chunks.
-Either way no more than a chunk of weights exists at a time. `cost` picks the order, `factored` has
-the products, and with sharded inputs (`sharded`) each device takes its own tokens or queries.
+In both, the weights of one chunk exist at a time. `cost` picks the order, `factored` has the
+products, and with sharded inputs (`sharded`) each device takes its own tokens or queries. Both are
+in one file because they share the mathematics above.
 
 Shapes as in `softmax`; C channels of a token, c of its content, p of its position; R = H N rows of
 weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
@@ -112,9 +113,9 @@ def _encode_set(
 def _reduce(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tuple:
     """Max, sums and sums by row over all tokens of a device.
 
-    Where the weights of one row of tokens exceed the budget, groups of examples take turns in
-    float32. Other dtypes cut rows into columns first: with parameters that all examples share, each
-    further group accumulates their gradients once more.
+    If the weights of one row of tokens exceed the budget, groups of examples take turns in float32.
+    Other dtypes first cut rows into columns, because each further group accumulates the gradients
+    of shared parameters once more.
     """
     examples = mesh.local_batch_size(batch_size(params, data))
     rows, width = examples * encoding.rows, encoding.row_size
@@ -202,10 +203,10 @@ def map_examples(function: Callable, groups: int, params: Any, data: dict[str, j
 
 
 class Decoding(NamedTuple):
-    """Many queries that attend to few keys: what a layer needs to go through them in chunks.
+    """Attention of many queries to few keys, for a layer that takes the queries in chunks.
 
-    A layer computes the attention (`attend`) and all that follows it chunk by chunk, so that no
-    array as wide as the queries exists for all of them.
+    The layer computes `attend` and everything behind it chunk by chunk, so that no array as wide as
+    the queries exists for all of them.
     """
 
     queries: Tokens
@@ -224,13 +225,13 @@ class Decoding(NamedTuple):
 
     @property
     def row_size(self) -> int:
-        """How many queries are never parted."""
+        """How many queries a row has."""
         return row_size(self.queries)
 
     def chunks(self, params: Any, data: dict[str, jax.Array]) -> list[tuple[int, dict]]:
         """(n, data `[n, ...]`): equal chunks of a device's `data`, and a rest.
 
-        Nothing is carried over between chunks, so they are twice as large as those of `encode`.
+        Chunks are twice as large as those of `encode`, which carry sums from chunk to chunk.
         """
         batch = mesh.local_batch_size(batch_size(params, data))
         weights = max(batch * self.keys // 2, 1)

@@ -1,7 +1,8 @@
 """Contractions with tokens whose content and position are kept apart.
 
 `contract_logits` gives few . (r x W'), `contract_values` weighted sums of r x W', each in either
-order; `cross` has the orders and the symbols.
+order; `cross` explains the orders and the symbols. The file is long because each part of a token
+(content, table, grid, padding) has its product here, in both orders.
 """
 
 import functools
@@ -170,7 +171,7 @@ def product(
     content = x["content"]
     batch = max(a.content.shape[0], content.shape[0])
     left, right = a.content.astype(dtype), content
-    if rows is not None and dtype == jnp.float32:  # as more channels: one pass over memory less
+    if rows is not None and dtype == jnp.float32:  # as channels: saves a pass over memory
         ones = row_indicator(rows.shape[-1], content.shape[1] // rows.shape[-1])
         left = jnp.concatenate([spread(left, batch), spread(rows, batch)], axis=-1)
         right = jnp.concatenate([spread(right, batch), spread(ones[None], batch)], axis=-1)

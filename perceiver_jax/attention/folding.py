@@ -25,7 +25,7 @@ class Linear(NamedTuple):
     bias: jax.Array
 
 
-Head = tuple[Linear, ...]  # projections that every decoded output goes through, one after the other
+Head = tuple[Linear, ...]  # projections applied to every decoded output, one after the other
 
 
 class Norm(NamedTuple):

@@ -1,12 +1,12 @@
 """A latent layer's `product`, `layer_norm` and `self_attend`, with gradients written by hand.
 
-Their values are those of the formulas; so are their gradients, up to rounding. Nearly all of a
-Perceiver's arithmetic is in its latent layers, and the gradient that automatic differentiation
-makes of them is slow on a CPU, for three reasons that the backward functions here avoid:
+Values and gradients are those of the formulas, up to rounding. Nearly all of a Perceiver's
+arithmetic is in its latent layers. Their automatic gradient is slow on a CPU for three reasons,
+which the backward functions here avoid:
 
-- x^T dy has its left factor transposed, which the fast matrix routine does not take.
+- In x^T dy the left factor is transposed, which the fast matrix routine does not support.
 - The sum of a product over the last axis runs far below memory speed in jax 0.10.
-- P^T dY needs a transposed copy of the largest array; (dY^T P)^T of a small one.
+- P^T dY copies the largest array to transpose it; (dY^T P)^T copies a small one.
 
 A norm keeps its input for the backward pass, attention its query, key and value, never the N x N
 weights.
@@ -41,14 +41,14 @@ def _product_backward(residuals, dy):
     x, kernel = residuals
     dx = jnp.einsum("...d,cd->...c", dy, kernel)
     columns = x.reshape(-1, x.shape[-1]).T
-    # The barrier makes the CPU transpose x before the product. Other platforms do it on the way.
+    # The barrier makes the CPU transpose x before the product; other platforms transpose inside it.
     columns = jax.lax.platform_dependent(
         columns, cpu=jax.lax.optimization_barrier, default=lambda c: c
     )
     return dx, columns @ dy.reshape(-1, dy.shape[-1])
 
 
-# The forward rule spells the product out, so that rematerialisation sees that it may keep it.
+# The forward rule repeats the product, so that rematerialisation policies see it and may keep it.
 product.defvjp(lambda x, kernel: (jnp.dot(x, kernel), (x, kernel)), _product_backward)
 
 
@@ -97,9 +97,9 @@ def _weights(query, key):
 def _num_blocks(query, key) -> tuple[int, int]:
     """How many groups of heads, and blocks of queries, keep the weights of one in the budget.
 
-    Heads come first, because their keys, values and gradients are apart. On a CPU a block of
-    queries may be twice as large, because each block goes through all keys again; on a TPU it must
-    stay in vector memory.
+    Heads are divided first, because they share no keys, values or gradients. On a CPU a block of
+    queries may be twice the budget, because each block reads all keys again; on a TPU it must fit
+    into vector memory.
     """
     batch, heads, count = query.shape[:3]
     weights = mesh.local_batch_size(batch) * heads * count * key.shape[2]
@@ -129,7 +129,7 @@ def _join(x, axis):
 
 
 def _map_head_groups(function, groups, *arrays):
-    """`function` of arrays `[B, H, ...]`, to such arrays, one group of heads after another."""
+    """Applies `function` to arrays `[B, H, ...]`, one group of heads after another."""
     if groups == 1:
         return function(*arrays)
     results = jax.lax.map(lambda xs: function(*xs), tuple(_split(x, groups, 1) for x in arrays))

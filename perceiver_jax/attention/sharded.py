@@ -1,9 +1,9 @@
-"""One example's tokens, or queries, spread over the axis 'model': each device works on its own.
+"""One example's tokens, or queries, spread over the axis 'model'.
 
 Both functions take these arguments:
   params: arrays `[B or 1, ...]`.
   data: arrays of all tokens by name, see `factored.token_data`.
-  row_size: tokens of a row, of which no device has a part.
+  row_size: tokens of a row; each row is on one device.
 """
 
 import functools
@@ -20,13 +20,13 @@ from perceiver_jax.mesh import DATA, MODEL, current_layout, use_layout
 
 
 def is_sharded(num_rows: int) -> bool:
-    """Whether so many rows of tokens are over 'model'; fewer than devices are not."""
+    """Whether this many rows of tokens are spread over 'model'; fewer rows than devices are not."""
     layout = current_layout()
     return bool(layout and layout.shard_inputs and num_rows >= layout.model)
 
 
 def reduce_tokens(reduce: Callable, params: Any, data: dict, row_size: int) -> tuple:
-    """`reduce(params, data)` over all tokens, which are merged over devices where sharded.
+    """`reduce(params, data)` over all tokens; merges the results of devices where they are sharded.
 
     Args:
       reduce: gives the max of the logits `[B, H, N]`, a dict of sums `[B, H, N, ...]` that are
@@ -55,7 +55,7 @@ def reduce_tokens(reduce: Callable, params: Any, data: dict, row_size: int) -> t
 def map_queries(
     function: Callable, shared: Any, params: Any, data: dict, row_size: int
 ) -> jax.Array:
-    """`function(shared, params, data)`, `[B, M, F]`, by each device for its own queries.
+    """`function(shared, params, data)`, `[B, M, F]`; each device computes its own queries.
 
     Args:
       function: treats each of M queries by itself.

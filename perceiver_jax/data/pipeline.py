@@ -11,6 +11,8 @@ batch for any number of processes, threads or workers. A batch may span two epoc
 dropped. Grain permutes and reads in the background. It reads whole local batches, so that many
 records are fetched in one call, which saves overhead.
 
+One file, because the order of examples must be the same for training, evaluation and resuming.
+
 `readers` says how each process reads:
 
     'threads:4'   4 threads (decoding releases the GIL). 'threads:0' reads in the foreground.

@@ -21,7 +21,7 @@ from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.position import Fourier
 from perceiver_jax.tokens import Tokens
 
-# The views that the model sees. The last two are controls that cannot know a displacement.
+# The views that the model sees. The last two are controls, which show no displacement.
 EYES = {"both": (0, 1), "left": (0,), "left_twice": (0, 0)}
 
 
@@ -57,8 +57,8 @@ class FramePair(nn.Module):
 
     Attributes:
       channels: width of the projection.
-      patch: (height, width) of the patches, odd. Where a patch is as wide as the displacements, a
-        token holds both partners of a match.
+      patch: (height, width) of the patches, odd. In a patch as wide as the displacements, a token
+        holds both pixels of a match.
       num_bands, max_resolution: see `Fourier`; () is the frames' own size.
       eyes: "both", or a control: "left" shows the first frame alone, "left_twice" two of it. The
         controls change the width of the projection at most.

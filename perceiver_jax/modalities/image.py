@@ -1,7 +1,8 @@
 """Images in, three ways: raw pixels, learned positions, convolutional stem.
 
-A batch holds `image`: float `[B, H, W, C]`, normalised. Positions are those of the array that the
-network sees (the crop): source-image coordinates let it memorise (Perceiver 2021, section 4.1).
+A batch holds `image`: float `[B, H, W, C]`, normalised. Positions are coordinates
+in the crop that the network sees: with coordinates in the source image it overfits (Perceiver 2021,
+section 4.1).
 
 References: Perceiver IO (Jaegle et al. 2022) section 4.4 and app. A; the released ImageNet models.
 """
@@ -87,7 +88,7 @@ class ConvStem(nn.Module):
       channels: of the convolution.
       num_bands, max_resolution: see `Fourier`, of the stem's output; () is its own size.
       permutation_seed: if not None, pixels are permuted before the stem. Positions belong to the
-        stem's output, so here the experiment takes the convolution's neighbourhoods away.
+        stem's output, so here the permutation destroys the convolution's neighbourhoods.
     """
 
     channels: Channels = 64

@@ -3,9 +3,9 @@
 A batch holds `frames`: float `[B, 2, H, W, 3]` in [-1, 1], left and right. A pixel x of the left
 view and x - disparity of the right one show the same point.
 
-Nobody has published a Perceiver on rectified pairs; the choices are those of Perceiver IO's optical
+No Perceiver on rectified pairs has been published. The design is that of Perceiver IO's optical
 flow (Jaegle et al. 2022, section 4.2, Table 3), where stacking two frames in channels is better on
-real scenes than giving them as tokens of their own.
+real scenes than separate tokens for each frame.
 """
 
 from typing import Literal
@@ -19,7 +19,7 @@ from perceiver_jax.modalities.flow import FramePair, PixelField, select_views, s
 from perceiver_jax.modalities.shared import grid_tokens, plain_init
 from perceiver_jax.tokens import Tokens
 
-StackedEyes = FramePair  # with one eye, `eyes="left"`, the model of a single image
+StackedEyes = FramePair  # with `eyes="left"` a model of a single image
 
 
 class SeparateEyes(nn.Module):

@@ -1,8 +1,8 @@
-"""Text as UTF-8 bytes, in and out: no vocabulary to learn, no words unknown.
+"""Text as UTF-8 bytes, in and out, without a learned vocabulary.
 
 A batch holds `text`: int32 ids `[B, M]`, and `text_mask`: bool `[B, M]`, False where it is padding.
-Id 6 + b is byte b; the first six ids are reserved. One table embeds the ids and, transposed, scores
-them: it is the `embedding` of the `Perceiver`, which both ends hold.
+Id 6 + b is byte b; the first six ids are reserved. Input and output share one table, the section
+`embedding` of a config: it embeds the ids and, transposed, gives their logits.
 
 References: Perceiver IO (Jaegle et al. 2022) section 4.1 and app. C; the released language model.
 """
@@ -28,7 +28,7 @@ def encode(text: str) -> np.ndarray:
 
 
 def decode(ids) -> str:
-    """The text of ids `[n]`: reserved ids are dropped, broken UTF-8 becomes a replacement sign."""
+    """The text of ids `[n]`: reserved ids are dropped, invalid UTF-8 becomes U+FFFD."""
     ids = np.asarray(ids)
     data = (ids[ids >= NUM_RESERVED] - NUM_RESERVED).astype(np.uint8)
     return data.tobytes().decode("utf-8", errors="replace")
@@ -43,7 +43,7 @@ def pad(ids, length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Embedding(nn.Module):
-    """One vector per id, which also scores the id.
+    """One vector per id, which embeds it and gives its logit.
 
     Attributes:
       num_ids: rows of the table.

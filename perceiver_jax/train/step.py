@@ -74,21 +74,8 @@ def make_train_step(
         return loss / count, (dict(new_state), metric_sums(task, prediction, batch))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
-
-    def accumulated_gradient(trained, frozen, model_state, batch, key, count):
-        def body(carry, microbatch_and_index):
-            model_state, grads = carry
-            microbatch, index = microbatch_and_index
-            (loss, (model_state, sums)), new = gradient(
-                trained, frozen, model_state, microbatch, jax.random.fold_in(key, index), count
-            )
-            return (model_state, jax.tree.map(jnp.add, grads, new)), (loss, sums)
-
-        zeros = jax.tree.map(jnp.zeros_like, trained)
-        parts = (split_batch(batch, accumulate), jnp.arange(accumulate))
-        (model_state, grads), stacked = jax.lax.scan(body, (model_state, zeros), parts)
-        loss, sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
-        return (loss, (model_state, sums)), grads
+    if accumulate > 1:
+        gradient = accumulated(gradient, accumulate)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
@@ -96,15 +83,9 @@ def make_train_step(
         batch = local_rows(task.prepare(all_gather(batch), prepare_key))
         count = jnp.maximum(psum(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
         trained, frozen = split(state.params, multipliers)
-        (loss, (model_state, sums)), grads = (
-            gradient if accumulate == 1 else accumulated_gradient
-        )(
-            trained,
-            frozen,
-            state.model_state,
-            batch,
-            local_key(jax.random.fold_in(key, STREAMS["dropout"])),
-            count,
+        dropout_key = local_key(jax.random.fold_in(key, STREAMS["dropout"]))
+        (loss, (model_state, sums)), grads = gradient(
+            trained, frozen, state.model_state, batch, dropout_key, count
         )
         loss, sums, grads = psum((loss, sums, grads))
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
@@ -127,6 +108,27 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def accumulated(gradient: Callable, parts: int) -> Callable:
+    """Returns `gradient` of a whole batch, summed over microbatches one after another."""
+
+    def accumulated_gradient(trained, frozen, model_state, batch, key, count):
+        def body(carry, microbatch_and_index):
+            model_state, grads = carry
+            microbatch, index = microbatch_and_index
+            (loss, (model_state, sums)), new = gradient(
+                trained, frozen, model_state, microbatch, jax.random.fold_in(key, index), count
+            )
+            return (model_state, jax.tree.map(jnp.add, grads, new)), (loss, sums)
+
+        zeros = jax.tree.map(jnp.zeros_like, trained)
+        microbatches = (split_batch(batch, parts), jnp.arange(parts))
+        (model_state, grads), stacked = jax.lax.scan(body, (model_state, zeros), microbatches)
+        loss, sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), stacked)
+        return (loss, (model_state, sums)), grads
+
+    return accumulated_gradient
 
 
 def make_eval_step(task: Task) -> Callable[[TrainState, Batch], tuple[Sums, Batch]]:
