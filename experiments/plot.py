@@ -45,7 +45,7 @@ def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Pa
     """
     workdir = epath.Path(workdir).expanduser()
     config = load_config(workdir)
-    config.parallel = common.parallel()  # one device draws, whatever has trained
+    config.parallel = common.parallel()  # plots are computed on one device
     task = make_task(config)
     target = build(task, config, jax.devices()[:1]).target
     weights, _ = checkpoint.restore_weights(workdir, target, warn=warn)
@@ -69,7 +69,7 @@ def write(folder: epath.Path, figures: Mapping[str, Any]) -> list[epath.Path]:
 
 
 def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
-    """Writes one of them to `path` with the ending that it takes, and returns that."""
+    """Writes one of them to `path` with the ending of its kind; returns the path."""
     if isinstance(figure, plots.Clip):
         path = path.with_suffix(".mp4")
         video.write_mp4(path, **figure._asdict())

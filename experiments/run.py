@@ -66,7 +66,7 @@ def define_flags(values: flags.FlagValues) -> None:
 def main(argv):
     """The command."""
     del argv
-    # What goes wrong is raised and told once, below; libraries would tell it in pages before.
+    # Errors are printed once, below; libraries would log pages before.
     logging.set_verbosity(logging.FATAL)
     sys.unraisablehook = ignore_late_callbacks
     config = flags.FLAGS.config
@@ -87,7 +87,7 @@ def main(argv):
 
 
 def ignore_late_callbacks(unraisable):
-    """Leaves out what TensorStore still wants to say to an event loop that ended by an error."""
+    """Ignores callbacks of TensorStore to an event loop that an error has closed."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 

@@ -1,9 +1,9 @@
 """Counting FLOPs, multiply and add apart, as both papers do.
 
-`textbook` describes the *model*, by arithmetic on its fields: what the formula costs when keys and
-values are formed and every product is done. It does not change when a cheaper exact strategy runs.
-`executed` counts what a function does. Both leave out norms, softmax and activations, as the papers
-do (whose 404 and 707 GFLOP come out).
+`textbook` counts the *model* from its fields: the dense formula, with all keys, values and
+products. It does not depend on the contraction order that runs. `executed` counts what a function
+computes. Both leave out norms, softmax and activations, as the papers do, and reproduce their 404
+and 707 GFLOP.
 """
 
 import functools
@@ -17,12 +17,12 @@ from perceiver_jax.tokens import token_sets
 
 
 def linear(rows: int, inputs: int, outputs: int) -> float:
-    """`rows` vectors through a matrix."""
+    """The product of `rows` vectors with a matrix."""
     return 2.0 * rows * inputs * outputs
 
 
 def attention(n: int, m: int, q_width: int, kv_width: int, qk: int | None, v: int | None) -> float:
-    """N queries of `q_width` read M tokens of `kv_width`; the number of heads does not matter."""
+    """Attention of N queries of `q_width` to M tokens of `kv_width`, for any number of heads."""
     qk = qk or kv_width
     v = v or qk
     projections = linear(n, q_width, qk) + linear(m, kv_width, qk) + linear(m, kv_width, v)
@@ -45,7 +45,7 @@ def encoder(e: Encoder, num_tokens: int, width: int) -> float:
 
 
 def decoder(d: Decoder, e: Encoder, num_queries: int, width: int) -> float:
-    """`num_queries` queries of `width` channels answered from the latents of one example."""
+    """`num_queries` queries of `width` channels decoded from the latents of one example."""
     read = attention(
         num_queries, e.num_latents, width, e.latent_channels, d.qk_channels, d.v_channels
     )
@@ -58,7 +58,7 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
     Args:
       model: any `Perceiver`.
       batch: a prepared batch, arrays or `jax.ShapeDtypeStruct`s, of one example. With `indices`
-        only the outputs at these are answered.
+        only the outputs at these are decoded.
     """
     if any(x.shape[0] != 1 for x in jax.tree.leaves(batch)):
         raise ValueError("textbook FLOPs are those of one example: pass a batch of size 1")
@@ -93,7 +93,7 @@ def _size(tokens) -> tuple[int, int]:
 
 def executed(function: Callable, *args) -> float:
     """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
-    anew = functools.partial(function)  # not an earlier trace's, see `cost.forced`
+    anew = functools.partial(function)  # avoids an earlier trace, see `cost.forced`
     return _count(jax.make_jaxpr(anew)(*args).jaxpr)
 
 

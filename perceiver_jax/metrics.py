@@ -32,7 +32,7 @@ def top_accuracy(k: int) -> Callable:
         label = batch["label"]
         known = (label >= 0) & (label < logits.shape[1])
         own = jnp.take_along_axis(logits, jnp.where(known, label, 0)[:, None], axis=1)
-        # Comparisons with NaN are false: counted by what is surely smaller, NaN never helps.
+        # Comparisons with NaN are false, so counting smaller logits never favours NaN.
         smaller = jnp.sum(logits < own, axis=1)
         right = known & (smaller >= logits.shape[1] - k) & ~jnp.isnan(own[:, 0])
         return masked_sum(right.astype(jnp.float32), batch)
@@ -62,7 +62,7 @@ def psnr(prediction: jax.Array, batch, *, peak: float = 1.0) -> tuple[jax.Array,
 def hidden_accuracy(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     """Share of the masked bytes whose logit is the largest; NaN counts as wrong."""
     right = jnp.argmax(logits, axis=-1) == batch["target"]
-    right &= ~jnp.isnan(jnp.max(logits, axis=-1))  # argmax takes NaN for the largest
+    right &= ~jnp.isnan(jnp.max(logits, axis=-1))  # argmax treats NaN as the largest
     return _sum(right.astype(jnp.float32), batch["hidden"] & batch["mask"][:, None])
 
 
@@ -79,9 +79,9 @@ def bits_per_byte(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
 
 
 def end_point_error(*, visible: bool = False, valid_only: bool = False) -> Callable:
-    """Mean length of the error, pixels (Otte and Nagel 1994): EPE; of a disparity its size.
+    """EPE: the mean length of the error in pixels (Otte and Nagel 1994), also of a disparity.
 
-    Papers count all pixels of MPI-Sintel; `valid_only` leaves out those that it marks as invalid.
+    Papers count all pixels of MPI-Sintel; `valid_only` leaves out those marked as invalid.
     """
 
     def metric(prediction, batch):
@@ -133,7 +133,7 @@ def _error(prediction, batch) -> jax.Array:
 
 
 def _counted(batch, visible: bool) -> jax.Array:
-    """The pixels with a truth: `known` where a set tells it apart from `valid`."""
+    """The pixels with a truth: `known` of sets that have it besides `valid`."""
     known, mask = batch.get("known", batch["valid"]), batch["mask"]
     known = known & mask.reshape(-1, *[1] * (known.ndim - 1))
     return known & ~batch["occluded"] if visible else known

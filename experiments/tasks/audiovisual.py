@@ -49,7 +49,7 @@ def make_task(config: ConfigDict) -> Task:
         mean=data.mean,
         std=data.std,
         label_smoothing=data.label_smoothing,
-        mix_alpha=0.0,  # a mixed image would not be that of its sound
+        mix_alpha=0.0,  # a mixed image would not match its sound
     )
     return task_data.task(
         model,
@@ -63,8 +63,8 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def draw(spec, prepare, task_data, variables, num_examples):
-    """What the model makes of the first evaluation examples, and of each modality alone; and how
-    the latents' attention is shared out."""
+    """Plots predictions of the first evaluation examples from all modalities and from each alone,
+    and the latents' attention by modality."""
     batch = task_data.first_examples(min(num_examples, 8))
     probabilities = classify_alone(spec, prepare, jax.nn.softmax, variables, batch)
     figure = plots.label_probabilities(batch["image"], probabilities, batch["label"])

@@ -11,7 +11,7 @@ from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
 
-KEPT = ("classes", "classes_fixed", "paths", "notes")  # what a source tells beside its examples
+KEPT = ("classes", "classes_fixed", "paths", "notes")  # attributes of a source that `Arrays` keeps
 
 
 class Arrays:
@@ -78,6 +78,6 @@ def into_memory(source: Any) -> Arrays:
 
 
 def _empty(count: int, value: Any) -> np.ndarray:
-    """An array for `count` values like this one; texts differ in length, so they stay objects."""
+    """An empty array for `count` values like this one; texts differ in length, so as objects."""
     value = np.asarray(value)
     return np.empty((count, *value.shape), object if value.dtype.kind in "SU" else value.dtype)

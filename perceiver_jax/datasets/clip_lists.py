@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """Names by number, and whether the user has fixed their order or it is that of the lists."""
+    """Names by number, and whether the user fixed their order (else it is that of the lists)."""
 
     names: list[str]
     fixed: bool
@@ -64,7 +64,7 @@ def _row(cells: dict[str, str], line: int, field: str, path: pathlib.Path) -> Ro
 def read_classes(folder: pathlib.Path, lists: Sequence[str]) -> Classes:
     """The classes of `classes.txt`, one name a line, else those of the named lists, sorted.
 
-    Numbers in place of names stand for themselves.
+    Where a list has numbers instead of names, these are the classes' numbers.
     """
     if names := read_class_file(folder):
         return Classes(names, fixed=True)

@@ -29,23 +29,23 @@ Then --config.data.data_dir=FOLDER."""
 
 
 class Clips:
-    """Pieces of the video files of a folder that `<split>.csv` lists; `OBTAINED` says how.
+    """Pieces of a folder's video files that `<split>.csv` lists; `OBTAINED` says how to get them.
 
     An example holds `video` uint8 `[T, H, W, 3]`, the shorter side `short_side` pixels; `audio`
     float32 `[S]` in [-1, 1], S = T `samples_per_second` / `frames_per_second`, zeros where there is
-    no sound; `label` int32, or `labels` float32 `[K]` of zeros and ones; `row` int32, whose clip it
-    is; and `readable`, bool.
+    no sound; `label` int32, or `labels` float32 `[K]` of zeros and ones; `row` int32, the number of
+    its row in the list; and `readable`, bool.
 
-    A file that is missing, damaged or too short is said once on stderr and kept in `unreadable`.
-    With `replace` (to train) the clip of the next row that can be read stands in for it, so that an
-    example stays a function of its number; without (to evaluate) the example is black and silent,
-    `readable` False: the task leaves it out.
+    A file that is missing, damaged or too short is reported once on stderr and kept in
+    `unreadable`. With `replace` (to train) the clip of the next readable row replaces it, so that
+    an example stays a function of its number. Otherwise (to evaluate) the example is black and
+    silent with `readable` False, and the task leaves it out.
 
     Attributes:
       classes: names by number.
       classes_fixed: whether classes.txt or the list itself says the numbers, or only the names in
         the lists do: then another list may number them otherwise.
-      unreadable: reason by path, for the files that this process has met.
+      unreadable: the reason by path, for files that this process has tried to read.
     """
 
     in_memory = False
@@ -72,8 +72,8 @@ class Clips:
           lists: the names of all CSV files whose classes are numbered together, where there is no
             classes.txt; () is `split` alone.
           num_frames: T.
-          frames_per_second: of `video`, whatever the file's.
-          samples_per_second: of `audio`, whatever the file's.
+          frames_per_second: of `video`; other rates are resampled.
+          samples_per_second: of `audio`; other rates are resampled.
           short_side: of a frame, in pixels.
           clips_per_row: how many clips, each an example, lie evenly, from `start` on, within
           row_seconds: or what the file has of them.

@@ -8,7 +8,7 @@ from perceiver_jax.datasets.arrays import Arrays
 def load(split: str, *, data_dir: str = "") -> Arrays:
     """Opens `train` (1,437 examples) or `test` (360).
 
-    The set comes unsplit. Our split is `train_test_split(range(1797), test_size=0.2,
+    Scikit-learn does not split the set. Our split is `train_test_split(range(1797), test_size=0.2,
     random_state=0, stratify=labels)`, sorted.
 
     Returns:

@@ -16,7 +16,7 @@ from perceiver_jax.data.transforms import Encoded, Example
 
 PREFIX = "blank:"
 NUM_EXAMPLES = 1024
-IMAGE_SIZE = 256  # of images that come in many sizes
+IMAGE_SIZE = 256  # stands for images of many sizes
 TEXT = b"the quick brown fox jumps over the lazy dog. " * 400
 
 

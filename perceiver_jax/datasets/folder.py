@@ -1,7 +1,7 @@
 """A folder of images in which each class has a folder of its own.
 
-    DIR/train/CLASS/*, DIR/val/CLASS/*      two parts; the second may be called test
-    DIR/CLASS/*                             one piece, of which a seed holds out some images
+    DIR/train/CLASS/*, DIR/val/CLASS/*      two parts; the second may be named test
+    DIR/CLASS/*                             one part; a seed holds out some images
 
 Images may lie at any depth below their class. `data_dir` is DIR.
 """
@@ -82,7 +82,7 @@ def _find_part(root: pathlib.Path, split: str) -> pathlib.Path | None:
 
 
 def _folders(folder: pathlib.Path) -> list[str]:
-    """The names of the folders in a folder, but hidden ones."""
+    """The names of the folders in a folder, without hidden ones."""
     if isinstance(folder, pathlib.Path):
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
@@ -92,7 +92,7 @@ def _folders(folder: pathlib.Path) -> list[str]:
 
 
 def _classes(root: pathlib.Path, found: Sequence[str]) -> tuple[list[str], bool]:
-    """The names of the classes, and whether `classes.txt` says them."""
+    """The names of the classes, and whether they are from `classes.txt`."""
     if not found:
         loose = sum(path.lower().endswith(IMAGES) for path, _ in walk_files(root))
         raise ValueError(

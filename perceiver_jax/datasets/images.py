@@ -1,4 +1,7 @@
-"""Image files with labels, as `folder` and `table` list them, read one at a time."""
+"""Image files with labels, as `folder` and `table` list them, read one at a time.
+
+The file is long because both share its options, checks, held-out images and search for copies.
+"""
 
 import collections
 import concurrent.futures
@@ -21,8 +24,8 @@ from perceiver_jax.files.paths import user_path
 
 # The names of the evaluation's part, looked for in this order.
 EVALUATION = ("val", "validation", "valid", "test")
-BYTES_PER_PIXEL = 16  # more than any format needs, so a larger file is no image that we would read
-HEAD = 2**14  # bytes that tell most files of one size apart
+BYTES_PER_PIXEL = 16  # more than any format needs: a larger file has more pixels than allowed
+HEAD = 2**14  # first bytes, by which most files of equal size differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +33,13 @@ class Options:
     """The options of `folder` and `table`, `config.data.source_options`.
 
     Attributes:
-      eval_fraction: share of each class that is held out, where the set comes in one piece.
-      split_seed: says which images are held out.
-      unreadable: what happens to files that are missing or no readable image. "leave_out" says so
-        on stderr and leaves them out of loss and metrics; "refuse" ends the command.
-      max_pixels: an image of more counts as unreadable: a few bytes may unpack to gigabytes.
-      find_copies: whether to look for files that are in training and evaluation both, which reads
-        the files that share their size with another one.
+      eval_fraction: fraction of each class that is held out, if the set has one part.
+      split_seed: decides which images are held out.
+      unreadable: what happens to files that are missing or not readable as images. "leave_out"
+        reports them on stderr and leaves them out of loss and metrics; "refuse" ends the command.
+      max_pixels: a larger image counts as unreadable: a few bytes may decode to gigabytes.
+      find_copies: whether to look for files that are in both training and evaluation; reads the
+        files whose size equals another one's.
       multi_label: whether an image may have several labels, or none.
       path_column, label_column: of a table.
     """
@@ -60,7 +63,7 @@ class Item(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a part of a set consists of.
+    """The files and classes of a part of a set.
 
     Attributes:
       folder: that all paths are in.
@@ -90,7 +93,7 @@ class Images:
       classes_fixed: see `Listing`.
       paths: of the files, within `folder`.
       notes: lines for the user.
-      unreadable: reason by path, for the files that this process has met.
+      unreadable: the reason by path, for files that this process has tried to read.
     """
 
     in_memory = False
@@ -133,7 +136,7 @@ class Images:
         if image is None:
             image = self.black
         elif image.shape != self.black.shape:
-            # Where no transform makes all images one size, they have one: so has what stands in.
+            # Without a resize all images have one size, and so must the black one.
             self.black = np.zeros_like(image)
         if self.options.multi_label:
             hot = np.isin(np.arange(len(self.classes)), labels)
@@ -229,8 +232,8 @@ def check_classes(
 def hold_out(items: Sequence[Item], options: Options, where: object) -> list[bool]:
     """Whether each file is held out for the evaluation: `eval_fraction` of each class.
 
-    Those of the smallest hashes of seed and path: the same everywhere, and nearly the same when
-    files are added. With several labels the share is that of all files.
+    Holds out the files with the smallest hashes of seed and path: the same on every machine, and
+    nearly the same when files are added. With `multi_label` the fraction is that of all files.
 
     Raises:
       ValueError: a class has a single image, which cannot be in both parts.
@@ -257,7 +260,7 @@ def hold_out(items: Sequence[Item], options: Options, where: object) -> list[boo
 def take_part(
     items: Sequence[Item], split: str, lists: Sequence[str], options: Options, where: object
 ) -> tuple[list[Item], str]:
-    """The files of a part of a set that comes in one piece, and how it was divided."""
+    """The files of one half of a set without parts, and a line about its division."""
     training = len(lists) > 1 and split == lists[0]
     held = hold_out(items, options, where)
     part = [item for item, out in zip(items, held, strict=True) if out != training]
@@ -292,10 +295,10 @@ def describe_copies(train: Images, evaluation: Images) -> list[str]:
 
 
 def find_copies(train: Images, evaluation: Images) -> dict[str, str]:
-    """The evaluation's files whose bytes are those of a training file, with that file.
+    """The evaluation's files that equal a training file byte by byte, with that file.
 
-    Only files of one size are read: first their beginnings, then the whole files where these agree.
-    Sets whose sizes are unknown, in buckets, are not compared.
+    Only files of equal size are read: their first bytes, then whole files whose first bytes agree.
+    Files of unknown size, in buckets, are not compared.
     """
     sources = (train, evaluation)
     shared = np.intersect1d(train.sizes, evaluation.sizes)
@@ -311,7 +314,7 @@ def find_copies(train: Images, evaluation: Images) -> dict[str, str]:
 
 
 def _digests(source: Images, indices: np.ndarray, length: int | None) -> dict[int, bytes]:
-    """A hash of size and beginning, or of all, of each file that can be read, by its number."""
+    """A hash of each readable file's size and first bytes, or of the whole file, by its number."""
 
     def digest_all(indices: np.ndarray) -> dict[int, bytes]:
         found = {}

@@ -2,7 +2,7 @@
 
 from perceiver_jax.config_types import check_fields
 
-GIVEN = ("self", "source", "split", "data_dir", "lists")  # arguments that are no options
+GIVEN = ("self", "source", "split", "data_dir", "lists")  # arguments that are not options
 
 
 def check_reader(reader: type, /, **options) -> None:

@@ -5,10 +5,9 @@ An example, of a real set (`pair_sets`) or a generated one:
     frames    uint8 [2, H, W, 3]     first and second, or left and right; grey images three times
     field     float32 [H, W, 2]      flow: right, down; or [H, W, 1]: the left view's disparity
     valid     bool [H, W]            where the field is known; elsewhere it is 0
-    occluded  bool [H, W]            known, but not to be seen in the second image; where a set
-                                     tells
-    known     bool [H, W]            where a set has values that it also calls invalid: all of them
-    size      int32 [2]              H, W: they stay when `pad_pair` makes images of one size
+    occluded  bool [H, W]            known, but hidden in the second image; only of some sets
+    known     bool [H, W]            all values, of sets that mark some of them as invalid
+    size      int32 [2]              H, W before `pad_pair` pads images to one size
 
 or, to classify pairs, `frames` and a `label`.
 """

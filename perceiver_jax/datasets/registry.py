@@ -6,7 +6,7 @@ A name stands for a module of this package with two functions:
     check_options(**options)            raises ValueError; opens nothing
     spec(**options) -> example      only if it reads files: zeros of the same fields and shapes
 
-`pair_sets` and `tfds` are each many datasets; theirs take the name first.
+`pair_sets` and `tfds` hold many datasets each; their functions take the name first.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def load(
         `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts,
         pairs, folder and table the folder of the set.
-      in_memory: decode everything once into arrays. For images of one size that fit.
+      in_memory: decode everything once into arrays; needs images of one size, and memory.
       options: keyword arguments of the module's `load`.
 
     Raises:
@@ -135,7 +135,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def stand_in(name: str) -> str:
-    """The source that needs no files in `name`'s place: fake data, or itself if it reads none."""
+    """The source to use without files: fake data, or `name` itself if it reads no files."""
     if name.startswith(fake.PREFIX) or find(name).spec is None:
         return name
     return fake.PREFIX + name

@@ -5,8 +5,8 @@
     shelf/0002.jpg,cup;plate        several labels, with `multi_label`
 
 `data_dir` is a folder with one table for each part, such as train.csv and val.csv (or test.csv), or
-one table, of which a seed holds out some images. Paths are relative to the folder of the table, or
-of the images where config.data.train_split and eval_split are the addresses of tables elsewhere.
+one table, of which a seed holds out some images. Paths are relative to the folder of the table; if
+config.data.train_split and eval_split are paths of tables elsewhere, to `data_dir`.
 """
 
 import io
@@ -138,7 +138,7 @@ def _find_table(root: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def _within(folder: pathlib.Path, file: str, where: str) -> str:
-    """A path as it is within the folder.
+    """A path relative to the folder.
 
     Raises:
       ValueError: it is blank, or leads out of the folder.
@@ -187,7 +187,7 @@ def _text(cell: object) -> str:
 
 
 def _size(folder: pathlib.Path, file: str) -> int:
-    """Bytes of a file; 0 where it is missing, -1 in a bucket, which is not asked file by file."""
+    """Bytes of a file; 0 if it is missing, -1 (unknown) in a bucket, to save requests."""
     if not isinstance(folder, pathlib.Path):
         return -1
     try:

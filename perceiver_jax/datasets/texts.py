@@ -1,4 +1,4 @@
-"""Text as bytes: local files as one stream, or the documents of a TFDS set joined.
+"""Text as bytes: local files as one stream, or the documents of a TFDS dataset, joined.
 
 An example is `text`, any number of bytes; `data.text_transforms` cuts windows out of it.
 """
@@ -22,9 +22,9 @@ from perceiver_jax.files.paths import check_utf8, user_path
 class Texts:
     """Files one after another, sorted by path, as one stream of bytes in overlapping pieces.
 
-    Piece i begins at byte i `length` and is twice as long, where the stream does not end before: so
+    Piece i begins at byte i `length` and has 2 `length` bytes, unless the stream ends before. So
     every window of `length` bytes lies within a piece, and the first `length` bytes of all pieces
-    are the whole text, once.
+    are the whole text once.
     """
 
     in_memory = False
@@ -35,7 +35,7 @@ class Texts:
         Args:
           split: which files of the folder, as a pattern: 'train.txt', 'train/**/*.txt'.
           data_dir: the folder.
-          length: bytes; the longest window that will be cut out.
+          length: bytes of the longest window that transforms will cut out.
 
         Raises:
           FileNotFoundError: no such file.

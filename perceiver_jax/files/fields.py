@@ -1,12 +1,12 @@
 """Files that hold a value for each pixel: optical flow, disparity, masks.
 
-A field is float32 `[H, W, C]`: a flow (right, down), a disparity, or whatever a `.pfm` holds. Where
-a format says which pixels are known there is `valid`, bool `[H, W]`, and unknown pixels are 0.
+A field is float32 `[H, W, C]`: a flow (right, down), a disparity, or any content of a `.pfm`.
+Formats that mark known pixels also give `valid`, bool `[H, W]`, and unknown pixels are 0.
 
-OpenCV decodes PNG, PGM and PPM, also of 16 bits. Two formats are read here. OpenCV divides the
-values of a `.pfm` by the header's scale, which Middlebury's files do not mean. It reads a `.flo`
-from local folders alone, accepts one with bytes left over, allocates whatever size a damaged header
-has, and gives None without a reason for the others.
+OpenCV decodes PNG, PGM and PPM, also with 16 bits. This file reads the other two formats itself.
+OpenCV divides the values of a `.pfm` by the header's scale, which is wrong for Middlebury's files.
+It reads a `.flo` only from local folders, ignores extra bytes, allocates any size that a damaged
+header names, and returns None without a reason for other errors.
 """
 
 import re
@@ -48,8 +48,8 @@ def write_flo(path: Path, flow: np.ndarray) -> None:
 def read_pfm(path: Path) -> np.ndarray:
     """A `.pfm` file, grey or colour, of either byte order -> float32 `[H, W, 1 or 3]`.
 
-    Values are as stored: the magnitude of the header's scale is left alone, only its sign (the byte
-    order) counts. The header may have comments, and lines that end as on Windows.
+    Values are as stored: the magnitude of the header's scale is ignored; its sign is the byte
+    order. The header may have comments and Windows line ends.
     """
     data = existing(path).read_bytes()
     header = PFM_HEADER.match(data)
@@ -69,7 +69,7 @@ def read_pfm(path: Path) -> np.ndarray:
         )
     order = "<f4" if scale < 0 else ">f4"
     rows = np.frombuffer(data, order, offset=begin).reshape(height, width, channels)
-    return rows[::-1].astype(np.float32)  # the file begins at the bottom
+    return rows[::-1].astype(np.float32)  # the bottom row is first
 
 
 def write_pfm(path: Path, field: np.ndarray) -> None:
@@ -86,7 +86,7 @@ def read_kitti_flow(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """KITTI's 16-bit PNG -> (flow `[H, W, 2]`, valid). Steps of 1/64 pixel.
 
     Reference: the development kit of KITTI 2015 (Menze and Geiger 2015): (red - 2^15) / 64 is the
-    displacement to the right, green that down, blue whether there is one.
+    displacement to the right, green the one down, blue whether the pixel is valid.
     """
     stored = _read_png(path, np.uint16, 3)
     valid = stored[..., 2] > 0
@@ -171,7 +171,7 @@ def _read_png(path: Path, dtype: type, channels: int) -> np.ndarray:
 
 
 def _read_grey(path: Path) -> np.ndarray:
-    """`[H, W]`; an image whose three colours are equal counts as grey, opaque or not."""
+    """`[H, W]`; an image with three equal colours counts as grey, with or without alpha."""
     image = _decode(path)
     if image.ndim == 3:
         if np.any(image[..., :3] != image[..., :1]):

@@ -1,4 +1,4 @@
-"""Image files to arrays and back. RGB everywhere."""
+"""Image files to arrays and back, always RGB."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from perceiver_jax.files.paths import user_path
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 Path = str | os.PathLike
-JPEG = b"\xff\xd8"  # the first bytes; it has no transparency
+JPEG = b"\xff\xd8"  # first bytes of a format without transparency
 FAINT = 2**14  # 16-bit images below it hold values of 10, 12 or 14 bits
 
 
@@ -30,8 +30,8 @@ def read_image(path: Path) -> np.ndarray:
 def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
     """The bytes of an image file -> uint8 `[H, W, channels]`.
 
-    The image is turned as its EXIF orientation says. Transparent pixels are laid on white. 16 bits
-    become 8 by their upper half.
+    Applies the EXIF orientation, lays transparent pixels on white, and keeps the upper 8 of 16
+    bits.
 
     Args:
       data: of the file: JPEG, PNG, WebP, TIFF, BMP, PPM.
@@ -81,7 +81,7 @@ def check_pixels(data: bytes, name: str, limit: int) -> None:
     """Refuses an image of more than `limit` pixels by its header, before it is decoded.
 
     Raises:
-      ValueError: it is too large. Where the header says no size, decoding says what is wrong.
+      ValueError: it is too large. A header without a size passes; decoding reports the error.
     """
     if data.startswith(JPEG) and 8 * 64 * len(data) <= limit:
         return  # a bit at least for each 8x8 block
@@ -90,7 +90,7 @@ def check_pixels(data: bytes, name: str, limit: int) -> None:
             width, height = file.size
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large an image; shrink it: {error}") from error
-    except Exception:  # Pillow's readers of damaged files raise many kinds
+    except Exception:  # Pillow raises many types for damaged files
         return
     if width * height > limit:
         raise ValueError(
@@ -106,10 +106,10 @@ def _on_white(image: np.ndarray, data: bytes, name: str) -> np.ndarray:
                 return image
             transparent = ImageOps.exif_transpose(file).convert("RGBA")
     except Image.UnidentifiedImageError:
-        return image  # a format that OpenCV alone knows
+        return image  # a format that only OpenCV reads
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large an image; shrink it: {error}") from error
-    except Exception as error:  # Pillow's readers of damaged files raise many kinds
+    except Exception as error:  # Pillow raises many types for damaged files
         raise ValueError(f"{name} is no readable image: {error}") from error
     white = Image.new("RGBA", transparent.size, "white")
     opaque = Image.alpha_composite(white, transparent).convert(
@@ -119,14 +119,14 @@ def _on_white(image: np.ndarray, data: bytes, name: str) -> np.ndarray:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Writes uint8 `[H, W, 3]`, or grey `[H, W]`; the ending of the name says the format."""
+    """Writes uint8 `[H, W, 3]`, or grey `[H, W]`; the file's ending gives the format."""
     if image.dtype != np.uint8:
         raise ValueError(f"{path}: an image is written from uint8, not from {image.dtype}")
     Image.fromarray(image).save(user_path(path))
 
 
 def existing(path: Path) -> pathlib.Path:
-    """The user's path, once it is sure that something is there.
+    """The user's path, checked to exist.
 
     Raises:
       ValueError: nothing is there.
@@ -143,6 +143,6 @@ def natural_order(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
 
 
 def natural_key(name: str) -> tuple[list, str]:
-    """What sorts names with numbers as numbers."""
+    """The key that sorts names with numbers as numbers."""
     parts = re.split(r"(\d+)", name)  # text and numbers take turns
     return [int(x) if i % 2 else x for i, x in enumerate(parts)], name

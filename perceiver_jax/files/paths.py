@@ -1,4 +1,4 @@
-"""Paths and texts that users give: `~`, buckets, and files in other encodings than UTF-8."""
+"""Paths and text files of users: `~`, buckets, and encodings other than UTF-8."""
 
 import codecs
 import os
@@ -17,8 +17,8 @@ def user_path(path: str | os.PathLike) -> pathlib.Path:
 def walk_files(folder: pathlib.Path) -> Iterator[tuple[str, int]]:
     """The files below a folder, at any depth: path within it and bytes, -1 in a bucket.
 
-    Hidden files and folders are left out. Links are followed, but not to a folder around them.
-    A link to nothing has no bytes.
+    Leaves out hidden files and folders. Follows links, except to a folder around them. A broken
+    link has 0 bytes.
     """
     if not isinstance(folder, pathlib.Path):
         top = _without_scheme(folder)

@@ -11,7 +11,7 @@ from perceiver_jax.files.image import Path, existing
 from perceiver_jax.files.paths import user_path
 
 CONVERT = "Convert it: ffmpeg -i FILE -c:a pcm_s16le NEW.wav"
-STREAMED = b"\xff" * 4  # the size in a header written before its sound was known
+STREAMED = b"\xff" * 4  # the size in a header that was written before its sound
 
 
 def read_wav(path: Path) -> tuple[np.ndarray, int]:
@@ -29,7 +29,7 @@ def read_wav(path: Path) -> tuple[np.ndarray, int]:
             if data[4:8] != STREAMED:
                 warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
             rate, samples = wavfile.read(io.BytesIO(data))
-    except Exception as error:  # SciPy divides, unpacks and reshapes by what a damaged header says
+    except Exception as error:  # SciPy raises many types for a damaged header
         raise ValueError(f"{path} is no readable WAV file: {error}. {CONVERT}") from error
     if not samples.size:
         raise ValueError(f"{path} has no sound in it")

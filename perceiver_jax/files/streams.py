@@ -1,4 +1,4 @@
-"""Inside a video file: its frames and sound from any time on, even where seeking fails."""
+"""Frames and sound of a video file from any time on, even if seeking fails."""
 
 import itertools
 import pathlib
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 ROUNDING = 1e-3  # seconds: containers may round the times of frames to a millisecond
-SEEK_BACK = (0.0, 1.0, 10.0)  # seconds to seek before a time, one after the other
+SEEK_BACK = (0.0, 1.0, 10.0)  # seconds before a time to seek to, tried in this order
 
 
 def pyav() -> ModuleType:
@@ -32,11 +32,10 @@ def open_container(path: pathlib.Path) -> Any:
 def frames_from(
     path: pathlib.Path, container: Any, kind: str, start: float
 ) -> Iterator[tuple[float, float, Any]]:
-    """(begin, end, frame) of the main stream of a kind, from `start` or somewhat before.
+    """(begin, end, frame) of the main stream of a kind, from `start` or shortly before.
 
-    Seeking is not exact: a stream may have no index, and MPEG-TS is searched by its bytes. Where
-    the first decoded frame is later than asked, this seeks further back, and at last decodes the
-    file from its start.
+    Seeking is not exact: a stream may have no index, and in MPEG-TS positions are estimated. If the
+    first decoded frame is too late, this seeks further back, and at last decodes from the start.
     """
     stream = container.streams.best(kind)
     first = float((stream.start_time or 0) * stream.time_base)
@@ -84,7 +83,7 @@ def on_screen(
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """RGB `[H, W, 3]`, turned as the file says (telephones film lying on their side)."""
+    """RGB `[H, W, 3]`, rotated by the file's own angle (of telephones held upright)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
 
 

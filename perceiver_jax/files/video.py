@@ -26,8 +26,8 @@ def read_video(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A video file and its sound, or a folder of images in the order of their names.
 
-    Each frame is cut to its central square and resized. A file is resampled to the rates asked for.
-    A folder is taken to have them; numbers in its names count as numbers, so that `frame2.png`
+    Each frame is cut to its central square and resized. A file is resampled to the given rates; a
+    folder is assumed to have them. Numbers in its names count as numbers, so that `frame2.png`
     comes before `frame10.png`.
 
     Returns:
@@ -66,8 +66,8 @@ def read_clip(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """`num_frames` frames from `start` seconds after the first frame on, and their sound.
 
-    The frame of a time is the one on screen then, so that any frame rate can be asked for. Sound is
-    the mean of its channels, resampled; it is silent where the file has none at that time.
+    The frame at a time is the one on screen then, so any frame rate is possible. Sound is the mean
+    of its channels, resampled, and silent where the file has none.
 
     Returns:
       (uint8 `[T, H, W, 3]`, the shorter side `short_side` pixels, float32 `[S]` in [-1, 1] with S
@@ -97,10 +97,10 @@ def read_clip(
 
 
 def video_seconds(path: Path) -> float:
-    """How long the video of a file lasts, as the file says; a bare stream is counted.
+    """The seconds of a file's video, by its header; of a bare stream, by counting frames.
 
     Raises:
-      ValueError: the file is missing, damaged, or does not say.
+      ValueError: the file is missing, damaged, or has no duration.
       ImportError: PyAV is not installed.
     """
     av, path = pyav(), existing(path)
@@ -141,7 +141,7 @@ def write_mp4(
         rate = Fraction(frames_per_second).limit_denominator(10000)
         pictures = container.add_stream("libx264", rate=rate, options={"crf": "16"})
         pictures.width, pictures.height, pictures.pix_fmt = width, height, "yuv420p"
-        # AAC knows some rates only, this one always: the encoder resamples to it.
+        # AAC supports a few rates, this one among them: the encoder resamples to it.
         sound = None if audio is None else container.add_stream("aac", rate=48000, layout="mono")
         for image in video:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
@@ -168,7 +168,7 @@ def _read(
     av = pyav()
     try:
         with open_container(path) as container:
-            video = container.streams.best("video")  # not the picture of a cover
+            video = container.streams.best("video")  # not a cover picture
             if video is None:
                 raise ValueError(f"{path} has no video in it")
             begin = start + float((video.start_time or 0) * video.time_base)

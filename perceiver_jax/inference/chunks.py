@@ -1,4 +1,4 @@
-"""Many queries decoded in chunks, so that memory grows with the chunk and not with the outputs."""
+"""Decodes many queries in chunks, so that memory grows with the chunk, not with the outputs."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def in_chunks(
 ) -> jax.Array:
     """Decodes outputs 0 to `count` - 1, a chunk at a time.
 
-    All chunks have one size, so that one is compiled: the last repeats the last output.
+    All chunks have one size, so one program is compiled; the last chunk repeats the last output.
 
     Args:
       decode: flat indices `[n]` -> `[B, ...]`, whose other axes hold n outputs one after another.

@@ -1,7 +1,7 @@
 """Optical flow between images larger than the model's, in overlapping tiles.
 
-References: Perceiver IO (Jaegle et al. 2022) app. H; the released notebook, without its repeated
-tiles and those that reach beyond the image.
+References: Perceiver IO (Jaegle et al. 2022) app. H; the released notebook, but without its
+repeated tiles and tiles that leave the image.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""What all predictions share: compiled models, untrained ones, top-k classes, checks of inputs."""
+"""Shared by all predictions: compiled and untrained models, top-k classes, checks of inputs."""
 
 import functools
 import warnings

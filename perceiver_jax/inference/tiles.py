@@ -61,7 +61,7 @@ def average_tiles(
     """Averages overlapping tiles, weighted by each pixel's distance to the edge of its tile.
 
     Args:
-      answers: `[n, B, h, w, C]`.
+      answers: predictions `[n, B, h, w, C]`.
       corners, needed: see `place_tiles`.
       full: (H, W).
 

@@ -59,8 +59,8 @@ def running_mean(values: np.ndarray, share: float = 0.05) -> np.ndarray:
 def cost_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Time and memory against the number of inputs, both axes logarithmic.
 
-    A panel for each phase's time and one for its temporaries; a curve for each contender. Where a
-    contender has no figure because it was refused or failed, a cross at the top says so.
+    A panel for each phase's time and one for its temporaries; a curve for each contender. A cross
+    at the top marks a contender that was skipped or failed.
 
     Args:
       rows: of a benchmark: `inputs`, `phase`, `contender`, and where it ran `median_seconds` and
@@ -99,7 +99,7 @@ def cost_curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def psychometric_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Error against interocular correlation, and beside it the controls, which have none.
+    """Error against interocular correlation, and bars of the controls beside it.
 
     Args:
       rows: `condition`, `correlation` (a control's is ''), and errors in pixels: `model`,

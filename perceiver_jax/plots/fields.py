@@ -1,4 +1,4 @@
-"""Optical flow and disparity as colours, and beside their truth."""
+"""Optical flow and disparity in colours, also beside their truth."""
 
 import functools
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ def field_grid(
 ) -> Figure:
     """Flow or disparity, one row per pair: images, truth, prediction, error, occlusion, the key.
 
-    Truth and prediction of a row have one scale, which its key shows: the colour wheel of
-    `flow_colours` with its radius in pixels, or a bar of disparities. Where nothing is known the
-    truth and the error are grey.
+    Truth and prediction of a row have the same scale, which the key shows: the colour wheel of
+    `flow_colours` with its radius in pixels, or a bar of disparities. Unknown truth and error are
+    grey.
 
     Args:
       frames: uint8 `[2, H, W, 3]` of each pair; sizes may differ between pairs.

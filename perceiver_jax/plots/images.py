@@ -1,4 +1,4 @@
-"""Images with what a model predicts of them and where it looks."""
+"""Images with a model's predictions and attention."""
 
 from collections.abc import Mapping, Sequence
 
@@ -41,7 +41,7 @@ def prediction_grid(
 def label_probabilities(
     images: np.ndarray, probabilities: Mapping[str, np.ndarray], labels: np.ndarray
 ) -> Figure:
-    """A row per image: the image, and bars of the labels' probabilities by who guessed.
+    """A row per image: the image, and bars of the labels' probabilities by each model.
 
     Args:
       images: uint8 `[B, H, W, 1 or 3]`.
@@ -66,8 +66,8 @@ def label_probabilities(
 def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -> Figure:
     """Where latents look: one row per image, the image first, then single latents, then their mean.
 
-    Each map is scaled to its own largest weight. The latents shown are those whose maps differ
-    most between the places they look at: the most focused ones, the same for every image.
+    Each map is scaled by its largest weight. The latents shown have the most focused maps (the
+    largest mean maximum), and are the same for every image.
 
     Args:
       images: uint8 `[B, H, W, 1 or 3]`.
@@ -98,10 +98,10 @@ def attention_maps(images: np.ndarray, maps: np.ndarray, max_latents: int = 8) -
 def attention_mass(
     mass: Mapping[str, Mapping[str, np.ndarray]], shares: Mapping[str, float]
 ) -> Figure:
-    """How each latent shares its attention out: a panel for each cross-attend, a bar per latent.
+    """Each latent's attention by modality: a panel for each cross-attend, a bar per latent.
 
-    Latents are in the order of what they give to the last modality. Dashed: the bars of latents
-    that look at all tokens alike.
+    Latents are sorted by their attention to the last modality. Dashed lines: uniform attention to
+    all tokens.
 
     Args:
       mass: cross-attend to modality to `[N]`; the modalities of a latent sum to 1.
