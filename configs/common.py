@@ -204,12 +204,13 @@ def shrink(config: ConfigDict) -> ConfigDict:
     schedule.warmup_steps = min(schedule.warmup_steps, 1)
     config.data.eval_batch_size = 8
     config.data.readers = "threads:1"
-    encoder = config.model.encoder
-    encoder.num_latents = 8
-    encoder.latent_channels = 32
-    encoder.num_blocks = encoder.num_cross_attends = min(encoder.num_cross_attends, 2)
-    encoder.num_self_attends_per_block = 2
-    if "num_bands" in config.model.input:
+    if "encoder" in config.model:
+        encoder = config.model.encoder
+        encoder.num_latents = 8
+        encoder.latent_channels = 32
+        encoder.num_blocks = encoder.num_cross_attends = min(encoder.num_cross_attends, 2)
+        encoder.num_self_attends_per_block = 2
+    if "num_bands" in config.model.get("input", {}):
         config.model.input.num_bands = 4
     if "query_channels" in config.model.output:
         config.model.output.query_channels = 32

@@ -22,8 +22,11 @@ class Spec(TypedDict):
     output: Mapping[str, Any]
 
 
-def build(spec: Mapping[str, Any]) -> Perceiver:
+def build(spec: Mapping[str, Any]) -> nn.Module:
     """Makes a `Perceiver` from plain values, as a config's `model` section holds them.
+
+    With a field `module` it makes another model instead, from the fields that this one declares and
+    `output`: `"baselines.ResNet"`, or `"mine:Model"` of your own.
 
     The model is hashable and equals any other that is built from the same values, so it can be a
     static argument of `jax.jit`.
@@ -40,6 +43,8 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
       ConfigError: a module does not exist or lacks a field, or a value is not allowed; one line
         with the full name of the field, as `config.model.encoder.num_latents`.
     """
+    if "module" in spec:
+        return _make_other(spec)
     check_fields(Spec, spec, "config.model")
     dtype = jnp.dtype(spec["dtype"])
     shared = {}
@@ -53,6 +58,17 @@ def build(spec: Mapping[str, Any]) -> Perceiver:
     )
     check_sizes(model)
     return model
+
+
+def _make_other(spec: Mapping[str, Any]) -> nn.Module:
+    """The model of a section that names its module."""
+    fields = dict(spec)
+    common = {name: fields.pop(name, None) for name in ("dtype", "output")}
+    for name, hint in (("dtype", DType), ("output", Mapping[str, Any])):
+        check(hint, common[name], f"config.model.{name}")
+    dtype = jnp.dtype(common["dtype"])
+    output = _make("output", common["output"], "modalities.", dtype=dtype)
+    return _make("", fields, "", output=output, dtype=dtype)
 
 
 def check_sizes(model: Perceiver) -> None:
@@ -86,7 +102,7 @@ def check_sizes(model: Perceiver) -> None:
 
 def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn.Module:
     """The module that a section describes; `package` is where names without a colon are."""
-    fields, name = dict(fields), f"config.model.{section}"
+    fields, name = dict(fields), f"config.model.{section}".rstrip(".")
     path = fields.pop("module", "perceiver.Encoder")
     check(str, path, f"{name}.module")
     if ":" in path:

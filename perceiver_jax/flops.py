@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import jax
+from flax import linen as nn
 
 from perceiver_jax.perceiver import Decoder, Encoder, Perceiver
 from perceiver_jax.tokens import token_sets
@@ -83,6 +84,19 @@ def textbook(model: Perceiver, batch: Mapping[str, jax.Array]) -> float:
         rows = 1 if asked is None else asked.num_tokens
         total += sum(linear(rows, *weights.kernel.shape) for weights in heads[name])
     return total
+
+
+def forward(model: nn.Module, batch: Mapping[str, jax.Array]) -> float:
+    """Forward FLOPs of one example: `textbook` of a `Perceiver`, `executed` of another model.
+
+    Args:
+      model: called as a `Perceiver` is.
+      batch: a prepared batch, arrays or `jax.ShapeDtypeStruct`s, of one example.
+    """
+    if isinstance(model, Perceiver):
+        return textbook(model, batch)
+    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), batch)
+    return executed(functools.partial(model.apply, train=False), variables, batch)
 
 
 def _size(tokens) -> tuple[int, int]:

@@ -106,7 +106,7 @@ def compare(make_config: Callable[[], ConfigDict], steps: int, ways: Iterable[st
     config.optimizer.schedule = {"name": "constant", "warmup_steps": 0}
     config.model.encoder.dropout_rate = 0.0
     task = make_task(config)
-    start = build(task, config, jax.devices()[:1]).init()
+    start = build(task, config, jax.devices()[:1]).init(config.seed)
     one, loss = trained(task, config, start, jax.devices()[:1])
     for way in ways:
         other, other_loss = trained(task, config, start, **WAYS[way])

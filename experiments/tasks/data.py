@@ -91,8 +91,8 @@ class TaskData(NamedTuple):
           per: what an example is called in the line on the FLOPs.
         """
         example = self.first_examples(1)
-        size = flops.textbook(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
-        about = (*about, f"{size / 1e9:.3g} GFLOP per {per} (forward, textbook)")
+        size = flops.forward(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+        about = (*about, f"{size / 1e9:.3g} GFLOP per {per} (forward)")
         return self.sized_task(model, prepare, example, size, about=about, **fields)
 
     def sized_task(self, model, prepare, example, size: float, *, about, **fields) -> Task:

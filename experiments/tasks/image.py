@@ -12,6 +12,7 @@ from experiments.tasks.data import Mixed, open_data
 from perceiver_jax import conditions, losses, maps, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device, transforms
+from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
@@ -100,7 +101,7 @@ def mask_unreadable(batch):
 
 
 def draw(model, prepare, task_data, variables, num_examples):
-    """Predictions for the first evaluation examples, and where each cross-attend looks.
+    """Predictions for the first evaluation examples, and where a Perceiver's cross-attends look.
 
     Of pairs both views are shown, and the places in the left one.
     """
@@ -120,6 +121,8 @@ def look(model, prepare, variables, batch):
     @jax.jit
     def run(variables, batch):
         batch = prepare(batch, None)
+        if not isinstance(model, Perceiver):
+            return model.apply(variables, batch, train=False), {}, None
         logits, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
         tokens = model.apply(variables, batch, method=lambda m, b: m.input(b, train=False))
         return logits, seen["intermediates"]["encoder"], tokens

@@ -12,6 +12,7 @@ from perceiver_jax.data import (
     image_transforms,
     pair_augmentation,
     pair_transforms,
+    perturbations,
     sound_transforms,
     text_transforms,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "pair_augmentation",
     "pair_transforms",
     "parse",
+    "perturbations",
     "sound_transforms",
     "text_transforms",
     "train_batches",

@@ -154,7 +154,7 @@ def pad_crop(example: Example, rng: np.random.Generator, padding: int) -> Exampl
 
     The CIFAR augmentation with 4; with 1 or 2, a small random shift for MNIST and digits.
     """
-    image = _image(example)
+    image = uint8_image(example)
     height, width = image.shape[:2]
     padded = with_channels(
         cv2.copyMakeBorder(image, *[padding] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
@@ -171,7 +171,7 @@ def wrong_places(example: Example, rng: np.random.Generator, seed: int) -> Examp
     the same way, but each pixel keeps its own position, so a Perceiver computes the same function.
     """
     del rng
-    image = _image(example)
+    image = uint8_image(example)
     pixels = image.reshape(-1, image.shape[-1])
     return {**example, "image": pixels[_order(len(pixels), seed)].reshape(image.shape)}
 
@@ -190,7 +190,7 @@ def affine(
     The angle is uniform in +-degrees, the factor in 1 +- scale, the shift of each axis in
     +-shift pixels.
     """
-    image = _image(example)
+    image = uint8_image(example)
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(
         ((width - 1) / 2, (height - 1) / 2),
@@ -206,11 +206,11 @@ def randaugment(
     example: Example, rng: np.random.Generator, layers: int, magnitude: float
 ) -> Example:
     """`layers` operations drawn uniformly from the 16 of `augmentation`, each always applied."""
-    image = augmentation.augment(_image(example), rng, layers=layers, magnitude=magnitude)
+    image = augmentation.augment(uint8_image(example), rng, layers=layers, magnitude=magnitude)
     return {**example, "image": image}
 
 
-def _image(example: Example) -> np.ndarray:
+def uint8_image(example: Example) -> np.ndarray:
     """The example's image, checked to be uint8 [H, W, C]."""
     image = example["image"]
     if isinstance(image, Encoded):
@@ -223,7 +223,7 @@ def _image(example: Example) -> np.ndarray:
 def _frames(example: Example) -> tuple[str, np.ndarray]:
     """("video", frames), or ("image", image) of an example without one: uint8 `[..., H, W, C]`."""
     if "video" not in example:
-        return "image", _image(example)
+        return "image", uint8_image(example)
     video = example["video"]
     if video.dtype != np.uint8 or video.ndim != 4:
         raise ValueError(f"need a uint8 video [T, H, W, C], got {video.dtype} {list(video.shape)}")

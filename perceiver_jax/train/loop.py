@@ -68,6 +68,7 @@ def train(
     workdir: str | os.PathLike,
     *,
     profile: tuple[int, int] | None = None,
+    program: Program | None = None,
 ) -> dict[str, Any]:
     """Trains up to `config.steps`, from the start or from the workdir's checkpoint, and evaluates.
 
@@ -79,6 +80,8 @@ def train(
         only recorded.
       workdir: the folder of this run alone, created if missing. All processes share it.
       profile: the steps to trace; see `profile.tracing`.
+      program: what `start.build` made for a run that differs in its seed and data alone, so that
+        nothing is compiled again; None builds it.
 
     Returns:
       The contents of `result.json`: every evaluation metric, 'step', 'seconds' (training, over all
@@ -92,7 +95,7 @@ def train(
       NotSaved: a checkpoint could not be written; the earlier ones stay.
     """
     workdir = epath.Path(workdir).expanduser()
-    program = build(task, config)
+    program = program or build(task, config)
     check_evaluation(task, program)
     check_config(workdir, config, write=False)
     with lock(workdir, warn=warn):

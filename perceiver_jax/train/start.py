@@ -37,7 +37,7 @@ class Program(NamedTuple):
 
     layout: Layout
     batch: Batch  # of jax.ShapeDtypeStruct: a prepared example
-    init: Callable[[], TrainState]
+    init: Callable[[int], TrainState]  # of the seed, an argument: one program for all seeds
     target: TrainState  # of jax.ShapeDtypeStruct with shardings
     train_step: Callable
     eval_step: Callable
@@ -56,8 +56,8 @@ def build(task: Task, config: ConfigDict, devices: list[jax.Device] | None = Non
     sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
     optimizer, schedule = make_optimizer(config)
     trained = {"multipliers": config.optimizer.multipliers, "ema": config.optimizer.ema}
-    init = functools.partial(create, task, optimizer, config.seed, **trained)
-    target = sharding.place(jax.eval_shape(init), layout)
+    init = functools.partial(create, task, optimizer, **trained)
+    target = sharding.place(jax.eval_shape(init, config.seed), layout)
     check_patterns(config, target.params)
     train_step = make_train_step(task, optimizer, schedule, accumulate=config.accumulate, **trained)
     return Program(
@@ -99,7 +99,7 @@ def start(
         say(f"start: continuing the run {run} from its step {given[1]['step']}")
         return given
 
-    state = program.init()
+    state = program.init(config.seed)
     meta = {"timer": {}}
 
     # 3. Weights only: a fresh optimizer, step 0.

@@ -348,3 +348,29 @@ def test_resize_area_does_not_alias():
     for size in (32, 96):  # grows, or stays
         grown = parse(f"resize_area({size}) | keep('image')")({"image": area}, None)["image"]
         assert grown.shape == (size, size, 3)
+
+
+def test_perturbations_change_one_property():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    image[3, 3] = 127
+
+    def change(line, seed=0):
+        pipeline = transforms.parse(f"{line} | keep('image')")
+        return pipeline({"image": image}, np.random.default_rng(seed))["image"]
+
+    rolled = [change("roll(2)", seed) for seed in range(20)]
+    shifts = [np.argwhere((r == image[0, 0]).all(-1))[0] for r in rolled]
+    assert {int(x) for x in np.ravel(shifts)} == {0, 1, 2, 6, 7}, "up to 2 pixels, on a torus"
+    assert all(np.array_equal(np.sort(r, None), np.sort(image, None)) for r in rolled)
+
+    cut = [change("cutout(3)", seed) for seed in range(20)]
+    assert all((c == 127).all(-1).sum() in (9, 10) for c in cut), "a square, always inside"
+    assert len({np.argwhere((c != image).any(-1)).min(0).tobytes() for c in cut}) > 1
+
+    greys = [np.ptp(change("grey(0.5)", seed), axis=-1).max() == 0 for seed in range(40)]
+    assert 5 < sum(greys) < 35
+    np.testing.assert_allclose(change("grey(1.0)")[..., 0], image.mean(-1), atol=0.5)
+
+    orders = {change("shuffle_channels", seed)[0, 0].tobytes() for seed in range(40)}
+    assert len(orders) == 6
+    assert np.array_equal(np.sort(change("shuffle_channels")), np.sort(image))

@@ -18,7 +18,7 @@ from perceiver_jax.train.stop import Diverged, explain
 
 def evaluated(task, config, devices):
     program = build(task, config, devices)
-    return evaluate_state(task, program, program.init())
+    return evaluate_state(task, program, program.init(0))
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])

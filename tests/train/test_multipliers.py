@@ -53,7 +53,7 @@ def tuned(tmp_path_factory):
 
 def test_what_is_frozen_stays_bit_equal(tuned):
     workdir, program, _ = tuned
-    before, after = program.init(), restored(workdir, program)
+    before, after = program.init(0), restored(workdir, program)
     for name, x in flatten_dict(before.params, sep="/").items():
         same = np.array_equal(x, flatten_dict(after.params, sep="/")[name])
         assert same == (factors(before.params, FROZEN)[name] == 0), name
@@ -110,9 +110,9 @@ def test_the_average_is_the_recurrence(origin, tuned, tmp_path):
 def test_a_factor_scales_the_update():
     def change(**changes):
         program = build(toy.make_task(), toy.make_config(**changes), jax.devices()[:1])
-        before = jax.tree.map(np.copy, program.init().params)
+        before = jax.tree.map(np.copy, program.init(0).params)
         batch = sharding.shard_batch(toy.examples(16, 0), program.layout)
-        state, metrics = program.train_step(program.init(), batch)
+        state, metrics = program.train_step(program.init(0), batch)
         return jax.tree.map(lambda new, old: new - old, state.params, before), metrics
 
     plain, metrics = change()
@@ -156,12 +156,12 @@ def test_frozen_modules_run_as_in_evaluation():
     task = toy.make_task(dropout=0.5, batch_norm=True, depth=1)
     config = toy.make_config(optimizer__multipliers=(("input|batchnorm", 0.0),))
     program = build(task, config, jax.devices()[:1])
-    state = program.init()
+    state = program.init(0)
     statistics = jax.tree.map(np.copy, state.model_state)
     state, metrics = program.train_step(state, toy.examples(16, 0))
     toy.assert_equal(state.model_state, statistics)
     plain = build(task, toy.make_config(), jax.devices()[:1])
-    other, other_metrics = plain.train_step(plain.init(), toy.examples(16, 0))
+    other, other_metrics = plain.train_step(plain.init(0), toy.examples(16, 0))
     assert np.abs(other.model_state["batch_stats"]["batchnorm"]["mean"]).max() > 0
     assert metrics["loss"] != other_metrics["loss"]  # the statistics normalised, not the batch
     squares = [np.sum(np.square(x)) for x in jax.tree.leaves(jax.device_get(state.params))]

@@ -32,7 +32,7 @@ def program_of(task, devices=None, *, accumulate=1, tuning=(), **parallel):
 
 
 def run(program, *, steps=3):
-    state = first = program.init()
+    state = first = program.init(0)
     for n in range(steps):
         batch = toy.examples(16, n)
         batch["mask"][[1, 2, 3, 9, 15]] = False  # devices with different numbers of examples
@@ -74,7 +74,7 @@ def test_pmap_draws_dropout_for_each_device():
     for device in (0, 1):  # all examples are alike; those of one device are counted
         mask = np.arange(16) // 2 == device
         put = sharding.shard_batch(batch | {"mask": mask}, program.layout)
-        losses.append(program.train_step(program.init(), put)[1]["loss"])
+        losses.append(program.train_step(program.init(0), put)[1]["loss"])
     assert abs(losses[0] - losses[1]) > 1e-4
 
 
@@ -118,7 +118,7 @@ def test_large_parameters_and_their_averages_are_spread():
         )
         assert found[f"{name}/layers/dense/bias"] == PartitionSpec(None, None)
         assert found[f"{name}/head/kernel"] == PartitionSpec(None, None)
-    kernel = program.init().params["layers"]["dense"]["kernel"]
+    kernel = program.init(0).params["layers"]["dense"]["kernel"]
     assert {shard.data.size for shard in kernel.addressable_shards} == {3 * 16 * 16 // 8}
 
 

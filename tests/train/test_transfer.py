@@ -67,7 +67,7 @@ def as_file(weights, folder):
 
 def as_workdir(weights, folder):
     config, example = config_of("conv", num_classes=1000)
-    state = program_of(config, example).init()
+    state = program_of(config, example).init(0)
     variables = jax.tree.map(np.copy, weights[1])
     state = state.replace(params=variables.pop("params"), model_state=variables)
     with checkpoint.open_manager(folder / "run" / "checkpoints", 1) as manager:
@@ -91,7 +91,7 @@ def test_ten_classes_on_weights_of_a_thousand(origin, weights, tmp_path, monkeyp
         source = "imagenet_conv"
     config, example = config_of("conv", weights=source, fresh=("output",))
     program = program_of(config, example)
-    initial = program.init()
+    initial = program.init(0)
     state, _ = start(config, tmp_path / "new", program, set_aside=None)
     expected = weights["conv"][1]
     for part in ("input", "encoder", "decoder"):

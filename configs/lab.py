@@ -1,0 +1,231 @@
+"""The lab: four models of equal cost, where something else than the object tells the class.
+
+    python -m experiments.lab --study=sea --seeds=5 --workdir=runs/lab   # all cells, and a report
+    python -m experiments.run --config=configs/lab.py:sea.stem.colour.rho95 --workdir=runs/cell
+
+A variant is a cell, `STUDY.CELL`; `CELLS` has them all. `:tiny` of each takes two steps. One of
+each kind:
+
+- `sea.pixels.uncorrelated`: digits on grounds that tell nothing, which is the readiness gate.
+- `sea.stem.colour.rho95`: the ground's colour is that of the class in 95 % of the images.
+- `sea.resnet.texture.grounds_only`, `sea.vit.labels_shuffled`, `sea.stem.colour.grounds_permuted`:
+  controls.
+- `dominoes.pixels.rho100`: a digit above a photograph, both tell; `dominoes.vit.mnist_random`: the
+  photograph alone tells.
+- `regularisation.stem.colour.cutout.rho95`: one setting changed.
+
+`config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
+model. Budgets: see `STEPS`; expected figures: experiments/results/README.md.
+"""
+
+import dataclasses
+import itertools
+
+from ml_collections import ConfigDict
+
+from configs import common
+from perceiver_jax import baselines
+
+MODELS = ("pixels", "stem", "resnet", "vit")
+CUES = ("colour", "texture")
+RHOS = (0.9, 0.95, 0.99, 1.0)
+CHANCE = {"sea": 0.1, "dominoes": 0.5, "regularisation": 0.1}  # rho without a correlation
+NUM_CLASSES = {"sea": 10, "dominoes": 2, "regularisation": 10}
+BATCH_SIZE = 32
+STEPS = {"sea": 2000, "dominoes": 1000, "regularisation": 2000}
+TRAIN = {"sea": "train[:4000]", "dominoes": "train[:6000]", "regularisation": "train[:4000]"}
+WARMUP_STEPS = 50
+WEIGHT_DECAY = 0.05
+LEARNING_RATE = 2e-3  # of a cell that is trained by hand
+
+# Study `regularisation`: the fields that one setting changes, by their names in the config.
+SETTINGS = {
+    "base": {},
+    "weight_decay_0": {"optimizer.weight_decay": 0.0},
+    "weight_decay_1": {"optimizer.weight_decay": 1.0},
+    "dropout": {"model.encoder.dropout_rate": 0.2},
+    "smoothing": {"data.label_smoothing": 0.3},
+    "early": {"steps": STEPS["regularisation"] // 4},
+    "long": {"steps": STEPS["regularisation"] * 3},
+    "shift": {"data.train": "roll(2) | keep('image', 'label')"},
+    "cutout": {"data.train": "cutout(6) | keep('image', 'label')"},
+    "grey": {"data.train": "grey(0.5) | keep('image', 'label')"},
+    "channels": {"data.train": "shuffle_channels | keep('image', 'label')"},
+    "shared": {"model.encoder.share_weights": True},  # the latent layers are one, applied in turn
+}
+
+# The controls of study `sea`: the name of each, and the source's.
+CONTROLS = {
+    "grounds_only": "grounds",
+    "labels_shuffled": "labels",
+    "grounds_permuted": "pixels",
+    "grounds_scattered": "scattered",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """What is trained in a cell.
+
+    Attributes:
+      study, model: names.
+      cue: `colour` or `texture`; '' where neither tells the class: both cues share such a cell.
+      rho: how often the cue (in dominoes, the digit) tells the class in training.
+      setting: what else differs, a control or one of `SETTINGS`.
+    """
+
+    study: str
+    model: str
+    cue: str
+    rho: float
+    setting: str = "base"
+
+    @property
+    def name(self) -> str:
+        """Its name within the study."""
+        parts = [self.model, self.cue, "" if self.setting == "base" else self.setting]
+        if self.setting not in (*CONTROLS, "mnist_random"):  # these have one rho
+            chance = self.rho == CHANCE[self.study]
+            parts.append("uncorrelated" if chance else f"rho{self.rho * 100:.0f}")
+        return ".".join(filter(None, parts))
+
+
+def sea() -> list[Cell]:
+    """Cells without a correlation first: they are the gate."""
+    cells = [Cell("sea", model, "", CHANCE["sea"]) for model in MODELS]
+    cells += [
+        Cell("sea", model, cue, rho)
+        for rho, cue, model in itertools.product((0.95, 0.9, 0.99, 1.0), CUES, MODELS)
+    ]
+    for model in MODELS:
+        cells += [Cell("sea", model, cue, 1.0, "grounds_only") for cue in CUES]
+        cells.append(Cell("sea", model, "", CHANCE["sea"], "labels_shuffled"))
+        cells += [Cell("sea", model, cue, 0.95, "grounds_permuted") for cue in CUES]
+        cells.append(Cell("sea", model, "texture", 0.95, "grounds_scattered"))
+    return cells
+
+
+def dominoes() -> list[Cell]:
+    """The cells in which the digit is random are the gate."""
+    cells = [Cell("dominoes", model, "", CHANCE["dominoes"], "mnist_random") for model in MODELS]
+    return cells + [
+        Cell("dominoes", model, "", rho)
+        for rho, model in itertools.product((1.0, 0.95, 0.9), MODELS)
+    ]
+
+
+def regularisation() -> list[Cell]:
+    """Each setting without a correlation, and with one."""
+    return [
+        Cell("regularisation", model, cue, rho, setting)
+        for setting in SETTINGS
+        for cue, rho in (("", CHANCE["regularisation"]), *((cue, 0.95) for cue in CUES))
+        for model in ("stem", "pixels")
+    ]
+
+
+STUDIES = {study.__name__: tuple(study()) for study in (sea, dominoes, regularisation)}
+CELLS = {f"{name}.{cell.name}": cell for name, cells in STUDIES.items() for cell in cells}
+VARIANTS = (
+    "sea.pixels.uncorrelated",
+    "sea.stem.colour.rho95",
+    "sea.resnet.texture.grounds_only",
+    "sea.vit.labels_shuffled",
+    "dominoes.pixels.rho100",
+    "regularisation.stem.colour.cutout.rho95",
+)
+
+
+def get_config(variant: str = ""):
+    name, _, size = (variant or VARIANTS[1]).partition(":")
+    if name == "tiny":
+        name, size = VARIANTS[1], "tiny"
+    if name not in CELLS or size not in ("", "tiny"):
+        raise ValueError(
+            f"variant {variant!r} is no cell of the lab, as {', '.join(VARIANTS[:3])} are; each "
+            "also with ':tiny'"
+        )
+    cell = CELLS[name]
+    config = common.base(batch_size=BATCH_SIZE, steps=STEPS[cell.study])
+    config.log_every = 100
+    config.checkpoint_every = 0
+    config.checkpoints_kept = 1
+    config.data = data(cell, config.get_ref("seed"))
+    config.model = model(cell.model, NUM_CLASSES[cell.study])
+    config.optimizer = common.adamw(
+        LEARNING_RATE, warmup_steps=WARMUP_STEPS, weight_decay=WEIGHT_DECAY
+    )
+    if cell.study == "regularisation":
+        config.update_from_flattened_dict(SETTINGS[cell.setting])
+        if cell.setting == "shared":
+            encoder = config.model.encoder
+            encoder.num_blocks = encoder.num_self_attends_per_block
+            encoder.num_self_attends_per_block = 1
+    return shrink(config) if size else config
+
+
+def data(cell: Cell, seed) -> ConfigDict:
+    """Returns the `data` section of a cell; the seed draws the images too."""
+    source = "dominoes" if cell.study == "dominoes" else "sea"
+    section = common.data(
+        source,
+        train="keep('image', 'label')",
+        evaluate="keep('image', 'label', 'ground', 'condition')",
+        train_split=TRAIN[cell.study],
+    )
+    section.in_memory = True
+    section.readers = "threads:1"
+    section.mean, section.std = (127.5,) * 3, (64.0,) * 3
+    options = {"seed": seed, "rho": cell.rho}
+    if source == "sea":
+        options |= {"cue": cell.cue or CUES[0], "control": CONTROLS.get(cell.setting, "none")}
+    section.source_options = ConfigDict(options)
+    return section
+
+
+def model(name: str, num_classes: int) -> ConfigDict:
+    """Returns the `model` section of one of `MODELS`: 2.6 to 3 MFLOP for an image of 16x16x3."""
+    if name in ("pixels", "stem"):
+        stem = name == "stem"
+        return ConfigDict(
+            {
+                "dtype": "float32",
+                "input": common.conv_stem(channels=32, num_bands=3)
+                if stem
+                else common.pixels(num_bands=6),
+                "encoder": common.encoder(
+                    num_latents=16,
+                    latent_channels=48,
+                    num_blocks=1,
+                    num_self_attends_per_block=3 if stem else 2,
+                    num_cross_attend_heads=4,
+                    num_self_attend_heads=4,
+                    cross_attend_qk_channels=32,
+                    cross_attend_v_channels=32,
+                    remat="none",
+                ),
+                "decoder": common.decoder(),
+                "output": common.classification(num_classes=num_classes, query_channels=48),
+            }
+        )
+    fields = {"widths": (11, 22, 44), "blocks": (1, 1, 1)}
+    if name == "vit":
+        fields = {"patch": 4, "width": 48, "depth": 3, "num_heads": 4, "pool": "mean"}
+    module = {"resnet": baselines.ResNet, "vit": baselines.ViT}[name]
+    return ConfigDict(
+        {
+            "dtype": "float32",
+            "module": f"baselines.{module.__name__}",
+            **common.defaults(module),
+            **fields,
+            "output": common.section("label.PooledClassification", num_classes=num_classes),
+        }
+    )
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+    """As `common.shrink`, with fewer images; these models are small already."""
+    config = common.shrink(config)
+    config.data.train_split = "train[:64]"
+    config.data.source_options.per_condition = 8
+    return config

@@ -1,0 +1,183 @@
+"""The lab: trains every cell of a study that is missing, and writes what came out.
+
+    python -m experiments.lab --study=sea --seeds=5 --workdir=runs/lab
+    python -m experiments.lab --study=all --seeds=5 --workdir=runs/lab --jobs=2
+    python -m experiments.lab --study=all --seeds=5 --workdir=runs/lab --report    # no training
+    python -m experiments.lab --study=all --seeds=2 --workdir=runs/tiny --tiny     # it runs
+
+A cell is a variant of `configs/lab.py`, trained in WORKDIR/STUDY/CELL/SEED as `experiments.run`
+trains it. After any interruption run the same command again: cells that are finished are skipped. A
+workdir belongs to one commit. `--jobs` starts processes that share the cells; `--shard=0/2` and
+`--shard=1/2` take halves of them, on machines with or without a common workdir.
+
+First the learning rate of each model is chosen, where no shortcut is (WORKDIR/tuning.json). Then
+come WORKDIR/lab_STUDY.csv, a row for each cell and seed, and at the end WORKDIR/lab.md and
+lab.html, with a verdict on each claim. A cell that diverged is a row that says so. A study whose
+data are not there says what it needs, and the others run.
+
+Exit codes: 0, finished, whatever the verdicts are. 75, stopped by SIGTERM or Ctrl-C: run it again.
+1, any other error, or no study has its data.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import jax
+from absl import flags, logging
+
+from experiments import command
+from experiments.lab import runner
+from experiments.lab.studies import STUDIES
+from experiments.tasks.data import open_data
+from perceiver_jax.train.log import say, warn
+from perceiver_jax.train.stop import Preempted
+
+
+def define_flags(where: flags.FlagValues) -> None:
+    """Defines the flags of this command."""
+    study = "Which cells."
+    flags.DEFINE_enum("study", "all", ["all", *STUDIES], study, flag_values=where)
+    flags.DEFINE_integer("seeds", 5, "How many seeds of each cell.", 1, flag_values=where)
+    workdir = "Folder of all of them, made if it is not there."
+    flags.DEFINE_string("workdir", "runs/lab", workdir, flag_values=where)
+    data_dir = "Of TFDS: `dominoes` needs mnist and cifar10 prepared."
+    flags.DEFINE_string("data_dir", "", data_dir, flag_values=where)
+    report = "Trains nothing: writes the report of what is there."
+    flags.DEFINE_bool("report", False, report, flag_values=where)
+    flags.DEFINE_bool("tiny", False, "Few cells of two steps each: it runs.", flag_values=where)
+    flags.DEFINE_integer("jobs", 1, "Processes that share the work.", 1, flag_values=where)
+    shard = "i/n: every n-th cell, from the i-th."
+    flags.DEFINE_string("shard", "0/1", shard, flag_values=where)
+    flags.DEFINE_string("worker", "", "i/n: set by --jobs.", flag_values=where)
+
+
+def parse_part(flag: str, text: str) -> tuple[int, int]:
+    """Reads `i/n`.
+
+    Raises:
+      ValueError: it is none, or i is not below n.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if index >= count:
+        raise ValueError(f"--{flag}={text}: write i/n with i from 0 to n - 1, as 0/2 and 1/2")
+    return index, count
+
+
+def with_data(names: list[str], data_dir: str) -> list[str]:
+    """The studies whose data are there; says what the others need.
+
+    Raises:
+      ValueError: none has.
+    """
+    found, needs = [], []
+    for name in names:
+        variant = f"{name}.{STUDIES[name].cells(tiny=True)[0].name}"
+        try:
+            open_data(runner.cell_config(variant, data_dir=data_dir, tiny=True))
+            found.append(name)
+        except (OSError, ValueError, ImportError) as error:
+            needs.append(f"study {name} is left out: {error}")
+    if not found:
+        raise ValueError("; ".join(needs))
+    for line in needs:
+        warn(line)
+    return found
+
+
+@command.one_line_errors
+def main(argv):
+    """The command."""
+    del argv
+    logging.set_verbosity(logging.FATAL)  # libraries say in pages what is said once
+    given = flags.FLAGS
+    names = list(STUDIES) if given.study == "all" else [given.study]
+    workdir = pathlib.Path(given.workdir).expanduser()
+    shard = parse_part("shard", given.shard)
+    jobs = runner.jobs(names, given.seeds, tiny=given.tiny, shard=shard)
+    if not given.report:
+        jobs = train(given, workdir, jobs)
+    if not given.worker:
+        from experiments.lab import report  # draws, which no worker does
+
+        expected = [
+            (job.cell.study, job.cell.name, job.seed) for job in jobs if job.learning_rate is None
+        ]
+        for path in report.write(workdir, expected):
+            say(f"wrote {path}")
+
+
+def train(given, workdir: pathlib.Path, jobs: Sequence[runner.Job]) -> list[runner.Job]:
+    """Does the jobs whose data are there, and returns them."""
+    names = with_data(list(dict.fromkeys(job.cell.study for job in jobs)), given.data_dir)
+    jobs = [job for job in jobs if job.cell.study in names]
+    if given.jobs > 1:
+        if code := spawn(given):
+            sys.exit(code)
+        return jobs
+    worker, workers = parse_part("worker", given.worker or "0/1")
+    share_cores(worker, workers)
+    share_programs(workdir)
+    settings = {"data_dir": given.data_dir, "tiny": given.tiny}
+    runner.Runner(workdir, jobs, processes=workers, **settings).run()
+    return jobs
+
+
+def share_cores(worker: int, workers: int) -> None:
+    """Leaves each process its part of the cores: these models are too small to spread."""
+    if workers > 1 and hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))[worker::workers]
+        os.sched_setaffinity(0, mine or os.sched_getaffinity(0))
+
+
+def share_programs(workdir: pathlib.Path) -> None:
+    """Keeps compiled programs in the workdir, unless the environment names another place."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def spawn(given) -> int:
+    """Runs this command in `--jobs` processes.
+
+    Returns:
+      The exit code of the first that failed, else 0. The others are then asked to stop.
+    """
+    names = ("study", "seeds", "workdir", "shard", "data_dir", "tiny")
+    arguments = [f"--{name}={given[name].value}" for name in names]
+    start = [sys.executable, "-m", "experiments.lab", *arguments]
+    codes: list[int] = []
+    workers = [
+        subprocess.Popen([*start, f"--worker={index}/{given.jobs}"]) for index in range(given.jobs)
+    ]
+
+    def stop(*_):
+        for worker in workers:
+            worker.terminate()
+        codes.append(Preempted.exit_code)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for worker in workers:
+            codes.append(worker.wait())
+            if codes[-1]:
+                for other in workers:
+                    other.terminate()
+    except KeyboardInterrupt:  # the workers have it too, and stop
+        codes.append(Preempted.exit_code)
+        for worker in workers:
+            worker.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    failed = [code for code in codes if code]
+    # A worker that is killed by a signal has a negative code.
+    return (failed[0] if failed[0] > 0 else 1) if failed else 0
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

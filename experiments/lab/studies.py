@@ -1,0 +1,88 @@
+"""What the lab trains: studies, the learning rates that are tried, and what must be equal.
+
+The learning rate of a model is chosen on data without the shortcut, with a seed that no cell has:
+see `RULE`. Models of a study cost the same within `TOLERANCE`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from configs import lab
+
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)
+TUNING_SEED = 1_000_000
+RULE = (
+    f"of {', '.join(f'{rate:g}' for rate in RATES)} the one with the highest accuracy without the "
+    f"shortcut, in one training with seed {TUNING_SEED}, which no cell has"
+)
+TOLERANCE = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuning:
+    """How learning rates are chosen.
+
+    Attributes:
+      name: of the folder.
+      cells: by model the variant of `configs/lab.py` that is trained with each rate.
+      metric: of its evaluation, the larger the better.
+    """
+
+    name: str
+    cells: Mapping[str, str]
+    metric: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A table of cells.
+
+    Attributes:
+      name: a key of `lab.STUDIES`.
+      tuning: where its learning rates are from.
+      flops: forward FLOPs of one example that every model has, within `TOLERANCE`.
+    """
+
+    name: str
+    tuning: Tuning
+    flops: float = 2.8e6
+
+    def cells(self, *, tiny: bool) -> Sequence[lab.Cell]:
+        """All cells, or those of a few models and settings."""
+        cells = lab.STUDIES[self.name]
+        return [cell for cell in cells if is_tiny(cell)] if tiny else cells
+
+    def check_cost(self, cell: lab.Cell, flops: float) -> None:
+        """Raises ValueError where a cell costs more or less than the others."""
+        if abs(flops / self.flops - 1) > TOLERANCE:
+            raise ValueError(
+                f"{self.name}: {cell.name} costs {flops / 1e6:.3g} MFLOP an example, more than "
+                f"{TOLERANCE:.0%} off the study's {self.flops / 1e6:.3g}: change its sizes in "
+                "configs/lab.py"
+            )
+
+
+def is_tiny(cell: lab.Cell) -> bool:
+    """Whether a cell is in the tables of `--tiny`, which show that all kinds of cells run."""
+    return (
+        cell.model in ("stem", "resnet")
+        and cell.cue in ("", lab.CUES[0])
+        and cell.rho in (lab.CHANCE[cell.study], 0.95)
+        and cell.setting in ("base", "mnist_random", "cutout", *lab.CONTROLS)
+    )
+
+
+def _tuning(name: str, cell: str, metric: str) -> Tuning:
+    return Tuning(name, {model: f"{name}.{model}.{cell}" for model in lab.MODELS}, metric)
+
+
+SEA = _tuning("sea", "uncorrelated", "accuracy_uncorrelated")
+DOMINOES = _tuning("dominoes", "mnist_random", "accuracy_mnist_random")
+STUDIES = {
+    study.name: study
+    for study in (
+        Study("sea", SEA),
+        Study("dominoes", DOMINOES),
+        Study("regularisation", SEA),
+    )
+}

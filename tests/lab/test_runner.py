@@ -1,0 +1,253 @@
+"""The lab's runner: what is trained, skipped, refused and written; no training but in the last."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import lab
+from experiments import check_config
+from experiments.lab import __main__ as lab_command
+from experiments.lab import runner
+from experiments.lab.studies import RATES, STUDIES, TOLERANCE, TUNING_SEED
+from perceiver_jax import flops
+from perceiver_jax.build import build
+from perceiver_jax.train.stop import Diverged
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stands in for the training: the list of what was trained, as (folder, learning rate)."""
+    done = []
+
+    def train(task, config, folder, *, program):
+        rate = config.optimizer.learning_rate
+        done.append(("/".join(folder.parts[-3:]), rate))
+        accuracy = 1 - abs(rate - 2e-3) * 100
+        values = {"accuracy": accuracy, "accuracy_uncorrelated": accuracy, "step": config.steps}
+        return values | {"seconds": 1.0, "commit": "", "device": ""}
+
+    params = {"kernel": jnp.zeros((3, 2))}
+    program = types.SimpleNamespace(target=types.SimpleNamespace(params=params))
+    task = types.SimpleNamespace(flops_per_example=2.8e6)
+    monkeypatch.setattr(runner, "make_task", lambda config: task)
+    monkeypatch.setattr(runner.start, "build", lambda task, config: program)
+    monkeypatch.setattr(runner.loop, "train", train)
+    monkeypatch.setattr(runner, "commit", lambda: "abc")
+    return done
+
+
+def table(workdir, study="sea"):
+    with (workdir / f"lab_{study}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def sea_jobs(seeds=1, shard=(0, 1)):
+    """The jobs of two models and one cue; without a correlation, rho 0.95 and 0.99."""
+    found = runner.jobs(["sea"], seeds, tiny=False, shard=shard)
+    wanted = {"stem", "vit"}, {"", "texture"}, {0.1, 0.95, 0.99}
+    cells = [(job.cell.model, job.cell.cue, job.cell.rho) for job in found]
+    return [
+        job
+        for job, cell in zip(found, cells, strict=True)
+        if all(value in values for value, values in zip(cell, wanted, strict=True))
+    ]
+
+
+CELLS = [job.cell.name for job in sea_jobs() if job.learning_rate is None]
+
+
+def test_every_cell_is_a_valid_config():
+    for variant in lab.CELLS:
+        check_config(lab.get_config(variant))
+    assert len(lab.CELLS) == sum(len(study) for study in lab.STUDIES.values())
+    assert set(lab.VARIANTS) <= set(lab.CELLS)
+
+
+def test_models_cost_the_same():
+    for size in (16,):
+        shapes = {"image": jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)}
+        costs = [flops.forward(build(lab.model(m, 10).to_dict()), shapes) for m in lab.MODELS]
+        for study in STUDIES.values():
+            assert all(abs(cost / study.flops - 1) < TOLERANCE for cost in costs), costs
+        with pytest.raises(ValueError, match=r"costs 4\.2 MFLOP .* configs/lab\.py"):
+            STUDIES["sea"].check_cost(lab.STUDIES["sea"][0], 4.2e6)
+
+
+def test_the_seed_draws_data_and_weights():
+    config = lab.get_config("sea.stem.colour.rho95")
+    config.seed = 7
+    assert config.data.source_options.seed == 7
+    assert runner.config_hash(config) == runner.config_hash(lab.get_config("sea.stem.colour.rho95"))
+    config.optimizer.learning_rate = 0.5
+    assert runner.config_hash(config) != runner.config_hash(lab.get_config("sea.stem.colour.rho95"))
+
+
+def test_the_rate_is_chosen_without_the_shortcut_by_a_seed_that_no_cell_has(trained, tmp_path):
+    runner.Runner(tmp_path, sea_jobs()).run()
+    tried, cells = trained[: 2 * len(RATES)], trained[2 * len(RATES) :]
+    assert {rate for _, rate in tried} == set(RATES) and {rate for _, rate in cells} == {2e-3}
+    for model, variant in STUDIES["sea"].tuning.cells.items():
+        cell = lab.CELLS[variant]
+        assert (cell.model, cell.rho, cell.setting) == (model, lab.CHANCE["sea"], "base")
+    assert all(row["seed"] != str(TUNING_SEED) for row in table(tmp_path))
+    told = json.loads((tmp_path / "tuning.json").read_text())
+    assert "2e-3" in told["rule"] or "0.002" in told["rule"]
+    assert told["sea"]["vit"]["chosen"] == 2e-3 and len(told["sea"]["vit"]["tried"]) == len(RATES)
+
+
+def test_a_row_says_what_was_trained(trained, tmp_path):
+    runner.Runner(tmp_path, sea_jobs()).run()
+    rows = {row["cell"]: row for row in table(tmp_path)}
+    assert list(rows) == CELLS
+    row = rows["vit.texture.rho99"]
+    wanted = {"study": "sea", "model": "vit", "cue": "texture", "rho": "0.99", "setting": "base"}
+    wanted |= {"seed": "0", "status": "ok", "learning_rate": "0.002", "commit": "abc"}
+    wanted |= {"parameters": "6", "steps": str(lab.STEPS["sea"])}
+    assert wanted.items() <= row.items()
+    assert row["command"] == (
+        "python -m experiments.run --config=configs/lab.py:sea.vit.texture.rho99 --config.seed=0 "
+        f"--config.optimizer.learning_rate=0.002 --workdir={tmp_path}/sea/vit.texture.rho99/0"
+    )
+
+
+def test_what_is_finished_is_not_trained_again(trained, tmp_path):
+    runner.Runner(tmp_path, sea_jobs()).run()
+    before = len(trained)
+    runner.Runner(tmp_path, sea_jobs()).run()
+    assert len(trained) == before
+    runner.Runner(tmp_path, sea_jobs(seeds=2)).run()
+    assert len(trained) == before + len(CELLS)
+
+
+def test_a_killed_lab_goes_on(trained, tmp_path, monkeypatch):
+    train = runner.loop.train
+
+    def killed(task, config, folder, *, program):
+        if len(trained) == 12:
+            raise KeyboardInterrupt
+        return train(task, config, folder, program=program)
+
+    monkeypatch.setattr(runner.loop, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runner.Runner(tmp_path, sea_jobs()).run()
+    assert len(trained) == 12
+    monkeypatch.setattr(runner.loop, "train", train)
+    runner.Runner(tmp_path, sea_jobs()).run()
+    assert len(trained) == len(set(trained)) == len(sea_jobs())
+
+
+def test_a_cell_that_diverges_is_a_row(trained, tmp_path, monkeypatch):
+    train = runner.loop.train
+
+    def diverge(task, config, folder, *, program):
+        if "stem.texture.rho95" in str(folder) or "tuning/sea/vit/0.002" in str(folder):
+            raise Diverged("step 3: loss not finite")
+        return train(task, config, folder, program=program)
+
+    monkeypatch.setattr(runner.loop, "train", diverge)
+    runner.Runner(tmp_path, sea_jobs()).run()
+    rows = {row["cell"]: row for row in table(tmp_path)}
+    assert rows["stem.texture.rho95"]["status"] == "diverged"
+    assert rows["stem.texture.rho95"]["accuracy"] == ""
+    assert rows["vit.uncorrelated"]["learning_rate"] == "0.001"
+    assert sum(row["status"] == "ok" for row in rows.values()) == len(rows) - 1
+
+
+def test_another_commit_or_config_is_refused(trained, tmp_path, monkeypatch):
+    runner.Runner(tmp_path, sea_jobs()).run()
+    monkeypatch.setattr(runner, "commit", lambda: "def")
+    with pytest.raises(ValueError, match=r"lab_sea\.csv: .* commit 'abc', this is 'def': check"):
+        runner.Runner(tmp_path, sea_jobs()).run()
+    monkeypatch.setattr(runner, "commit", lambda: "abc")
+    monkeypatch.setattr(lab, "STEPS", lab.STEPS | {"sea": 5000})
+    with pytest.raises(ValueError, match=r"score\.json: .* has the config_hash '"):
+        runner.Runner(tmp_path, sea_jobs()).run()
+
+
+def test_a_cell_that_another_process_has_is_left_to_it(trained, tmp_path):
+    jobs = sea_jobs()
+    mine, other = (runner.Runner(tmp_path, jobs) for _ in range(2))
+    with runner.lock_file(tmp_path / "claims" / jobs[0].folder.replace("/", "."), warn=print):
+        assert mine.take(jobs[0]) is None
+    assert other.take(jobs[0])["status"] == "ok"
+    assert mine.take(jobs[0]) is None, "it is done"
+    assert len(trained) == 1
+
+
+def test_shards_share_the_cells_and_have_the_rates_they_need():
+    parts = [sea_jobs(seeds=2, shard=(i, 3)) for i in range(3)]
+    cells = [job for part in parts for job in part if job.learning_rate is None]
+    assert sorted(job.folder for job in cells) == sorted(
+        job.folder for job in sea_jobs(seeds=2) if job.learning_rate is None
+    )
+    for part in parts:
+        models = {job.cell.model for job in part}
+        assert {j.cell.model for j in part if j.learning_rate is not None} == models
+    with pytest.raises(ValueError, match="--shard=2/2: write i/n"):
+        lab_command.parse_part("shard", "2/2")
+
+
+def test_cells_share_programs(trained, tmp_path, monkeypatch):
+    made = []
+    program = runner.start.build(None, None)
+    monkeypatch.setattr(runner.start, "build", lambda *_: made.append(1) or program)
+    jobs = [job for job in sea_jobs(seeds=2) if job.learning_rate is None]
+    lone = runner.Runner(tmp_path, jobs)
+    monkeypatch.setattr(lone, "rate", lambda job: 1e-3)
+    lone.run()
+    assert len(made) == 2, "one for each model"
+
+
+def test_new_metrics_become_columns(trained, tmp_path):
+    lone = runner.Runner(tmp_path, [])
+    lone.append("sea", {"cell": "a", "seed": 0, "first": 1, "commit": "abc"})
+    lone.append("sea", {"cell": "b", "seed": 0, "second": 2, "commit": "abc"})
+    rows = table(tmp_path)
+    assert [(r["first"], r["second"]) for r in rows] == [("1", ""), ("", "2")]
+    assert list(rows[0])[:3] == ["study", "cell", "model"] and list(rows[0])[-1] == "date"
+
+
+def test_a_study_without_its_data_is_left_out(monkeypatch, capsys):
+    def open_data(config):
+        if config.data.source == "dominoes":
+            raise FileNotFoundError("mnist is not prepared in '': tfds build mnist")
+
+    monkeypatch.setattr(lab_command, "open_data", open_data)
+    assert lab_command.with_data(["sea", "dominoes"], "") == ["sea"]
+    assert "study dominoes is left out: mnist is not prepared" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="study dominoes is left out: mnist"):
+        lab_command.with_data(["dominoes"], "")
+
+
+@pytest.mark.slow
+def test_the_command_from_end_to_end(tmp_path):
+    """Killed in the middle it goes on; the second time it trains nothing."""
+    arguments = ["--study=sea", "--seeds=2", "--tiny", "--jobs=2", f"--workdir={tmp_path}"]
+    start = [sys.executable, "-m", "experiments.lab", *arguments]
+    first = subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("sea/*/*/result.json")):
+        assert first.poll() is None
+        time.sleep(0.1)
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait(timeout=60) == 75
+    before = len(table(tmp_path))
+    wanted = 2 * len(STUDIES["sea"].cells(tiny=True))
+    assert before < wanted
+    for _ in range(2):
+        done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert len(table(tmp_path)) == wanted
+        assert (tmp_path / "lab.md").exists() and (tmp_path / "lab.html").exists()
+    assert "| sea." not in done.stdout, "the second time nothing is trained"
