@@ -94,3 +94,16 @@ def compilation_cache(tmp_path_factory):
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     return folder
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Trainings see one device: on several, the checkpoint library compiles a program per array."""
+    from perceiver_jax.train import sharding
+
+    make_mesh = sharding.make_mesh
+
+    def first_device(parallel, devices=None):
+        return make_mesh(parallel, jax.devices()[:1])
+
+    monkeypatch.setattr(sharding, "make_mesh", first_device)

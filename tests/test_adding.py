@@ -8,7 +8,7 @@ from experiments import make_task
 from perceiver_jax.train import loop
 
 
-def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
+def test_the_examples_of_the_page_run(tmp_path, monkeypatch, one_device):
     text = Path(__file__).parents[1].joinpath("docs/adding.md").read_text(encoding="utf-8")
     blocks = re.findall(
         r"^`([\w/]+\.py)`[^\n]*:\n\n```python\n(.*?)```", text, re.MULTILINE | re.DOTALL

@@ -26,7 +26,7 @@ from tfds_files import (
 from configs import common, digits
 from experiments import check_config, find_task, make_task, plot
 from experiments.tasks import image
-from perceiver_jax.train import checkpoint, loop, sharding, start
+from perceiver_jax.train import checkpoint, loop, start
 from perceiver_jax.train.workdir import load_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -84,17 +84,6 @@ def tiny(name, data_dir):
     folder = next((f for f in FOLDERS if f in name), "")
     config.data.data_dir = config.data.data_dir or str(pathlib.Path(data_dir) / folder)
     return config.lock()
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    """One is enough here: on several, the checkpoint library compiles a program per array."""
-    make_mesh = sharding.make_mesh
-
-    def first_device(parallel, devices=None):
-        return make_mesh(parallel, jax.devices()[:1])
-
-    monkeypatch.setattr(sharding, "make_mesh", first_device)
 
 
 def modules(section):

@@ -68,14 +68,25 @@ def split_arrays(tree):
     return [leaves[i] for i in floats], rebuild
 
 
+def random_variables(rng, block, *tokens, scale=1.0):
+    """Parameters in which nothing is zero, as large as initialised ones; none is initialised."""
+    init = functools.partial(block.init, train=False)
+
+    def draw(path, x):
+        if path[-1].key == "kernel":
+            return random(rng, *x.shape, scale=scale * x.shape[0] ** -0.5)
+        return scale * (path[-1].key == "scale") + random(rng, *x.shape, scale=0.1)
+
+    shapes = jax.eval_shape(init, jax.random.key(0), *tokens)
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def assert_agrees(
     block, queries, inputs, order=None, *, chunk_bytes=None, scale=1.0, seed=0, head=()
 ):
     """Values, and gradients of every parameter and input, are those of the dense formula."""
-    with cost.forced("dense"):
-        variables = block.init(jax.random.key(0), queries, inputs, train=False)
-    rng = np.random.default_rng(seed)  # nothing zero: biases and scales must be used
-    variables = jax.tree.map(lambda x: scale * x + random(rng, *x.shape, scale=0.1), variables)
+    rng = np.random.default_rng(seed)
+    variables = random_variables(rng, block, queries, inputs, scale=scale)
     arrays, rebuild = split_arrays((variables, queries, inputs, head))
 
     def run(arrays):
@@ -84,14 +95,18 @@ def assert_agrees(
 
     weights = random(rng, *jax.eval_shape(run, arrays).shape)
 
+    def weighted(arrays):
+        found = run(arrays)
+        return jnp.sum(found * weights), found
+
     def both(arrays):
         results = []
         for way in ("dense", order):
             with cost.forced(way, chunk_bytes=chunk_bytes):
-                results.append((run(arrays), jax.grad(lambda a: jnp.sum(run(a) * weights))(arrays)))
+                results.append(jax.grad(weighted, has_aux=True)(arrays))
         return results
 
-    (dense, dense_grads), (ours, grads) = jax.jit(both)(arrays)
+    (dense_grads, dense), (grads, ours) = jax.jit(both)(arrays)
     np.testing.assert_allclose(ours, dense, atol=2e-5 * np.abs(dense).max())
     largest = max(np.abs(g).max() for g in dense_grads)
     for got, want in zip(grads, dense_grads, strict=True):
@@ -104,10 +119,7 @@ def chunk_bytes_of(block, count, batch, tokens):
     return 4 * block.num_heads * count * batch * tokens
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.data())
-def test_reading_is_the_textbook_formula(data):
-    draw = data.draw
+def check_reading(draw):
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     padded, heads = draw(st.booleans()), draw(st.sampled_from([1, 2]))
     inputs = make_tokens(
@@ -131,10 +143,7 @@ def test_reading_is_the_textbook_formula(data):
     )
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.data())
-def test_answering_is_the_textbook_formula(data):
-    draw = data.draw
+def check_answering(draw):
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     queries = make_tokens(
         rng,
@@ -156,6 +165,21 @@ def test_answering_is_the_textbook_formula(data):
     head = make_head(rng, widths)
     budget = chunk_bytes_of(block, 3, 2, size)
     assert_agrees(block, queries, latents, order, chunk_bytes=budget, head=head)
+
+
+@pytest.mark.parametrize("check", [check_reading, check_answering])
+@settings(max_examples=4, deadline=None)
+@given(data=st.data())
+def test_both_are_the_textbook_formula(check, data):
+    check(data.draw)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", [check_reading, check_answering])
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_both_are_the_textbook_formula_in_many_cases(check, data):
+    check(data.draw)
 
 
 def make_head(rng, widths):
@@ -300,54 +324,69 @@ def test_statistics_by_parts_are_those_of_the_whole():
         np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "order", [ContractionOrder("absorb", "absorb"), ContractionOrder("project", "project")]
-)
-@pytest.mark.parametrize("tokens", [400, 100, 20, 10])  # in a chunk: all, five rows, one, a half
-def test_bfloat16_is_as_near_the_truth_as_the_dense_formula(tokens, order):
+def half_result(order, dtype, tokens):
+    """(gradients, result) in `dtype`, with so many tokens in a chunk."""
     rng = np.random.default_rng(0)
     inputs = Tokens(content=random(rng, 2, 400, 3), position=Fourier((20, 20), 16))
     queries = Tokens(content=random(rng, 1, 8, 32))
-    variables = CrossAttention().init(jax.random.key(0), queries, inputs, train=False)
+    block = CrossAttention(dtype=dtype)
 
-    def results(order, dtype):
-        def loss(variables):
-            block = CrossAttention(dtype=dtype)
-            found = block.apply(variables, queries, inputs, train=False).astype(jnp.float32)
-            return jnp.sum(jnp.sin(found)), found
+    def loss(variables):
+        found = block.apply(variables, queries, inputs, train=False).astype(jnp.float32)
+        return jnp.sum(jnp.sin(found)), found
 
-        with cost.forced(order, chunk_bytes=4 * 2 * 8 * tokens):
-            return jax.jit(jax.grad(loss, has_aux=True))(variables)
+    with cost.forced(order, chunk_bytes=4 * 2 * 8 * tokens):
+        variables = random_variables(rng, block, queries, inputs)
+        return jax.device_get(jax.jit(jax.grad(loss, has_aux=True))(variables))
 
-    def error(order):
+
+@pytest.fixture(scope="module")
+def truth_and_half():
+    """The dense formula in float32 and in bfloat16."""
+    return [half_result("dense", dtype, 400) for dtype in (jnp.float32, jnp.bfloat16)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "move"),  # in a chunk: all, five rows, one, a half
+    [*((n, "absorb") for n in (400, 100, 20, 10)), (400, "project"), (10, "project")],
+)
+def test_bfloat16_is_as_near_the_truth_as_the_dense_formula(truth_and_half, tokens, move):
+    truth, dense = truth_and_half
+
+    def error(result):
         """Root of the sum of squares: of the gradients, of the result. Seeds scatter by 5 %."""
-        off = jax.tree.map(jnp.subtract, results(order, jnp.bfloat16), truth)
-        return [np.sqrt(sum(jnp.sum(x * x) for x in jax.tree.leaves(part))) for part in off]
+        off = jax.tree.map(np.subtract, result, truth)
+        return [np.sqrt(sum(np.sum(x * x) for x in jax.tree.leaves(part))) for part in off]
 
-    truth = results("dense", jnp.float32)
-    for ours, dense, times in zip(error(order), error("dense"), (1.2, 1.1), strict=True):
-        assert ours <= times * dense
+    ours = half_result(ContractionOrder(move, move), jnp.bfloat16, tokens)
+    for own, other, times in zip(error(ours), error(dense), (1.2, 1.1), strict=True):
+        assert own <= times * other
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_folded_head_in_bfloat16_is_as_near_the_truth(seed):
-    rng = np.random.default_rng(seed)
-    queries = Tokens(content=random(rng, 2, 400, 32), position=Fourier((20, 20), 16))
-    latents = Tokens(content=random(rng, 2, 8, 64))
-    head = make_head(rng, (queries.width, 48, 2))
-    assert cost.is_head_fused(800, queries.width, (queries.width, 48, 2))
-    exact = CrossAttention()
-    variables = exact.init(jax.random.key(0), queries, latents, train=False)
-    with cost.forced("dense"):
-        truth = exact.apply(variables, queries, latents, train=False, head=head)
+def test_a_folded_head_in_bfloat16_is_as_near_the_truth():
+    def program(order, dtype):
+        def run(variables, queries, latents, head):
+            block = CrossAttention(dtype=dtype)
+            with cost.forced(order):
+                found = block.apply(variables, queries, latents, train=False, head=head)
+            return found.astype(jnp.float32)
 
-    def error(order):
-        with cost.forced(order):
-            half = CrossAttention(dtype=jnp.bfloat16)
-            result = half.apply(variables, queries, latents, train=False, head=head)
-        return np.sqrt(np.mean(np.square(result.astype(jnp.float32) - truth)))
+        return jax.jit(run)
 
-    assert error(None) <= 1.05 * error("dense")
+    truth = program("dense", jnp.float32)
+    ours, dense = (program(order, jnp.bfloat16) for order in (None, "dense"))
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        queries = Tokens(content=random(rng, 2, 400, 32), position=Fourier((20, 20), 16))
+        latents = Tokens(content=random(rng, 2, 8, 64))
+        head = make_head(rng, (queries.width, 48, 2))
+        assert cost.is_head_fused(800, queries.width, (queries.width, 48, 2))
+        arrays = (random_variables(rng, CrossAttention(), queries, latents), queries, latents, head)
+
+        def error(run, arrays=arrays):
+            return np.sqrt(np.mean(np.square(run(*arrays) - truth(*arrays))))
+
+        assert error(ours) <= 1.05 * error(dense)
 
 
 def test_dropout_is_between_the_last_layer_and_the_head():
@@ -440,7 +479,7 @@ def test_examples_and_columns_take_turns_where_a_row_is_too_long(tokens, dtype, 
         ContractionOrder("absorb", "absorb"),
     )
     chunk_bytes = 4 * 2 * 12 * tokens
-    if dtype == jnp.float32:
+    if dtype == jnp.float32 and (examples > 1 or len(columns) > 1):
         assert_agrees(block, queries, inputs, order, chunk_bytes=chunk_bytes)
 
     def loss(variables):
@@ -480,7 +519,7 @@ def test_memory_does_not_grow_with_the_number_of_tokens():
 sizes = st.tuples(*[st.integers(1, 40)] * 6)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(["table", "content"]), sizes, st.sampled_from([1, 2, 4]))
 def test_the_chosen_order_multiplies_least(kind, shape, heads):
     """Counted in the program, for shapes on both sides of every boundary."""

@@ -84,8 +84,7 @@ def test_padding_is_the_same_for_every_token_and_last():
     np.testing.assert_array_equal(tokens.take(jnp.array([1])).dense(jnp.float32), dense[:, :1])
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_sets_read_together_are_one_array(heads):
+def test_sets_read_together_are_one_array():
     """One softmax over all sets: merging equals concatenating. Masks and batch size 1 included."""
     key = jax.random.key(0)
     a = Tokens(jax.random.normal(key, (2, 5, 4)), padding=jnp.ones(2))
@@ -96,9 +95,9 @@ def test_sets_read_together_are_one_array(heads):
     dense = [jnp.broadcast_to(t.dense(jnp.float32), (2, t.num_tokens, 6)) for t in (a, b, c)]
     mask = jnp.concatenate([jnp.ones((2, 5), bool), b.mask, jnp.ones((2, 2), bool)], axis=1)
     joined = Tokens(jnp.concatenate(dense, axis=1), mask=mask)
-    block = CrossAttention(num_heads=heads)
+    block = CrossAttention(num_heads=2)
     queries = Tokens(jax.random.normal(key, (1, 4, 8)))
-    variables = block.init(key, queries, joined, train=False)
+    variables = jax.jit(functools.partial(block.init, train=False))(key, queries, joined)
 
     @jax.jit
     def run(inputs):

@@ -1,16 +1,14 @@
 """A training config starts from released weights: evaluated as they are, or trained on."""
 
 import json
-import os
 import pathlib
 import pickle
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from calling import call
 from safetensors import numpy
 from tfds_files import write_tfds
 
@@ -21,6 +19,7 @@ from perceiver_jax.pretrained import convert
 from perceiver_jax.train import checkpoint, loop, start
 
 ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("one_device")
 IMAGE = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
 
 
@@ -59,24 +58,25 @@ def assert_same(state, variables):
     jax.tree.map(np.testing.assert_array_equal, ours, variables)
 
 
-def command(variant, workdir, *settings):
-    """Runs the command line on a tiny config, in a process of its own, on one device."""
-    config = f"--config=configs/imagenet.py:{variant}:tiny"
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.run", config, f"--workdir={workdir}", *settings],
-        cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Calls the command on a tiny config; returns the exit code and what stderr got."""
+
+    def command(variant, workdir, *settings):
+        config = f"--config={ROOT}/configs/imagenet.py:{variant}:tiny"
+        flags = (config, f"--workdir={workdir}", *settings)
+        code, _, err = call("experiments.run", *flags, monkeypatch=monkeypatch, capsys=capsys)
+        return code, err
+
+    return command
 
 
-def test_data_that_are_not_there_are_told_in_one_message(tmp_path):
+def test_data_that_are_not_there_are_told_in_one_message(command, tmp_path):
     missing = f"--config.data.data_dir={tmp_path / 'none'}"
-    done = command("fourier", tmp_path / "run", "--mode=eval", missing)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"FileNotFoundError: imagenet2012 is not prepared: nothing in {tmp_path}" in done.stderr
-    assert (
-        f"tfds build imagenet2012 --file_format=array_record --data_dir={tmp_path}" in done.stderr
-    )
+    code, said = command("fourier", tmp_path / "run", "--mode=eval", missing)
+    assert code == 1 and "Traceback" not in said
+    assert f"FileNotFoundError: imagenet2012 is not prepared: nothing in {tmp_path}" in said
+    assert f"tfds build imagenet2012 --file_format=array_record --data_dir={tmp_path}" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -89,13 +89,13 @@ def test_training_needs_the_training_split(data_dir):
         image.make_task(config)
 
 
-def test_evaluation_is_of_the_released_weights(data_dir, tmp_path):
+def test_evaluation_is_of_the_released_weights(command, data_dir, tmp_path):
     """By the command line, where only the validation split was prepared."""
     folder, variables = exported("conv", tmp_path / "weights")
     settings = [f"--config.data.data_dir={data_dir}", "--config.data.train_split="]
     start_weights = f"--config.start.weights={folder}"
-    done = command("conv", tmp_path / "run", "--mode=eval", start_weights, *settings)
-    assert done.returncode == 0, done.stderr
+    code, said = command("conv", tmp_path / "run", "--mode=eval", start_weights, *settings)
+    assert code == 0, said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
 
     task = image.make_task(tiny("conv", data_dir))

@@ -17,25 +17,19 @@ from etils.epath import gpath
 from matplotlib.figure import Figure
 
 from experiments import plot
-from perceiver_jax.train import checkpoint, sharding, workdir
+from perceiver_jax.train import checkpoint, workdir
 from perceiver_jax.train.log import Log, read_metrics
 from perceiver_jax.train.loop import train
 from perceiver_jax.train.stop import Lost, Preempted, explain
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
+pytestmark = pytest.mark.usefixtures("one_device")
 CONFIG = {"steps": 6, "eval_every": 0, "checkpoints_kept": 1}
 
 
 def steps_in(folder):
     return [int(path.name) for path in checkpoint.checkpoints(folder / "checkpoints")]
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-    """On several, the checkpoint library compiles a program per array."""
-    make_mesh = sharding.make_mesh
-    monkeypatch.setattr(sharding, "make_mesh", lambda p, _: make_mesh(p, jax.devices()[:1]))
 
 
 def test_a_full_disk_while_saving(tmp_path, monkeypatch):
