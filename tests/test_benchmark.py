@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from failing_contenders import dying, failing
 
+from configs import digits
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import contenders, port
+from experiments.benchmark import contenders, port, step
 from experiments.benchmark.cases import CASES, SUITES
 from experiments.benchmark.worker import Job, SkipError, answer, turn
 from perceiver_jax import flops
@@ -288,3 +289,12 @@ def test_the_port_runs_at_the_same_sizes(name, phase):
     program.run()
     subject = contenders.make_subject(Job(name, phase, tiny=True))
     assert program.facts["inputs"] == sum(tokens.num_tokens for tokens in subject.inputs())
+
+
+def test_a_step_is_timed_from_where_the_config_starts():
+    config = digits.get_config("standard:tiny")
+    config.batch_size = 16  # for each of the tests' devices two
+    config.optimizer.multipliers = (("", 0.0), ("output", 1.0))
+    row = step.time_step(config.copy_and_resolve_references(), steps=1)
+    assert row["parameters_trained"] == 32 + 33 * 10 < row["parameters"] == 29_104
+    assert 0 < row["seconds"] < 60 and row["peak_gb"] > 0.1 and row["batch_size"] == 16

@@ -37,6 +37,7 @@ __all__ = [
     "holds_weights",
     "load",
     "load_by_path",
+    "official_name",
     "released",
     "save_huggingface",
 ]
@@ -82,8 +83,7 @@ def load(
       ValueError: the file is broken, unsafe, or not this model; every tensor at fault is named.
     """
     _check_axes(conv_kernel)
-    if isinstance(source, str) and (source in URLS or source in HUB):
-        name = HUB.get(source, source)
+    if isinstance(source, str) and (name := official_name(source)):
         if model is not None and _name(model) != name:
             raise ValueError(f"load({source!r}) cannot be model={_name(model)!r}")
         model = model or name
@@ -136,9 +136,14 @@ def load_by_path(
     )
 
 
+def official_name(source: str) -> str | None:
+    """Which of `MODELS` a name of them or a Hugging Face id of `HUB` is; None of all else."""
+    return HUB.get(source, source if source in URLS else None)
+
+
 def holds_weights(source: str) -> bool:
     """Whether `source` is something that `load` reads: a name, an address, a file or a folder."""
-    if source in URLS or source in HUB or source.startswith(_ADDRESS):
+    if official_name(source) or source.startswith(_ADDRESS):
         return True
     path = user_path(source)
     return path.is_file() or formats.find(path) is not None
@@ -186,7 +191,7 @@ def _read(source, cache) -> tuple[formats.Content, str]:
     if isinstance(source, Mapping):
         content = formats.Content("huggingface", huggingface.to_numpy(source), None, {})
         return content, "state_dict"
-    if source in URLS or source in HUB:
+    if official_name(source):
         source = URLS.get(source) or huggingface.address(source, "pytorch_model.bin")
     label = str(source)
     if str(source).startswith(_ADDRESS):

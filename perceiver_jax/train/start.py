@@ -19,7 +19,7 @@ from perceiver_jax.train.optimizer import check_patterns, make_optimizer
 from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
 from perceiver_jax.train.task import Batch, Task
-from perceiver_jax.train.workdir import CHECKPOINTS
+from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, load_config
 
 
 class Start(TypedDict):
@@ -160,7 +160,27 @@ def restore_weights(
     else:
         items, weights = checkpoint.restore_weights(path, program.target, warn=warn)
     check_finite(items, weights)
+    warn_of_bands(config, program.batch)
     return items, weights
+
+
+def warn_of_bands(config: ConfigDict, batch: Batch) -> None:
+    """Warns where weights were trained with other Fourier positions than the model now has."""
+    weights, ours = config.start.weights, transfer.bands(config.model.input, batch)
+    path = epath.Path(weights).expanduser()
+    if name := pretrained.official_name(weights):
+        released = pretrained.released(name)
+        theirs = transfer.bands(released.spec["input"], released.batch)
+    elif (path / CHECKPOINTS).is_dir() and (path / CONFIG).exists():
+        theirs = load_config(path).model.input.to_dict().get("max_resolution")
+    else:
+        return
+    if ours and theirs and tuple(theirs) != ours:
+        warn(
+            f"{weights} was trained with the Fourier positions of config.model.input."
+            f"max_resolution={tuple(theirs)}; here they are those of {ours}, which the weights do "
+            "not know"
+        )
 
 
 def check_finite(items: dict[str, Any], origin: epath.Path | str) -> None:

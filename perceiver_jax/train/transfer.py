@@ -139,6 +139,20 @@ def resize_positions(
         say(f"start: positions interpolated from {side} x {side} to {shape[0]} x {shape[1]}")
 
 
+def bands(section: Mapping[str, Any], batch: Batch) -> tuple[int, ...] | None:
+    """Returns the `max_resolution` that Fourier positions of images have; None of other inputs.
+
+    Args:
+      section: `config.model.input`.
+      batch: shapes of a prepared batch, for the resolution that () means.
+    """
+    shrinks = {"image.Pixels": 1, "image.ConvStem": 4}.get(section["module"])
+    if not shrinks or "image" not in batch:
+        return None
+    own = (-(-side // shrinks) for side in batch["image"].shape[1:3])
+    return tuple(section["max_resolution"] or own)
+
+
 def say_names(what: str, arrays: Mapping[str, Any]) -> None:
     """Prints how many arrays and numbers there are, and the first of their names."""
     if not arrays:

@@ -1,9 +1,12 @@
 """Weights into a model with another head or another size of image, from wherever they come."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 import toy
+from ml_collections import ConfigDict
 from safetensors import numpy as safetensors
 
 from configs import imagenet
@@ -12,7 +15,7 @@ from perceiver_jax.build import build as build_model
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.pretrained import convert
 from perceiver_jax.train import checkpoint, transfer
-from perceiver_jax.train.start import build, restore_weights, start
+from perceiver_jax.train.start import build, restore_weights, start, warn_of_bands
 from perceiver_jax.train.task import Task
 
 OUTPUT = ["output/logits/bias", "output/logits/kernel", "output/query"]
@@ -184,3 +187,21 @@ def test_positions_that_cannot_be_interpolated(weights, tmp_path):
     saved = {transfer.POSITIONS: np.ones((25, 2), np.float32)}
     transfer.resize_positions(saved, target, batch, "x")
     np.testing.assert_allclose(saved[transfer.POSITIONS], np.ones((24, 2)), rtol=1e-5)
+
+
+def test_other_fourier_positions_than_those_trained_are_told(tmp_path, capsys):
+    def told(module, max_resolution, size, weights="imagenet_fourier"):
+        section = {"module": module, "max_resolution": max_resolution}
+        config = ConfigDict({"model": {"input": section}, "start": {"weights": weights}})
+        warn_of_bands(config, {"image": np.zeros((1, size, size, 3))})
+        return "was trained with the Fourier positions" in capsys.readouterr().err
+
+    assert told("image.Pixels", (), 128) and told("image.Pixels", (128, 128), 224)
+    assert not told("image.Pixels", (), 224) and not told("image.Pixels", (224, 224), 128)
+    assert told("image.ConvStem", (), 128, "imagenet_conv")
+    assert not told("image.ConvStem", (), 224, "imagenet_conv")
+    (tmp_path / "checkpoints").mkdir()
+    saved = {"model": {"input": {"max_resolution": (8, 8)}}}
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert told("image.Pixels", (), 16, str(tmp_path))
+    assert not told("image.Pixels", (), 8, str(tmp_path))
