@@ -160,12 +160,10 @@ class Encoder(nn.Module):
         )
 
     def _self_attends(self, name: str) -> LatentTransformer:
-        num_layers, num_repeats = self.num_self_attends_per_block, 1
-        blocks = self.num_blocks // self.num_cross_attends
-        if self.share_weights:
-            num_repeats = blocks
-        else:
-            num_layers *= blocks
+        num_layers = self.num_self_attends_per_block
+        num_repeats = self.num_blocks // self.num_cross_attends
+        if not self.share_weights:
+            num_layers, num_repeats = num_layers * num_repeats, 1
         layers = SelfAttention(
             num_heads=self.num_self_attend_heads,
             qk_channels=self.self_attend_qk_channels,

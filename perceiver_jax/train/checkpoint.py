@@ -18,7 +18,7 @@ import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +27,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from perceiver_jax.config_types import Count, check
 from perceiver_jax.train import distributed
 from perceiver_jax.train.multipliers import average
 from perceiver_jax.train.optimizer import path_name
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.workdir import CHECKPOINTS, in_bucket
+
+T = TypeVar("T")
 
 WEIGHTS, TRAINING, META = "weights", "training", "meta"
 
@@ -55,11 +58,7 @@ def open_manager(directory: epath.Path, keep: int) -> Iterator[ocp.CheckpointMan
     Raises:
       ValueError: `keep` is below 1.
     """
-    if keep < 1:
-        raise ValueError(
-            f"config.checkpoints_kept={keep}: keep at least 1 checkpoint, or 2 to have one to fall "
-            "back to"
-        )
+    check(Count, keep, "config.checkpoints_kept")
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         enable_async_checkpointing=True,
@@ -154,27 +153,40 @@ def restore_newest(
       Unrestorable: all are damaged (none is moved).
       ValueError: not all processes see the same checkpoints.
     """
-    damaged = {}
-    for path in agreed(checkpoints(directory)):
+    paths = agreed(checkpoints(directory))
+    if not paths:
+        return None
+    restored, path = first_whole(paths, lambda path: restore(path, target), warn=warn)
+    for bad in paths[: paths.index(path)] if set_aside else ():
+        distributed.on_process_zero(lambda bad=bad: move_aside(bad, set_aside))
+        warn(f"moved {bad} to {set_aside}; going on from {path}")
+    return restored
+
+
+def first_whole(
+    paths: list[epath.Path], restore: Callable[[epath.Path], T], *, warn: Callable[[str], None]
+) -> tuple[T, epath.Path]:
+    """Returns `restore(path)` of the first checkpoint that is not damaged, and its path.
+
+    Raises:
+      Mismatch: as `restore` does.
+      Unrestorable: all are damaged.
+    """
+    damaged = []
+    for path in paths:
         try:
-            restored = restore(path, target)
+            return restore(path), path
         except Mismatch:
             raise
         except Exception as error:  # Orbax and TensorStore raise many types, `Exception` included
-            damaged[path] = first_line(error)
-            warn(f"checkpoint {path} is damaged, trying the one before. {damaged[path]}")
-            continue
-        for bad in damaged if set_aside else ():
-            distributed.on_process_zero(lambda bad=bad: move_aside(bad, set_aside))
-            warn(f"moved {bad} to {set_aside}; going on from {path}")
-        return restored
-    if damaged:
-        raise Unrestorable(
-            f"no checkpoint in {directory} can be read (nothing was moved):\n  "
-            + "\n  ".join(f"{path.name}: {error}" for path, error in damaged.items())
-            + "\nPut one back from a copy, or choose another workdir to start again."
-        )
-    return None
+            damaged.append(f"{path.name}: {first_line(error)}")
+            more = ", trying the one before" if path != paths[-1] else ""
+            warn(f"checkpoint {path} is damaged{more}. {first_line(error)}")
+    raise Unrestorable(
+        f"no checkpoint in {paths[0].parent} can be read (nothing was moved):\n  "
+        + "\n  ".join(damaged)
+        + "\nPut one back from a copy, or choose another workdir to start again."
+    )
 
 
 def restore(path: epath.Path, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -213,26 +225,21 @@ def restore_weights(
             f"no weights in {source}: it is neither a workdir with checkpoints nor a checkpoint "
             f"(a folder with {WEIGHTS!r} in it)"
         )
-    errors = []
-    for path in paths:
-        try:
-            saved = saved_weights(path)
-            wanted = target or saved
-            if saved.ema is not None:
-                places = dict(flatten_dict(wanted.params))
-                ema = {name: places.get(name, x) for name, x in flatten_dict(saved.ema).items()}
-                wanted = wanted.replace(ema=unflatten_dict(ema))
-            else:
-                wanted = wanted.replace(ema=None)
-            items, _ = read(path, {WEIGHTS: weights_of(wanted)}, wanted)
-            params = average(items[WEIGHTS]["params"], items[WEIGHTS].get("ema"))
-            return {"params": params, "model_state": items[WEIGHTS]["model_state"]}, path
-        except Mismatch:
-            raise
-        except Exception as error:
-            errors.append(f"{path}: {first_line(error)}")
-            warn(f"damaged checkpoint {errors[-1]}")
-    raise Unrestorable("no checkpoint can be read:\n  " + "\n  ".join(errors))
+
+    def restore_from(path):
+        saved = saved_weights(path)
+        wanted = target or saved
+        if saved.ema is not None:
+            places = flatten_dict(wanted.params)
+            ema = {name: places.get(name, x) for name, x in flatten_dict(saved.ema).items()}
+            wanted = wanted.replace(ema=unflatten_dict(ema))
+        else:
+            wanted = wanted.replace(ema=None)
+        items, _ = read(path, {WEIGHTS: weights_of(wanted)}, wanted)
+        params = average(items[WEIGHTS]["params"], items[WEIGHTS].get("ema"))
+        return {"params": params, "model_state": items[WEIGHTS]["model_state"]}
+
+    return first_whole(paths, restore_from, warn=warn)
 
 
 def saved_weights(path: epath.Path) -> TrainState:
@@ -241,15 +248,12 @@ def saved_weights(path: epath.Path) -> TrainState:
         args = ocp.args.Composite(**{META: ocp.args.JsonRestore()})
         arrays = reader.restore(absolute(path), args=args)[META]["arrays"]
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    tree: dict[str, Any] = {"params": {}, "model_state": {}}
-    for name, (shape, dtype, _) in arrays.items():
-        item, *folders, last = name.split("/")
-        if item == WEIGHTS:
-            node = tree
-            for folder in folders:
-                node = node.setdefault(folder, {})
-            node[last] = jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-    return TrainState(step=None, opt_state=None, key=None, **tree)
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+        for name, (shape, dtype, _) in arrays.items()
+    }
+    weights = {"model_state": {}} | unflatten_dict(shapes, sep="/")[WEIGHTS]
+    return TrainState(step=None, opt_state=None, key=None, **weights)
 
 
 def checkpoints(directory: epath.Path) -> list[epath.Path]:

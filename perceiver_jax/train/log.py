@@ -91,7 +91,7 @@ class Timer:
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
         """Leaves out the time inside (evaluation, saving). No step may be running."""
-        self.seconds += self._clock() - self._since
+        self._pass()
         try:
             yield
         finally:

@@ -21,7 +21,7 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from perceiver_jax.config_types import Count, Whole
+from perceiver_jax.config_types import Count, Whole, check_fields
 from perceiver_jax.mesh import DATA, MODEL, Layout, use_layout
 from perceiver_jax.train.optimizer import STACKED, path_name
 from perceiver_jax.train.task import Batch
@@ -58,7 +58,7 @@ def make_mesh(parallel: ConfigDict, devices: list[jax.Device] | None = None) -> 
     """
     devices = jax.devices() if devices is None else devices
     model = parallel.model
-    if model < 1 or len(devices) % model:
+    if len(devices) % model:
         raise ValueError(
             f"config.parallel.model={model} does not divide {len(devices)} devices: choose from "
             f"{[n for n in range(1, len(devices) + 1) if len(devices) % n == 0]}"
@@ -73,11 +73,9 @@ def make_layout(parallel: ConfigDict, devices: list[jax.Device] | None = None) -
     """Returns the mesh with the fields of `config.parallel`.
 
     Raises:
-      ValueError: an unknown name, a combination that does nothing or does not work.
+      ValueError: a field is not allowed, or the fields together do nothing or do not work.
     """
-    for field, known in (("mode", ("jit", "pmap")), ("latents", ("batch", "width"))):
-        if parallel[field] not in known:
-            raise ValueError(f"config.parallel.{field}={parallel[field]!r} is not one of {known}")
+    check_fields(Parallel, parallel, "config.parallel")
     spread = parallel.shard_inputs or parallel.latents == "width"
     if parallel.mode == "pmap" and (parallel.model > 1 or parallel.shard_params_above or spread):
         raise ValueError(

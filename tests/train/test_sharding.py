@@ -186,8 +186,8 @@ def test_processes_read_the_rows_of_their_devices():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"mode": "pjit"}, r"parallel.mode='pjit' is not one of \('jit', 'pmap'\)"),
-        ({"latents": "depth"}, r"parallel.latents='depth' is not one of"),
+        ({"mode": "pjit"}, "parallel.mode='pjit' is not allowed: write 'jit' or 'pmap'"),
+        ({"latents": "depth"}, "parallel.latents='depth' is not allowed"),
         ({"model": 3, "latents": "width"}, r"model=3 does not divide 8 devices.*\[1, 2, 4, 8\]"),
         ({"mode": "pmap", "model": 2}, r"mode='pmap' spreads the batch alone.*mode='jit'"),
         ({"mode": "pmap", "shard_params_above": 9}, r"mode='pmap' spreads the batch alone"),
