@@ -13,7 +13,7 @@ from image_files import write_folder, write_image, write_tables
 from configs import folder as folder_config
 from experiments import make_task
 from experiments.tasks import image, image_tags
-from perceiver_jax import pretrained
+from perceiver_jax import files, pretrained
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.data.transforms import parse
@@ -44,6 +44,13 @@ def test_the_data_say_the_classes(pets):
     assert any("1 of 15 evaluation images are also in training" in x for x in task.description)
     batch = next(task.train_data(0))
     assert batch["image"].shape == (8, 32, 32, 3) and batch["mask"].all()
+    for setting, told in (("in_memory", 1), ("source_options.find_copies", 0)):
+        config = tiny(pets)
+        config.update_from_flattened_dict({f"data.{setting}": bool(told)})
+        if told:  # which needs images of one size
+            for path in pets.rglob("*.png"):
+                files.write_image(path, files.read_image(path)[:12])
+        assert sum("also in training" in x for x in make_task(config).description) == told
 
 
 def test_a_run_keeps_its_classes(pets, tmp_path):

@@ -20,7 +20,7 @@ from perceiver_jax.config_types import (
     Rate,
 )
 from perceiver_jax.data import pipeline, transforms
-from perceiver_jax.datasets import images, registry
+from perceiver_jax.datasets import copies, images, registry
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Batch, Task
@@ -173,8 +173,8 @@ def open_data(
         description.insert(0, f"train: {pipeline.describe(train_source, train_line, **train)}")
     for source in filter(None, (train_source, eval_source)):
         description += [line for line in getattr(source, "notes", ()) if line not in description]
-    if isinstance(train_source, images.Images) and train_source.options.find_copies:
-        description += images.describe_copies(train_source, eval_source)
+    if options.get("find_copies", True) and hasattr(train_source, "files"):
+        description += copies.describe(train_source.files, eval_source.files)
     if names := data.get("classes", ()):
         description.append(f"{len(names)} classes: {images.some(names, 20)}")
     return TaskData(train_data, eval_data, (*description, *unread), eval_source)

@@ -11,7 +11,13 @@ from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
 
-KEPT = ("classes", "classes_fixed", "paths", "notes")  # attributes of a source that `Arrays` keeps
+KEPT = (
+    "classes",
+    "classes_fixed",
+    "files",
+    "paths",
+    "notes",
+)  # attributes of a source that `Arrays` keeps
 
 
 class Arrays:

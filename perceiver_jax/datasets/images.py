@@ -4,11 +4,7 @@ The file is long because both share its options, checks, held-out images and sea
 """
 
 import collections
-import concurrent.futures
-import contextlib
 import dataclasses
-import hashlib
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,13 +15,14 @@ import numpy as np
 from perceiver_jax.config_types import Count, Range, Whole, check_fields
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
+from perceiver_jax.datasets.copies import Files, digest
 from perceiver_jax.files.image import check_pixels, decode_image, natural_key
 from perceiver_jax.files.paths import user_path
 
 # The names of the evaluation's part, looked for in this order.
 EVALUATION = ("val", "validation", "valid", "test")
+TRIED = 8  # files, of which one at least must be an image
 BYTES_PER_PIXEL = 16  # more than any format needs: a larger file has more pixels than allowed
-HEAD = 2**14  # first bytes, by which most files of equal size differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +88,8 @@ class Images:
     Attributes:
       classes: names by number.
       classes_fixed: see `Listing`.
-      paths: of the files, within `folder`.
+      files: all that are listed.
+      paths: those of `files`.
       notes: lines for the user.
       unreadable: the reason by path, for files that this process has tried to read.
     """
@@ -99,8 +97,12 @@ class Images:
     in_memory = False
 
     def __init__(self, name: str, listing: Listing, options: Options):
-        """Leaves out the files that are already known to be missing or empty."""
-        self.name, self.folder, self.options = name, str(listing.folder), options
+        """Leaves out the files that are already known to be missing or empty.
+
+        Raises:
+          ValueError: all are, or none of the first files can be read.
+        """
+        self.name, self.options = name, options
         self.classes, self.classes_fixed = listing.classes, listing.classes_fixed
         absent = [item.path for item in listing.items if item.size == 0]
         items = [item for item in listing.items if item.size != 0]
@@ -113,12 +115,19 @@ class Images:
             if options.unreadable == "refuse" or not items:
                 raise ValueError(f"{what}: correct config.data.data_dir or the files")
             self.notes.append(f"{what}; left out")
-        self.paths = [item.path for item in items]
-        self.sizes = np.array([item.size for item in items], np.int64)
+        sizes = np.array([item.size for item in items], np.int64)
+        self.files = Files(str(listing.folder), [item.path for item in items], sizes)
+        self.paths = self.files.paths
         numbers = {label: number for number, label in enumerate(self.classes)}
         self.labels = [tuple(numbers[label] for label in item.labels) for item in items]
         self.unreadable: dict[str, str] = {}
         self.black = np.zeros((64, 64, 3), np.uint8)
+        first = range(min(TRIED, len(self)))
+        if first and not any(self[index]["readable"] for index in first):
+            raise ValueError(
+                f"{name}: none of the first {len(first)} files can be read, for example "
+                f"{next(iter(self.unreadable.values()))}"
+            )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -144,10 +153,10 @@ class Images:
         return {"image": image, "label": np.int32(labels[0]), **example}
 
     def _read(self, index: int) -> np.ndarray:
-        path = f"{self.folder}/{self.paths[index]}"
+        path, size = f"{self.files.folder}/{self.paths[index]}", self.files.sizes[index]
         limit = self.options.max_pixels
-        if self.sizes[index] > BYTES_PER_PIXEL * limit:
-            raise ValueError(f"{path} is too large for an image: {self.sizes[index]:,} bytes")
+        if size > BYTES_PER_PIXEL * limit:
+            raise ValueError(f"{path} is too large for an image: {size:,} bytes")
         data = user_path(path).read_bytes()
         check_pixels(data, path, limit)
         return decode_image(data, path)
@@ -248,7 +257,11 @@ def hold_out(items: Sequence[Item], options: Options, where: object) -> list[boo
                 f"{where}: the class {some(labels)} has one image, which cannot be both in "
                 "training and in the evaluation: add more, or give the parts folders of their own"
             )
-        members.sort(key=lambda index: _hash(f"{options.split_seed}/{items[index].path}"))
+        members.sort(
+            key=lambda index: digest(
+                f"{options.split_seed}/{items[index].path}".encode("utf-8", "surrogateescape")
+            )
+        )
         count = round(options.eval_fraction * len(members))
         if options.eval_fraction < 1:
             count = min(max(count, 1), len(members) - 1)
@@ -277,65 +290,3 @@ def some(names: Sequence[str], count: int = 5) -> str:
     """The first names, and how many more there are."""
     more = f" and {len(names) - count:,} more" if len(names) > count else ""
     return ", ".join(map(repr, names[:count])) + more
-
-
-# --- Copies --------------------------------------------------------------------------------------
-
-
-def describe_copies(train: Images, evaluation: Images) -> list[str]:
-    """A line about the files that are in training and evaluation both; none without such files."""
-    found = find_copies(train, evaluation)
-    if not found:
-        return []
-    ours, theirs = next(iter(found.items()))
-    return [
-        f"warning: {len(found):,} of {len(evaluation):,} evaluation images are also in training, "
-        f"byte for byte: {ours!r} is {theirs!r}"
-    ]
-
-
-def find_copies(train: Images, evaluation: Images) -> dict[str, str]:
-    """The evaluation's files that equal a training file byte by byte, with that file.
-
-    Only files of equal size are read: their first bytes, then whole files whose first bytes agree.
-    Files of unknown size, in buckets, are not compared.
-    """
-    sources = (train, evaluation)
-    shared = np.intersect1d(train.sizes, evaluation.sizes)
-    shared = shared[shared > 0]
-    chosen = [np.flatnonzero(np.isin(source.sizes, shared)) for source in sources]
-    digests: list[dict[int, bytes]] = []
-    for length in (HEAD, None):
-        digests = [_digests(*part, length) for part in zip(sources, chosen, strict=True)]
-        both = set(digests[0].values()) & set(digests[1].values())
-        chosen = [np.array([k for k, digest in part.items() if digest in both]) for part in digests]
-    theirs = {digest: train.paths[index] for index, digest in reversed(digests[0].items())}
-    return {evaluation.paths[index]: theirs[digests[1][index]] for index in chosen[1]}
-
-
-def _digests(source: Images, indices: np.ndarray, length: int | None) -> dict[int, bytes]:
-    """A hash of each readable file's size and first bytes, or of the whole file, by its number."""
-
-    def digest_all(indices: np.ndarray) -> dict[int, bytes]:
-        found = {}
-        for index in indices:
-            with contextlib.suppress(OSError):
-                found[index] = _digest(f"{source.folder}/{source.paths[index]}", length)
-        return found
-
-    parts = np.array_split(indices, max(len(indices) // 256, 1))
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:  # hides the latency of a network's disk
-        return {
-            index: found for part in pool.map(digest_all, parts) for index, found in part.items()
-        }
-
-
-def _digest(path: str, length: int | None) -> bytes:
-    with open(path, "rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        return _hash(b"%d " % size + file.read(-1 if length is None else length))
-
-
-def _hash(data: bytes | str) -> bytes:
-    data = data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data
-    return hashlib.blake2b(data, digest_size=16).digest()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from clip_files import write_clips
+from image_files import write_folder
 from pair_files import write_kitti, write_masked
 from tfds_files import write_spoken_digits, write_texts, write_tfds
 
@@ -25,6 +26,12 @@ CASES = {
         "train",
         {},
         "decode | central_crop(32) | resize(32) | keep('image', 'label')",
+    ),
+    "folder": (
+        write_folder,
+        "train",
+        {},
+        "central_crop(8, 0) | resize_area(8) | keep('image', 'label', 'row', 'readable')",
     ),
     "clips": (
         lambda folder: write_clips(folder, ("train",), count=2),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from image_files import write_folder, write_image
 
-from perceiver_jax.datasets import folder, images, registry
+from perceiver_jax.datasets import copies, folder, registry
 from perceiver_jax.datasets.images import Options
 from perceiver_jax.files.paths import walk_files
 
@@ -188,14 +188,25 @@ def test_unreadable_files_are_left_out_or_refused(pets, capsys):
         load(pets, unreadable="refuse")[0]  # cat/1.png comes first now
 
 
+def test_no_readable_image_at_all_is_refused(pets):
+    with pytest.raises(ValueError, match=r"none of the first 8 files .*0\.png is too large for an"):
+        load(pets, max_pixels=10)  # fewer than bytes in a file
+    for path in pets.rglob("train/*/*.png"):
+        path.write_text("<html>")
+    with pytest.raises(ValueError, match=r"none of the first 8 files can be read, .*b'<html>'"):
+        load(pets)
+
+
 def test_copies_in_both_parts_are_counted(pets):
-    train, val = load(pets), load(pets, "val")
-    assert images.describe_copies(train, val) == []
+    train, val = load(pets).files, load(pets, "val").files
+    assert copies.describe(train, val) == []
+    unknown = val._replace(sizes=-np.ones_like(val.sizes))
+    assert "files in buckets are not compared" in copies.describe(train, unknown)[0]
     (pets / "val" / "dog" / "0.png").write_bytes((pets / "train" / "cat" / "3.png").read_bytes())
     big = b"\xff" * 20_000
     (pets / "val" / "dog" / "1.png").write_bytes(big + b"1")
     (pets / "train" / "dog" / "1.png").write_bytes(big + b"2")  # alike in the beginning
-    assert images.describe_copies(load(pets), load(pets, "val")) == [
+    assert copies.describe(load(pets).files, load(pets, "val").files) == [
         "warning: 1 of 15 evaluation images are also in training, byte for byte: "
         "'val/dog/0.png' is 'train/cat/3.png'"
     ]

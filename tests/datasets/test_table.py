@@ -6,7 +6,7 @@ import pytest
 from image_files import write_image, write_tables
 from pyarrow import parquet
 
-from perceiver_jax.datasets import images, table
+from perceiver_jax.datasets import copies, table
 
 LISTS = ("train", "val")
 
@@ -64,7 +64,7 @@ def test_one_table_is_split_by_a_seed(tmp_path):
     (tmp_path / "all.csv").write_text("path,label\n" + "\n".join(rows))
     train, held = load(tmp_path / "all.csv"), load(tmp_path / "all.csv", "val")
     assert (len(train), len(held)) == (16, 4) and not set(train.paths) & set(held.paths)
-    assert images.describe_copies(train, held) == []
+    assert copies.describe(train.files, held.files) == []
 
 
 def test_tables_elsewhere_and_absolute_paths(tmp_path):
