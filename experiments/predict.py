@@ -123,6 +123,9 @@ def class_names(model) -> list[str] | None:
     file = flags.FLAGS.labels
     if file:
         names = read_text(file).splitlines()
+        if "" in map(str.strip, names):
+            number = [name.strip() for name in names].index("") + 1
+            raise ValueError(f"--labels={file}, line {number} is blank: write one name a line")
         if len(names) != num_classes:
             raise ValueError(
                 f"--labels={file} has {len(names)} lines, the model {num_classes} classes"

@@ -21,6 +21,7 @@ NAMES = sorted(
 )
 SIZES = f"{ROOT}/configs/released/sizes.py"
 DIGITS = f"--config={ROOT}/configs/digits.py"
+TINY = [DIGITS + ":tiny", "--workdir=W/x"]
 
 
 def test_every_command_is_started_by_one_function():
@@ -53,6 +54,11 @@ WRONG = [
     ("run", [DIGITS, "--workdir=W/x", "--config.steps=1e3"], "steps"),
     ("run", [DIGITS, "--workdir=W/x", "--config.steps=many"], "steps"),
     ("run", [DIGITS, "--workdir=W/x", "--config.optimizer.learnin_rate=1"], '"learning_rate"'),
+    ("run", [*TINY, "--config.data.eval=keep('image')"], "reads 'label', and config.data.eval"),
+    ("run", [*TINY, "--config.data.eval=keep('label')"], "reads 'image', and config.data.eval"),
+    ("run", [*TINY, "--config.data.train=resize(0) | keep('image', 'label')"], "size=0 is not"),
+    ("run", [*TINY, "--config.data.source=texts"], "source_options.length is missing"),
+    ("run", [*TINY, "--config.data.source=clips"], "source_options.frames_per_second is missing"),
     ("plot", ["--workdir=W/none"], "W/none"),
     ("plot", ["--workdir=W", "--examples=0"], "--examples=0"),
     ("plot", ["--workdir=W/damaged"], "W/damaged/config.json"),

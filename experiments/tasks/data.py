@@ -23,7 +23,7 @@ from perceiver_jax.data import pipeline, transforms
 from perceiver_jax.datasets import copies, images, registry
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import sharding
-from perceiver_jax.train.task import Batch, Task
+from perceiver_jax.train.task import Batch, Task, naming_fields
 from perceiver_jax.train.workdir import CONFIG, load_config
 
 HEAD = "output/logits/kernel"  # the parameters that belong to the classes
@@ -91,7 +91,9 @@ class TaskData(NamedTuple):
           per: what an example is called in the line on the FLOPs.
         """
         example = self.first_examples(1)
-        size = flops.forward(model, jax.eval_shape(lambda batch: prepare(batch, None), example))
+        with naming_fields(example, "config.data.eval"):
+            prepared = jax.eval_shape(lambda batch: prepare(batch, None), example)
+            size = flops.forward(model, prepared)
         about = (*about, f"{size / 1e9:.3g} GFLOP per {per} (forward)")
         return self.sized_task(model, prepare, example, size, about=about, **fields)
 

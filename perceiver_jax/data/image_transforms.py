@@ -7,16 +7,20 @@ uint8 [H, W, C], of an example without a video.
 """
 
 import functools
+from typing import Annotated
 
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Number, Padding, Pixels, Range, Rate, Whole
 from perceiver_jax.data import augmentation
 from perceiver_jax.data.transforms import Encoded, Example, transform, with_channels
 
+Magnitude = Annotated[float, Range(0, 10)]  # of RandAugment
+
 
 @transform
-def inception_crop(example: Example, rng: np.random.Generator, size: int) -> Example:
+def inception_crop(example: Example, rng: np.random.Generator, size: Pixels) -> Example:
     """A random crop at source resolution: area 8 to 100 %, aspect ratio 3/4 to 4/3.
 
     When no crop can be drawn, or it is the whole image, takes `central_crop(size)` as the
@@ -56,7 +60,7 @@ def sample_box(
 
 @transform
 def central_crop(
-    example: Example, rng: np.random.Generator, size: int, border: int = 32
+    example: Example, rng: np.random.Generator, size: Pixels, border: Padding = 32
 ) -> Example:
     """The central square of side int(size / (size + border) * min(H, W)); `resize(size)` follows.
 
@@ -81,7 +85,7 @@ def flip(example: Example, rng: np.random.Generator) -> Example:
 
 
 @transform
-def resize(example: Example, rng: np.random.Generator, size: int) -> Example:
+def resize(example: Example, rng: np.random.Generator, size: Pixels) -> Example:
     """Bicubic, without antialiasing, to uint8 [size, size, C]; the aspect ratio is not kept.
 
     Rounded and clamped to 0..255: the official code resizes to float and lets overshoot through.
@@ -102,7 +106,7 @@ def _resized(frames: np.ndarray, size: int, interpolation: int) -> np.ndarray:
 
 
 @transform
-def resize_area(example: Example, rng: np.random.Generator, size: int) -> Example:
+def resize_area(example: Example, rng: np.random.Generator, size: Pixels) -> Example:
     """To uint8 [size, size, C]: a pixel is the mean of the area that it covers, so nothing aliases.
 
     For photographs that are made much smaller. An axis that grows is treated as by `resize`.
@@ -114,7 +118,7 @@ def resize_area(example: Example, rng: np.random.Generator, size: int) -> Exampl
 
 
 @transform
-def resize_tf(example: Example, rng: np.random.Generator, size: int) -> Example:
+def resize_tf(example: Example, rng: np.random.Generator, size: Pixels) -> Example:
     """TensorFlow's `tf.image.resize(image, (size, size), "bicubic")`: float32 [size, size, C].
 
     As in the papers' own evaluation: the cubic kernel of Keys (1981) with a = -0.5, half-pixel
@@ -149,7 +153,7 @@ def _cubic_weights(length: int, size: int) -> np.ndarray:
 
 
 @transform
-def pad_crop(example: Example, rng: np.random.Generator, padding: int) -> Example:
+def pad_crop(example: Example, rng: np.random.Generator, padding: Padding) -> Example:
     """Pads with `padding` zeros on each side and crops the old size at random.
 
     The CIFAR augmentation with 4; with 1 or 2, a small random shift for MNIST and digits.
@@ -164,7 +168,7 @@ def pad_crop(example: Example, rng: np.random.Generator, padding: int) -> Exampl
 
 
 @transform
-def wrong_places(example: Example, rng: np.random.Generator, seed: int) -> Example:
+def wrong_places(example: Example, rng: np.random.Generator, seed: Whole) -> Example:
     """Permutes the pixels of every image by one fixed random order, before they have positions.
 
     So every pixel gets the position of another one. `permutation_seed` of `image.Pixels` permutes
@@ -183,7 +187,7 @@ def _order(num_pixels: int, seed: int) -> np.ndarray:
 
 @transform
 def affine(
-    example: Example, rng: np.random.Generator, degrees: float, scale: float, shift: float
+    example: Example, rng: np.random.Generator, degrees: Number, scale: Rate, shift: Number
 ) -> Example:
     """Rotates, scales and shifts about the centre, bilinearly, zeros outside: for MNIST, digits.
 
@@ -203,7 +207,7 @@ def affine(
 
 @transform
 def randaugment(
-    example: Example, rng: np.random.Generator, layers: int, magnitude: float
+    example: Example, rng: np.random.Generator, layers: Whole, magnitude: Magnitude
 ) -> Example:
     """`layers` operations drawn uniformly from the 16 of `augmentation`, each always applied."""
     image = augmentation.augment(uint8_image(example), rng, layers=layers, magnitude=magnitude)

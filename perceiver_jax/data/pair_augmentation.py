@@ -15,12 +15,13 @@ import math
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Fraction, NonNegative, Pixels, Whole
 from perceiver_jax.data.pair_transforms import points_outside
 from perceiver_jax.data.transforms import Example, transform
 
 
 @transform
-def grow(example: Example, rng: np.random.Generator, start: int, stop: int) -> Example:
+def grow(example: Example, rng: np.random.Generator, start: Whole, stop: Whole) -> Example:
     """Makes the transforms behind it grow with training: their `severity` rises from 0 to 1.
 
     Args:
@@ -37,10 +38,10 @@ def grow(example: Example, rng: np.random.Generator, start: int, stop: int) -> E
 def augment_pair(
     example: Example,
     rng: np.random.Generator,
-    height: int,
-    width: int,
-    severity: float = 1.0,
-    flips: tuple[float, float] = (0.5, 0.1),
+    height: Pixels,
+    width: Pixels,
+    severity: NonNegative = 1.0,
+    flips: tuple[Fraction, Fraction] = (0.5, 0.1),
 ) -> Example:
     """Scales, stretches and mirrors the pair, then crops it at random to [height, width].
 
@@ -98,7 +99,10 @@ def augment_pair(
 
 @transform
 def jitter_pair(
-    example: Example, rng: np.random.Generator, severity: float = 1.0, asymmetric: float = 0.2
+    example: Example,
+    rng: np.random.Generator,
+    severity: NonNegative = 1.0,
+    asymmetric: Fraction = 0.2,
 ) -> Example:
     """Changes brightness, contrast and saturation by factors in 1 +- 0.4, the hue by +-0.16 turns.
 
@@ -120,8 +124,8 @@ def jitter_pair(
 def erase_second(
     example: Example,
     rng: np.random.Generator,
-    sides: tuple[int, int] = (50, 100),
-    probability: float = 0.5,
+    sides: tuple[Pixels, Pixels] = (50, 100),
+    probability: Fraction = 0.5,
 ) -> Example:
     """Fills one or two rectangles of the second frame with its mean colour: a simple occlusion.
 

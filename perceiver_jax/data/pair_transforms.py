@@ -9,6 +9,7 @@ An example has `frames` uint8 [2, H, W, 3], `field` float32 [H, W, 2] (flow: rig
 import cv2
 import numpy as np
 
+from perceiver_jax.config_types import Fraction, Pixels
 from perceiver_jax.data.transforms import Example, decode, transform
 
 FIELDS = {"field", "valid", "occluded", "known"}  # whose first axes are [H, W]
@@ -49,7 +50,7 @@ def label_pair(
 
 
 @transform
-def pad_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+def pad_pair(example: Example, rng: np.random.Generator, height: Pixels, width: Pixels) -> Example:
     """Pads below and at the right to one size: frames by their border pixels, `valid` by False."""
     frames = example["frames"]
     size = frames.shape[1:3]
@@ -65,7 +66,7 @@ def pad_pair(example: Example, rng: np.random.Generator, height: int, width: int
 
 
 @transform
-def crop_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+def crop_pair(example: Example, rng: np.random.Generator, height: Pixels, width: Pixels) -> Example:
     """Cuts a random window; images smaller than it are padded."""
     full = example["frames"].shape[1:3]
     full = max(full[0], height), max(full[1], width)
@@ -78,7 +79,9 @@ def crop_pair(example: Example, rng: np.random.Generator, height: int, width: in
 
 
 @transform
-def middle_pair(example: Example, rng: np.random.Generator, height: int, width: int) -> Example:
+def middle_pair(
+    example: Example, rng: np.random.Generator, height: Pixels, width: Pixels
+) -> Example:
     """Cuts the central window of a pair that has no field."""
     del rng
     frames = example["frames"]
@@ -93,7 +96,7 @@ def middle_pair(example: Example, rng: np.random.Generator, height: int, width: 
 def reverse_pair(
     example: Example,
     rng: np.random.Generator,
-    probability: float = 0.5,
+    probability: Fraction = 0.5,
     first_phase: bool = False,
 ) -> Example:
     """Swaps the frames and estimates the flow back, which pairs from files do not have.

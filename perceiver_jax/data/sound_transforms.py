@@ -10,11 +10,12 @@ Recognition").
 import numpy as np
 from scipy import fft, signal
 
+from perceiver_jax.config_types import NonNegative, Number, Rate
 from perceiver_jax.data.transforms import Example, transform
 
 
 @transform
-def vary_speed(example: Example, rng: np.random.Generator, spread: float) -> Example:
+def vary_speed(example: Example, rng: np.random.Generator, spread: Rate) -> Example:
     """Plays the sound faster by a factor uniform in 1 +- `spread`, which also raises the pitch.
 
     The middle of the window stays in place; a slower sound is cut, a faster one padded by silence.
@@ -30,7 +31,7 @@ def vary_speed(example: Example, rng: np.random.Generator, spread: float) -> Exa
 
 
 @transform
-def vary_tone(example: Example, rng: np.random.Generator, decibels: float) -> Example:
+def vary_tone(example: Example, rng: np.random.Generator, decibels: NonNegative) -> Example:
     """Applies an equalizer of eight bands, gains uniform in +-`decibels`, linear in between."""
     audio = example["audio"]
     spectrum = fft.rfft(audio)
@@ -42,7 +43,7 @@ def vary_tone(example: Example, rng: np.random.Generator, decibels: float) -> Ex
 
 
 @transform
-def add_noise(example: Example, rng: np.random.Generator, low: float, high: float) -> Example:
+def add_noise(example: Example, rng: np.random.Generator, low: Number, high: Number) -> Example:
     """Adds white noise, `low` to `high` decibels (uniform) below the sound's mean power."""
     audio = example["audio"]
     below = 10 ** (-rng.uniform(low, high) / 20)

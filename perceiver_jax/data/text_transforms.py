@@ -12,6 +12,7 @@ import re
 
 import numpy as np
 
+from perceiver_jax.config_types import Fraction, Size
 from perceiver_jax.data.transforms import Example, transform
 
 WORD = re.compile(rb"\s?\S+")  # with the space before it, as in the released notebook's example
@@ -20,7 +21,7 @@ LONGEST = 32  # bytes of a word with the space before it; few are longer in alph
 
 
 @transform
-def random_window(example: Example, rng: np.random.Generator, length: int) -> Example:
+def random_window(example: Example, rng: np.random.Generator, length: Size) -> Example:
     """Cuts a random window of `length` bytes from `text`; a shorter text is padded."""
     text = example["text"]
     start = int(rng.integers(max(len(text) - length, 0) + 1))
@@ -28,7 +29,7 @@ def random_window(example: Example, rng: np.random.Generator, length: int) -> Ex
 
 
 @transform
-def first_window(example: Example, rng: np.random.Generator, length: int) -> Example:
+def first_window(example: Example, rng: np.random.Generator, length: Size) -> Example:
     """Cuts the first `length` bytes of `text`; a shorter text is padded."""
     del rng
     return _window(example, example["text"][:length], length)
@@ -40,7 +41,7 @@ def _window(example: Example, text: bytes, length: int) -> Example:
 
 
 @transform
-def hide_words(example: Example, rng: np.random.Generator, share: float) -> Example:
+def hide_words(example: Example, rng: np.random.Generator, share: Fraction) -> Example:
     """Marks in `hidden` the bytes that a model has to predict: those of whole words.
 
     A word is a run without white space, with the space before it. A run longer than `LONGEST`

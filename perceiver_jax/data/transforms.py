@@ -9,11 +9,13 @@ draw from `rng` only, and no transform writes into its input arrays: they may be
 import ast
 import dataclasses
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from perceiver_jax.config_types import check
 from perceiver_jax.files.image import decode_image
 
 Example = dict[str, Any]
@@ -61,7 +63,8 @@ def parse(line: str) -> Pipeline:
     """Reads `"name | name(argument, ...) | ... | keep('field', ...)"`; arguments are literals.
 
     Raises:
-      ValueError: not such a line, an unknown name, arguments that do not fit, or no final `keep`.
+      ValueError: not such a line, an unknown name, arguments that do not fit or are not of the
+        types that the transform declares, or no final `keep`.
     """
     try:
         tree = ast.parse(f"({line}\n)", mode="eval").body
@@ -100,10 +103,16 @@ def _read_step(node: ast.expr, line: str) -> tuple[str, tuple[Any, ...], dict[st
         ) from None
     signature = inspect.signature(TRANSFORMS[name])
     try:
-        signature.bind({}, None, *args, **kwargs)
+        bound = signature.bind({}, None, *args, **kwargs)
     except TypeError as error:
-        takes = ", ".join(map(str, list(signature.parameters.values())[2:]))
+        parameters = list(signature.parameters.values())[2:]
+        takes = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters)
         raise ValueError(f"{text!r} in {line!r}: {error}; it takes {name}({takes})") from None
+    hints = typing.get_type_hints(TRANSFORMS[name], include_extras=True)
+    for argument, value in list(bound.arguments.items())[2:]:
+        repeated = signature.parameters[argument].kind is inspect.Parameter.VAR_POSITIONAL
+        for one in value if repeated else [value]:
+            check(hints.get(argument, Any), one, f"{text} in the pipeline: {argument}")
     return name, args, kwargs
 
 

@@ -38,6 +38,8 @@ def read_list(path: pathlib.Path) -> tuple[str, list[Row]]:
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     columns = set(reader.fieldnames)
     fields = columns & {"label", "labels"}
+    if len(columns) < len(reader.fieldnames):
+        raise ValueError(f"{path} begins with {reader.fieldnames}: a column is named twice")
     if not {"path", "start"} <= columns or len(fields) != 1:
         raise ValueError(
             f"{path} begins with {sorted(columns)}; it needs path, start and one of label, labels"
@@ -48,6 +50,11 @@ def read_list(path: pathlib.Path) -> tuple[str, list[Row]]:
 
 def _row(cells: dict[str, str], line: int, field: str, path: pathlib.Path) -> Row:
     file, start, text = ((cells[name] or "").strip() for name in ("path", "start", field))
+    if None in cells:  # DictReader's name for what is beyond the columns
+        raise ValueError(
+            f"{path}, line {line} has more cells than columns: quote what holds a comma, and write "
+            "';' between several labels"
+        )
     if not file or (field == "label" and not text):
         empty = field if file else "path"
         raise ValueError(f"{path}, line {line}: {empty} is blank")
@@ -79,7 +86,7 @@ def read_class_file(folder: pathlib.Path) -> list[str]:
     """The names in `classes.txt` of a folder, one a line; none where there is no such file.
 
     Raises:
-      ValueError: a blank or repeated name.
+      ValueError: a blank or repeated name, or none.
     """
     file = folder / CLASSES
     if not file.is_file():
@@ -89,6 +96,8 @@ def read_class_file(folder: pathlib.Path) -> list[str]:
         if not name or name in names[:number]:
             problem = f"repeats {name!r}" if name else "is blank"
             raise ValueError(f"{file}, line {number + 1} {problem}: one class a line")
+    if not names:
+        raise ValueError(f"{file} is empty: write one class a line, or remove it")
     return names
 
 

@@ -98,8 +98,10 @@ class _Restricted(pickle.Unpickler):
 def _load(file, admitted, path, storage=None) -> Any:
     try:
         return _plain(_Restricted(file, admitted, path, storage).load())
-    except RefusedError:
-        raise
+    except RefusedError as error:
+        if str(path) in str(error):
+            raise
+        raise RefusedError(f"{path} is refused: {error}") from error
     except Exception as error:  # broken bytes raise many types
         raise ValueError(
             f"{path} cannot be read ({type(error).__name__}: {error}): truncated or not a "

@@ -30,7 +30,7 @@ from perceiver_jax.train.start import Program, Start, build, start
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.step import VITALS
 from perceiver_jax.train.stop import Diverged, Preempted, end_together, stop_on_signals
-from perceiver_jax.train.task import Batch, Task
+from perceiver_jax.train.task import Batch, Task, naming_fields
 from perceiver_jax.train.workdir import (
     CHECKPOINTS,
     DAMAGED,
@@ -143,7 +143,8 @@ class Run:
                     batch = next(batches, None)
                 if batch is None:
                     raise RuntimeError(f"Task.train_data ended at step {step}; it must never end")
-                with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
+                with annotation, naming_fields(batch, "config.data.train"):
                     state, metrics = self.program.train_step(state, batch)
                 step += 1
                 lag.push(step, metrics, batch)

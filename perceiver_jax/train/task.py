@@ -1,5 +1,6 @@
 """`Task`: what the training loop needs of an experiment."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -61,3 +62,21 @@ class Task:
     whole_metrics: Mapping[str, Callable[[Batch], float]] = dataclasses.field(default_factory=dict)
     plots: Callable[[Any, int], Mapping[str, Any]] = lambda variables, num_examples: {}
     description: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def naming_fields(batch: Batch, line: str) -> Iterator[None]:
+    """Says which field a batch lacks, of those that the task reads, and which line leaves it out.
+
+    Raises:
+      ValueError: in place of the KeyError of such a field.
+    """
+    try:
+        yield
+    except KeyError as error:
+        (name,) = error.args
+        if not isinstance(name, str) or name in batch:
+            raise
+        raise ValueError(
+            f"the task reads {name!r}, and {line} keeps {sorted(batch)}: name it in keep(...)"
+        ) from error

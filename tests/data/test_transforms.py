@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from perceiver_jax.config_types import declared_fields
 from perceiver_jax.data import image_transforms, transforms
 from perceiver_jax.data.transforms import Encoded, parse
 from perceiver_jax.modalities.image import LearnedPositions, Pixels
@@ -59,7 +60,7 @@ def test_a_line_may_be_broken():
     [
         ("flop | keep('image')", r"unknown transform 'flop'.*known: .*'flip'"),
         ("flip(2) | keep('image')", r"flip\(2\).*too many positional.*it takes flip\(\)"),
-        ("resize | keep('image')", r"missing a required argument: 'size'.*resize\(size: int\)"),
+        ("resize | keep('image')", r"missing a required argument: 'size'.*resize\(size\)"),
         ("resize(size) | keep('image')", "must be literal"),
         ("resize(__import__('os')) | keep('image')", "must be literal"),
         ("flip | 3 | keep('image')", "'3' in the pipeline"),
@@ -374,3 +375,39 @@ def test_perturbations_change_one_property():
     orders = {change("shuffle_channels", seed)[0, 0].tobytes() for seed in range(40)}
     assert len(orders) == 6
     assert np.array_equal(np.sort(change("shuffle_channels")), np.sort(image))
+
+
+@pytest.mark.parametrize(
+    ("step", "argument"),
+    [
+        ("resize(0)", "size=0"),
+        ("resize(-5)", "size=-5"),
+        ("resize(2.5)", "size=2.5"),
+        ("central_crop('a')", "size='a'"),
+        ("central_crop(8, border=-1)", "border=-1"),
+        ("pad_crop(-1)", "padding=-1"),
+        ("randaugment(-1, 5)", "layers=-1"),
+        ("randaugment(2, 11)", "magnitude=11"),
+        ("affine(1, 1.0, 0)", "scale=1.0"),
+        ("hide_words(1.5)", "share=1.5"),
+        ("first_window(0)", "length=0"),
+        ("vary_speed(1)", "spread=1"),
+        ("crop_pair(0, 8)", "height=0"),
+        ("augment_pair(8, 8, flips=(0.5, 2))", "flips=(0.5, 2)"),
+        ("erase_second((9,))", "sides=(9,)"),
+        ("reverse_pair(-0.1)", "probability=-0.1"),
+        ("keep(3)", "fields=3"),
+    ],
+)
+def test_arguments_out_of_their_range_are_named(step, argument):
+    with pytest.raises(ValueError) as raised:
+        parse(f"{step} | keep('image')")
+    text = str(raised.value)
+    assert f"in the pipeline: {argument} is not allowed: write " in text and "\n" not in text
+
+
+def test_every_number_of_a_transform_declares_its_range():
+    for name, function in transforms.TRANSFORMS.items():
+        if function.__module__.startswith("perceiver_jax."):
+            hints, _ = declared_fields(function)
+            assert not {int, float} & set(hints.values()), name

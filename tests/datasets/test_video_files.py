@@ -158,6 +158,8 @@ def test_several_labels(tmp_path):
         ("path,start,label\na.mp4,-1,b\n", r"train\.csv, line 2: start='-1' is no number"),
         ("path,start,label\na.mp4,0,b\na.mp4,0, \n", r"train\.csv, line 3: label is blank"),
         ("path,start,label\n,0,b\n", r"train\.csv, line 2: path is blank"),
+        ("path,start,labels\na.mp4,0,b,c\n", r"train\.csv, line 2 has more cells than columns"),
+        ("path,start,label,path\na.mp4,0,b,c\n", r"train\.csv begins with .* named twice"),
     ],
 )
 def test_wrong_lists(tmp_path, text, message):
@@ -216,3 +218,10 @@ def test_weights_fix_the_order_of_the_classes(tmp_path):
         check_class_order(source, 700, "kinetics")
     text = "path,start,label\na.mp4,0,juggling\n"
     check_class_order(write(tmp_path, text, ["archery", "juggling"]), 700, "kinetics")
+
+
+def test_an_empty_classes_txt_is_refused(tmp_path):
+    (tmp_path / "train.csv").write_text("path,start,label\na.mp4,0,b\n")
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(ValueError, match=r"classes\.txt is empty: write one class a line, or"):
+        load(tmp_path)

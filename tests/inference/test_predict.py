@@ -183,6 +183,9 @@ def test_classes_have_the_names_that_come_with_the_weights(run, refusal, tmp_pat
     labels.write_text("kind 0\n")
     said = refusal(*args, f"--labels={labels}", source=folder)
     assert "labels.txt has 1 lines, the model 1000 classes" in said
+    labels.write_text("kind 0\n \n" * 500)
+    said = refusal(*args, f"--labels={labels}", source=folder)
+    assert "labels.txt, line 2 is blank: write one name a line" in said
 
 
 def test_what_is_wrong_with_a_file_is_told(refusal, tmp_path):
