@@ -7,7 +7,7 @@ tells.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +27,8 @@ class Conditions:
       conflict: the condition in which a ground may tell another class than the object.
       by_class: the condition whose classes are also counted apart.
       single: name to a condition and a class: the accuracy on that class alone.
+      worst_of: conditions whose worst is reported.
+      weights: shares of the conditions in training, for an average.
     """
 
     names: tuple[str, ...]
@@ -34,6 +36,8 @@ class Conditions:
     conflict: str = ""
     by_class: str = ""
     single: Mapping[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
+    worst_of: tuple[str, ...] = ()
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def fields(self) -> set[str]:
@@ -47,7 +51,10 @@ class Conditions:
         - the gaps;
         - `ground_choice`: share of the images in conflict that are called by their ground;
         - `reliance`: `ground_choice` / (`ground_choice` + their accuracy);
-        - `accuracy_CONDITION_CLASS` of `by_class`, `worst_class_CONDITION` and its null.
+        - `accuracy_CONDITION_CLASS` of `by_class`, `worst_class_CONDITION` and its null;
+        - `worst_group`, the smallest accuracy of `worst_of`, and its null: the mean smallest one
+          of equal conditions;
+        - `weighted_accuracy`, by `weights`.
 
         Where a condition has no example, its numbers are nan.
         """
@@ -71,6 +78,15 @@ class Conditions:
             found[f"worst_class_{name}_null"] = within(name, worst_class_null)
         for name, (condition, label) in self.single.items():
             found[name] = within(condition, class_accuracy, label=label)
+        if self.worst_of:
+            numbers = [self.names.index(name) for name in self.worst_of]
+            found["worst_group"] = functools.partial(_worst, numbers)
+            found["worst_group_null"] = functools.partial(_worst_null, numbers)
+        if self.weights:
+            parts = {within(name, accuracy): share for name, share in self.weights.items()}
+            found["weighted_accuracy"] = lambda collected: sum(
+                share * metric(collected) for metric, share in parts.items() if share
+            )
         return found
 
 
@@ -128,6 +144,17 @@ def worst_group_null(true_accuracy: float, sizes: np.ndarray) -> float:
         return float("nan")
     draws = np.random.default_rng(0).binomial(sizes, true_accuracy, (DRAWS, len(sizes)))
     return float((draws / sizes).min(axis=1).mean())
+
+
+def _worst(numbers: Sequence[int], collected: Collected) -> float:
+    return min(_within(number, accuracy, collected) for number in numbers)
+
+
+def _worst_null(numbers: Sequence[int], collected: Collected) -> float:
+    chosen = np.isin(collected["condition"], numbers)
+    _, sizes = np.unique(collected["condition"][chosen], return_counts=True)
+    right = collected["guess"][chosen] == collected["label"][chosen]
+    return worst_group_null(_mean(right), sizes)
 
 
 def _disagree(collected: Collected) -> np.ndarray:

@@ -22,7 +22,7 @@ def write_tfds(directory, name, version, splits, **options):
 
 
 def write_records(directory, name, version, splits, *, shards=1, file_format="array_record"):
-    """Writes the files of `tfds build`: splits = {name: [{feature: bytes or int}]}."""
+    """Writes the files of `tfds build`: splits = {name: [{feature: bytes, int or ints}]}."""
     name, _, config = name.partition("/")
     folder = directory / name / config / version
     folder.mkdir(parents=True)
@@ -62,7 +62,7 @@ def serialized(features):
     for name, value in features.items():
         feature = example.features.feature[name]
         values = feature.bytes_list if isinstance(value, bytes) else feature.int64_list
-        values.value.append(value)
+        values.value.extend(value if isinstance(value, list) else [value])
     return example.SerializeToString()
 
 

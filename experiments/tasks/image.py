@@ -12,6 +12,7 @@ from experiments.tasks.data import Mixed, open_data
 from perceiver_jax import conditions, losses, maps, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device, transforms
+from perceiver_jax.groups import Groups
 from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
@@ -30,6 +31,13 @@ def make_task(config: ConfigDict) -> Task:
     task_data = open_data(config, num_classes=config.model.output.num_classes, partners=partners)
     num_classes = config.model.output.num_classes  # which the data may have told
     model = build(config.model.to_dict())
+    groups, predict, scores = group_classes(config, task_data.eval_source), None, lambda x: x
+    if groups:
+        num_classes, scores = groups.num_scores(num_classes), groups.scores
+
+        def predict(variables, batch):
+            return scores(model.apply(variables, batch, train=False))
+
     prepare = functools.partial(
         prepare_images,
         num_classes=num_classes,
@@ -43,9 +51,29 @@ def make_task(config: ConfigDict) -> Task:
         prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1), "top5": metrics.top_accuracy(5)},
-        plots=functools.partial(draw, model, prepare, task_data),
+        predict=predict,
+        plots=functools.partial(draw, model, prepare, task_data, scores),
         **compare_conditions(task_data.eval_source, data.eval, num_classes),
     )
+
+
+def group_classes(config: ConfigDict, source) -> Groups | None:
+    """The groups in which a model's classes are asked for, if a source needs any.
+
+    Raises:
+      ValueError: the model has other classes, or is to be trained on the groups.
+    """
+    groups, num_classes = getattr(source, "groups", None), config.model.output.num_classes
+    if groups is None or len(groups.members) == num_classes:
+        return None
+    groups.check(num_classes)
+    if config.data.train_split:
+        raise ValueError(
+            f"config.data.train_split={config.data.train_split!r}: {source!r} has "
+            f"{len(groups.members)} classes and the model {num_classes}, so it can only be "
+            "evaluated: write train_split=''"
+        )
+    return groups
 
 
 def compare_conditions(source, line: str, num_classes: int) -> dict[str, Any]:
@@ -100,7 +128,7 @@ def mask_unreadable(batch):
     return batch | {"mask": batch["mask"] & batch["readable"]}
 
 
-def draw(model, prepare, task_data, variables, num_examples):
+def draw(model, prepare, task_data, scores, variables, num_examples):
     """Predictions for the first evaluation examples, and where a Perceiver's cross-attends look.
 
     Of pairs both views are shown, and the places in the left one.
@@ -111,6 +139,7 @@ def draw(model, prepare, task_data, variables, num_examples):
     if "frames" in batch:
         shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
     names = getattr(task_data.eval_source, "classes", None)
+    logits = scores(logits)
     figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"], names)}
     return figures | attention_figures(images, seen, tokens)
 

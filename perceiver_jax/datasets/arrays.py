@@ -11,13 +11,8 @@ from perceiver_jax.data import checks
 from perceiver_jax.data.pipeline import fetch
 from perceiver_jax.data.transforms import Example, decode
 
-KEPT = (
-    "classes",
-    "classes_fixed",
-    "files",
-    "paths",
-    "notes",
-)  # attributes of a source that `Arrays` keeps
+# Attributes of a source that `Arrays` keeps.
+KEPT = ("classes", "classes_fixed", "files", "paths", "notes", "conditions", "groups")
 
 
 class Arrays:
@@ -76,7 +71,7 @@ def into_memory(source: Any) -> Arrays:
                 arrays[field][index] = value
         end = "\n" if stop == total else "\r"
         print(f"decoding {source!r}: {stop:,} of {total:,}", end=end, file=sys.stderr)
-    result = Arrays(arrays, name=repr(source), conditions=getattr(source, "conditions", None))
+    result = Arrays(arrays, name=repr(source))
     for name in KEPT:
         if hasattr(source, name):
             setattr(result, name, getattr(source, name))

@@ -7,6 +7,7 @@ that reads it has all its shapes, so a step can be compiled and its speed measur
 `--config.data.source=blank:imagenet2012`.
 """
 
+import re
 from collections.abc import Sequence
 
 import cv2
@@ -21,18 +22,20 @@ TEXT = b"the quick brown fox jumps over the lazy dog. " * 400
 
 
 class Fake:
-    """The same example `NUM_EXAMPLES` times."""
+    """The same example `NUM_EXAMPLES` times, fewer of a part such as `test[:16]`."""
 
     in_memory = False
 
     def __init__(self, name: str, example: Example):
         self.name, self.example = name, example
+        part = re.search(r"\[(\d*):(\d+)\]", name)
+        self.length = min(int(part[2]) - int(part[1] or 0), NUM_EXAMPLES) if part else NUM_EXAMPLES
 
     def __len__(self) -> int:
-        return NUM_EXAMPLES
+        return self.length
 
     def __getitem__(self, index: int) -> Example:
-        if not 0 <= index < NUM_EXAMPLES:
+        if not 0 <= index < len(self):
             raise IndexError(index)
         return dict(self.example)
 

@@ -34,6 +34,8 @@ GENERATED = (
 )
 MODULES = {name: name for name in ("digits", "clips", "texts", "folder", "table")}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
+SHIFTS = ("imagenet9", "waterbirds", "cue_conflict", "some_classes", "corrupted")
+MODULES |= {name: f"shifts.{name}" for name in SHIFTS}
 
 # A TFDS name has only a version behind a colon.
 _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")

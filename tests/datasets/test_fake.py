@@ -86,3 +86,12 @@ def test_what_needs_no_files_stands_for_itself():
         registry.load("blank:scenes", "train")
     with pytest.raises(ValueError, match="no dataset 'nosuch'"):
         registry.load("blank:nosuch", "train")
+
+
+def test_a_part_has_its_length():
+    lengths = {"train": 1024, "train[:16]": 16, "train[10000:]": 1024, "test[3:5]": 2}
+    for split, length in lengths.items():
+        source = registry.load("blank:mnist", split)
+        assert len(source) == length
+        with pytest.raises(IndexError):
+            source[length]

@@ -1,0 +1,1 @@
+"""Published sets that change what tells the class: grounds, textures, corruptions."""
