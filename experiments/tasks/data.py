@@ -233,7 +233,7 @@ def check_same_classes(classes: Sequence[str], weights: str) -> None:
     if theirs and theirs != classes:
         raise ConfigError(
             f"config.start.weights={weights!r} is a run on other classes: "
-            f"{differences(theirs, classes)}; config.start.fresh=('output/logits',) starts a new "
+            f"{differences(theirs, classes)}. config.start.fresh=('output/logits',) starts a new "
             "last layer"
         )
 
@@ -241,4 +241,6 @@ def check_same_classes(classes: Sequence[str], weights: str) -> None:
 def differences(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """How our classes differ from theirs."""
     gone, new = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
-    return f"without [{images.some(gone)}], with [{images.some(new)}], or in another order"
+    parts = [("without", gone), ("with", new)]
+    found = [f"{word} {images.some(names)}" for word, names in parts if names]
+    return "; ".join(found) or "in another order"

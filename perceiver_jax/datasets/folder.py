@@ -34,8 +34,7 @@ def load(split: str, *, data_dir: str = "", lists: Sequence[str] = (), **options
     Raises:
       FileNotFoundError: the folder or a part is not there.
       ValueError: a class is empty, alone, or in the evaluation only; there are no classes or no
-        readable images; or the
-        folders are not those of classes.txt.
+        readable images; or the folders are not those of classes.txt.
     """
     options = Options(**options)
     root = images.existing_dir(data_dir)
