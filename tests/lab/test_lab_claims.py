@@ -1,10 +1,13 @@
 """Verdicts of the lab on rows whose effects are known."""
 
+import dataclasses
+
 import lab_rows
 import numpy as np
 import pytest
 from scipy import stats
 
+from configs import lab
 from experiments.lab import claims, rows, verdict
 from experiments.lab.claims import conv, regularisation
 
@@ -191,3 +194,22 @@ def test_every_claim_of_every_study_is_open_where_nothing_has_run():
             assert result.reasons, claim.name
             assert result.controls, "every claim has a control"
         assert len({claim.name for claim in found}) == len(found), name
+
+
+@pytest.mark.parametrize("name", lab.STUDIES)
+def test_the_cells_of_a_study_have_all_that_its_claims_need(name):
+    """Claims find cells by their columns: a setting that is spelled otherwise would be missing."""
+    metrics = {f"accuracy_{condition}" for condition in (
+        "aligned", "conflict", "object_only", "ground_only", "uncorrelated", "standard",
+        "mnist_random", "cifar_random",
+    )} | {f"accuracy_conflict_{k}" for k in range(10)} | {"gap"}  # fmt: skip
+    found = [
+        lab_rows.row(**dataclasses.asdict(cell), cell=cell.name, seed=seed)
+        | dict.fromkeys(metrics, 0.5)
+        for cell in lab.STUDIES[name]
+        for seed in range(3)
+    ]
+    study = study_of(found)
+    for claim in claims.CLAIMS[name]:
+        lacking = [r for r in verdict.judge(claim, study).reasons if "not run" in r or ": no " in r]
+        assert not [r for r in lacking if not r.startswith("control failed")], claim.name
