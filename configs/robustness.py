@@ -1,25 +1,27 @@
 """Published sets that change what tells the class, for classifiers of ImageNet and CIFAR-10.
 
-| variant           | what is reported                         | the data                        |
-|-------------------|------------------------------------------|---------------------------------|
-| `cue_conflict`    | `shape_bias`, with `shape` and `texture` | TFDS `geirhos_conflict_stimuli` |
-| `imagenet9`       | `bg_gap`, accuracy on each ground        | folders: `shifts/imagenet9.py`  |
-| `imagenet_a`      | accuracy among its 200 classes           | TFDS                            |
-| `imagenet_r`      | the same                                 | TFDS                            |
-| `imagenet_sketch` | accuracy                                 | TFDS                            |
-| `imagenet_v2`     | accuracy                                 | TFDS                            |
-| `imagenet_c`      | `mce`, over AlexNet's published errors   | TFDS `imagenet2012_corrupted`   |
-| `cifar10_c`       | `mean_corruption_error`                  | TFDS `cifar10_corrupted`        |
-| `waterbirds`      | `worst_group`, and of equal groups       | folder: `shifts/waterbirds.py`  |
+| variant             | what is reported                         | the data                        |
+|---------------------|------------------------------------------|---------------------------------|
+| `cue_conflict`      | `shape_bias`, with `shape` and `texture` | TFDS `geirhos_conflict_stimuli` |
+| `imagenet9`         | `bg_gap`, accuracy on each ground        | folders: `shifts/imagenet9.py`  |
+| `imagenet9_scratch` | the same                                 | the same                        |
+| `imagenet_a`        | accuracy among its 200 classes           | TFDS                            |
+| `imagenet_r`        | the same                                 | TFDS                            |
+| `imagenet_sketch`   | accuracy                                 | TFDS                            |
+| `imagenet_v2`       | accuracy                                 | TFDS                            |
+| `imagenet_c`        | `mce`, over AlexNet's published errors   | TFDS `imagenet2012_corrupted`   |
+| `cifar10_c`         | `mean_corruption_error`                  | TFDS `cifar10_corrupted`        |
+| `waterbirds`        | `worst_group`, and of equal groups       | folder: `shifts/waterbirds.py`  |
 
-All but the last two evaluate the released weights of `configs/imagenet.py`. A variant takes the
-model after a point: `imagenet9.learned`, `imagenet9.conv`; `fourier` is the default.
+Most evaluate the released weights of `configs/imagenet.py`. A variant takes the model after a
+point: `imagenet9.learned`, `imagenet9.conv`; `fourier` is the default.
 
     tfds build imagenet_a --file_format=array_record --data_dir=DATA    # needs the extra `prepare`
     python -m experiments.run --config=configs/robustness.py:imagenet_a.conv --mode=eval \\
         --workdir=runs/imagenet_a --config.data.data_dir=DATA
 
 `cifar10_c` evaluates a run of `configs/cifar10.py:pixels`: `--config.start.run=runs/cifar10`.
+`imagenet9_scratch` trains on IN-9L (`in9l/train` in the same folder) with the recipe of ImageNet.
 `waterbirds` fine-tunes the released weights; its learning rate and its 20 epochs are not tuned.
 
 Expected: nobody has published these figures for a Perceiver, and nobody has run them here, for want
@@ -36,6 +38,7 @@ from configs import cifar10, common, imagenet
 VARIANTS = (
     "cue_conflict",
     "imagenet9",
+    "imagenet9_scratch",
     "imagenet_a",
     "imagenet_r",
     "imagenet_sketch",
@@ -46,6 +49,7 @@ VARIANTS = (
 )
 MODELS = ("fourier", "learned", "conv")
 SOURCES = {
+    "imagenet9_scratch": ("imagenet9", {}),
     "imagenet_a": ("some_classes", {"images": "imagenet_a"}),
     "imagenet_r": ("some_classes", {"images": "imagenet_r"}),
     "imagenet_c": ("corrupted", {"images": "imagenet2012"}),
@@ -54,13 +58,17 @@ SOURCES = {
 FIELDS = {
     "cue_conflict": ("ground", "condition"),
     "imagenet9": ("condition",),
+    "imagenet9_scratch": ("condition",),
     "imagenet_c": ("condition",),
     "cifar10_c": ("condition",),
     "waterbirds": ("ground", "condition"),
 }
-AS_THEY_ARE = ("cue_conflict", "imagenet9", "imagenet_c")  # of 224 pixels, not to be cropped again
-SPLITS = {"imagenet9": "val", "imagenet_c": "validation"}
-TRAIN_IMAGES, EPOCHS = 4795, 20  # of Waterbirds
+# Of 224 pixels, not to be cropped again.
+AS_THEY_ARE = ("cue_conflict", "imagenet9", "imagenet9_scratch", "imagenet_c")
+SPLITS = {"imagenet9": "val", "imagenet9_scratch": "val", "imagenet_c": "validation"}
+TRAINED = ("imagenet9_scratch", "waterbirds")
+WATERBIRDS, WATERBIRDS_EPOCHS = 4795, 20
+IN9L, IN9L_EPOCHS = 180_000, 110  # about 20,000 images of each class; ImageNet's recipe
 
 
 def get_config(variant: str = ""):
@@ -83,15 +91,20 @@ def get_config(variant: str = ""):
         data.eval = f"decode | {crop}resize_tf({size}) | keep({kept})"
     if name == "waterbirds":
         fine_tune(config, size)
+    if name == "imagenet9_scratch":
+        config.model.output.num_classes = 9
+        config.steps = config.steps if tiny else IN9L * IN9L_EPOCHS // config.batch_size
     if tiny:
         data.source = f"blank:{data.source}"
         data.train_split, data.eval_split = "train[:16]", "test[:16]"
         return config
-    if name != "cifar10_c":
+    if name not in ("cifar10_c", "imagenet9_scratch"):
         config.start.weights = f"imagenet_{which}"
     if name == "waterbirds":
         config.start.fresh = ("output",)
-    else:
+    if name == "imagenet9_scratch":
+        data.train_split = "in9l/train"
+    elif name not in TRAINED:
         data.train_split = ""
     return config
 
@@ -107,4 +120,4 @@ def fine_tune(config: ConfigDict, size: int) -> None:
     config.optimizer = common.adamw(1e-4, warmup_steps=min(config.steps - 1, 100))
     if size == 224:
         config.batch_size = 128
-        config.steps = TRAIN_IMAGES * EPOCHS // 128
+        config.steps = WATERBIRDS * WATERBIRDS_EPOCHS // 128
