@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from configs import digits
 from experiments import command, make_task
 from experiments.lab.rows import interval
-from perceiver_jax.config_types import ConfigError
+from perceiver_jax.config_types import ConfigError, Whole
 from perceiver_jax.datasets import digits as dataset
 from perceiver_jax.datasets.arrays import Arrays
 from perceiver_jax.files.paths import user_path
@@ -49,7 +49,7 @@ METHODS = {  # what the config changes, given the pretrained workdir
 STYLES = {"frozen": "C0o-", "whole": "C1s-", "scratch": "C2^-", "neighbour": "k:"}
 
 
-def few_digits(split: str, *, data_dir: str = "", examples: int = 0, draw: int = 0) -> Arrays:
+def few_digits(split: str, *, data_dir: str = "", examples: Whole = 0, draw: Whole = 0) -> Arrays:
     """The source `digits`, of which `examples` are drawn, equally many of each class; 0 is all.
 
     Raises:

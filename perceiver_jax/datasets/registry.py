@@ -21,6 +21,7 @@ from perceiver_jax.config_types import import_name
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake, pair_sets, tfds
 from perceiver_jax.datasets.arrays import into_memory
+from perceiver_jax.datasets.options import check_function
 
 GENERATED = (
     "stereograms",
@@ -73,7 +74,8 @@ def find(name: str) -> Dataset:
             functools.partial(pair_sets.load, name), functools.partial(pair_sets.spec, name)
         )
     if match := _FUNCTION.fullmatch(name):
-        return Dataset(import_name("config.data.source", name, *match.groups()))
+        load = import_name("config.data.source", name, *match.groups())
+        return Dataset(load, check_options=functools.partial(check_function, load))
     load, spec = functools.partial(tfds.load, name), functools.partial(tfds.spec, name)
     return Dataset(load, spec, tfds.check_options)
 
@@ -129,10 +131,11 @@ def load(
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Raises ValueError where an option is unknown or its value not allowed; opens nothing.
 
-    Sources without options ignore them, and `module:function` checks its own.
+    Sources without options ignore them.
     """
     dataset = find(name)
-    needed = name.removeprefix(fake.PREFIX) in MODULES  # some options have no default
+    real = name.removeprefix(fake.PREFIX)
+    needed = real in MODULES or _FUNCTION.fullmatch(real)  # some options have no default
     if dataset.takes_options and (options or needed):
         dataset.check_options(**options)
 

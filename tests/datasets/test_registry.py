@@ -153,6 +153,24 @@ def test_a_source_of_one_s_own_is_found_by_its_module(tmp_path, monkeypatch):
             registry.load(name, "train")
 
 
+def test_options_of_a_source_of_one_s_own_are_checked(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "checked_source.py").write_text(
+        "from perceiver_jax.config_types import Count\n"
+        "def load(split, *, data_dir, scale: Count):\n    pass\n"
+        "def free(split, *, data_dir, **options):\n    pass\n"
+    )
+    for options, message in (
+        ({"scale": 0}, r"source_options\.scale=0 is not allowed: write a whole number from 1"),
+        ({"scael": 1}, r"source_options has no field 'scael': choose from \['scale'\]"),
+        ({}, r"source_options\.scale is missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            registry.check_options("checked_source:load", options)
+    registry.check_options("checked_source:load", {"scale": 1})
+    registry.check_options("checked_source:free", {"anything": None})
+
+
 def test_a_bucket_goes_to_tfds_as_it_is(monkeypatch):
     import tensorflow_datasets as tfds
 
