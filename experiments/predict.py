@@ -31,6 +31,8 @@ released ones:
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...
 """
 
+# One file, because the four kinds of models share their flags, files and progress.
+
 import json
 import pathlib
 import sys

@@ -25,6 +25,13 @@ from perceiver_jax.train import sharding
 PROGRAM = pathlib.Path(__file__).with_name("golden").joinpath("loops.hlo").read_text("utf-8")
 
 
+def test_a_config_with_microbatches_has_a_blank_task_of_one_example():
+    config = digits.get_config("tiny")
+    config.accumulate = 2
+    task, example = program.blank_task(config)
+    assert example["mask"].shape == (1,) == task.example["mask"].shape
+
+
 def test_collectives_count_as_often_as_their_loops_run():
     found = hlo.traffic(PROGRAM)
     loops = 5 * 3  # the outer loop counts from 2 to 7

@@ -49,6 +49,8 @@ benchmark_sweep.png for `sweep`. It replaces files of an earlier run:
                        or an accelerator's published dense bfloat16 peak: see `peak_source`
 """
 
+# One file, because the help, the flags, the turns and the columns describe each other.
+
 import csv
 import datetime
 import functools

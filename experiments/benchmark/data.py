@@ -15,6 +15,8 @@ files that the epoch did not deliver; `stand_ins` counts clips that replaced tho
 file.
 """
 
+# One file, so that both pipelines read the same generated files.
+
 import concurrent.futures
 import contextlib
 import csv

@@ -3,11 +3,11 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu \\
         python -m experiments.benchmark.parallel --output=experiments/results
 
-It writes two files. `parallel_steps.csv`: small models of three kinds, trained from the same start
-on the same batches in every way of `WAYS`, and the largest difference of any parameter from the
-run on one device. `parallel_memory.csv`: memory on each device of the compiled training step of one
-huge input, by the number of devices. Nothing is timed, so the devices may be virtual, as above.
-Dropout is off, because `pmap` draws its own random numbers on each device.
+It writes two files. `parallel_steps.csv` has small models of three kinds, trained from the same
+start on the same batches in every way of `WAYS`, with the largest difference of any parameter from
+the run on one device. `parallel_memory.csv` has the memory of the compiled training step of one
+huge input on each device, by the number of devices. Nothing is timed, so the devices may be
+virtual, as above. Dropout is off, because `pmap` draws its own random numbers on each device.
 """
 
 import csv
@@ -34,7 +34,7 @@ from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Task
 from perceiver_jax.train.workdir import git_commit
 
-# Of 8 devices; the fields of `config.parallel` that are not as usual.
+# On 8 devices; the fields of `config.parallel` that differ from the defaults.
 WAYS = {
     "jit": {},
     "pmap": {"mode": "pmap"},
@@ -86,7 +86,7 @@ def trained(task: Task, config: ConfigDict, start: TrainState, devices=None, **p
     config.parallel.update(parallel)
     program = build(task, config, devices)
     places = jax.tree.map(lambda x: x.sharding, program.target)
-    state = jax.device_put(jax.tree.map(jnp.copy, start), places)  # a step takes it away
+    state = jax.device_put(jax.tree.map(jnp.copy, start), places)  # a step donates it
     with sharding.on_devices(task.train_data(0), program.layout) as batches:
         for _ in range(config.steps):
             state, metrics = program.train_step(state, next(batches))
@@ -94,7 +94,7 @@ def trained(task: Task, config: ConfigDict, start: TrainState, devices=None, **p
 
 
 def largest_difference(one, other) -> float:
-    """Of any two numbers of two trees."""
+    """The largest difference between two trees."""
     differences = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, other)
     return float(max(jax.tree.leaves(differences)))
 
@@ -171,7 +171,7 @@ def task_of_shapes(config: ConfigDict, shapes: dict, prepare: Callable, loss: Ca
 
 
 def memory(task: Task, devices: int) -> dict:
-    """Bytes on each of so many devices for a training step of one example, by the compiler."""
+    """Bytes on each device for a training step of one example, by the compiler."""
     config = digits.get_config()
     config.batch_size = 1
     config.parallel.update({"model": devices, "shard_inputs": devices > 1})
@@ -190,7 +190,7 @@ def memory(task: Task, devices: int) -> dict:
 
 
 def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
-    """Writes a table, and prints each row as it comes."""
+    """Writes a table, and prints each row at once."""
     origin = {
         "command": "XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu "
         "python -m experiments.benchmark.parallel --output=...",

@@ -1,7 +1,7 @@
 """The contender `torch`: the port of the released models in `transformers`, with random weights.
 
-The same sizes, shapes and loss as ours, and the approximate GELU. `torch_compile` is the same
-through `torch.compile`. bfloat16 is `torch.autocast`: parameters stay float32, as ours do.
+It has our sizes, shapes and loss, and the approximate GELU. `torch_compile` runs it through
+`torch.compile`. bfloat16 uses `torch.autocast`: parameters stay float32, as ours do.
 """
 
 import os
@@ -21,7 +21,11 @@ from perceiver_jax.pretrained import huggingface
 
 
 def libraries():
-    """(torch, transformers), or why they are not there."""
+    """Returns (torch, transformers).
+
+    Raises:
+      ImportError: one is not installed.
+    """
     try:
         import torch
         import transformers
@@ -33,12 +37,12 @@ def libraries():
 
 
 def port(job: Job) -> Program:
-    """PyTorch as it runs by itself."""
+    """PyTorch without a compiler."""
     return build(job, compiled=False)
 
 
 def compiled_port(job: Job) -> Program:
-    """PyTorch through its compiler."""
+    """PyTorch with `torch.compile`."""
     return build(job, compiled=True)
 
 
@@ -73,7 +77,7 @@ def build(job: Job, *, compiled: bool) -> Program:
 
 
 def forward(torch, model, subject: Subject) -> Callable:
-    """A function of nothing that gives the port's answer to a batch of noise."""
+    """A function without arguments that returns the port's predictions of a batch of noise."""
     shapes = {name: x.shape for name, x in subject.batch.items() if name != "target"}
 
     def noise(name):
@@ -111,13 +115,13 @@ def forward(torch, model, subject: Subject) -> Callable:
 
 
 def answer_chunk(model, clip: dict, chunk: dict) -> dict:
-    """Some of a clip's outputs, fetched; the port encodes the clip for each chunk of them."""
+    """Decodes a chunk of a clip's outputs; the port encodes the clip again for each chunk."""
     answers = model(clip, subsampled_output_points=chunk | {"label": None}).logits
     return {name: x.float().cpu() for name, x in answers.items()}
 
 
 def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
-    """The job's work, done when it returns."""
+    """A function that does the job's work and waits for it."""
     cuda = model.device.type == "cuda"
 
     def wait():
@@ -149,7 +153,7 @@ def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
 
 
 def matmul(job: Job) -> Program:
-    """As `contenders.matmul`, by PyTorch."""
+    """As `contenders.matmul`, in PyTorch."""
     torch, _ = libraries()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     size = 256 if job.tiny else 4096

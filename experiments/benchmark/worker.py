@@ -1,7 +1,7 @@
-"""A process for each contender: its memory is its own, and it sleeps while another one is timed.
+"""A process for each contender, with its own memory, which sleeps while others are timed.
 
 The parent starts a `Worker`, which builds its program, and then asks for one timed turn after
-another. Nothing a worker does can end the parent: an error, or a death, is an `Outcome`.
+another. No failure of a worker ends the parent: an error, or a killed worker, is an `Outcome`.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TURN = 0.2  # seconds that a turn lasts at least, in as many runs as that takes
+TURN = 0.2  # the least seconds of a turn, which has as many runs as that takes
 
 
 class SkipError(Exception):
-    """What is asked for does not apply here, or does not fit; the message is the reason."""
+    """A contender does not apply to a case, or does not fit; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """What a contender made of a case.
+    """A contender's program for a case.
 
     Attributes:
       run: does the work once and returns when it is finished.
-      facts: what is known without running, columns of the result.
+      facts: columns of the result that are known without running.
       device_memory: the largest use of the accelerator's memory so far, bytes; None without one.
     """
 
@@ -41,7 +41,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One thing to measure: a case of the table, what of it, and how."""
+    """One measurement: a case of the table, the phase, and how to run it."""
 
     case: str
     phase: str
@@ -51,7 +51,7 @@ class Job:
 
 
 class Worker:
-    """The parent's end."""
+    """The parent's side of a worker process."""
 
     def __init__(self, contender: Callable[[Job], Program], job: Job):
         """Starts the process; `contender(job)` is called there, and must be importable."""
@@ -64,7 +64,7 @@ class Worker:
         self.facts: dict[str, Any] = self._answer() or {}
 
     def turn(self) -> float | None:
-        """Seconds of a run, timed now; None where it failed, for which `status` has the reason."""
+        """Times a turn and returns seconds per run; None if it failed: `status` has the reason."""
         return self._ask("run")
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Worker:
     def _ask(self, question: str):
         if self.status != "ok":
             return None
-        with contextlib.suppress(OSError):  # where it is dead the answer says so
+        with contextlib.suppress(OSError):  # of a dead process; the answer reports it
             self._pipe.send(question)
         return self._answer()
 
@@ -96,7 +96,7 @@ class Worker:
 
 
 def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
-    """The process's end: builds, then answers until the pipe closes."""
+    """The worker's side: builds the program, then answers until the pipe closes."""
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)  # the time to compile is a result
@@ -107,7 +107,7 @@ def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
     def build():
         nonlocal program
         program = contender(job)
-        program.run()  # once untimed: what is done once only is done now
+        program.run()  # untimed: work that is done only once
         gc.collect()
         return dict(program.facts)
 
@@ -146,7 +146,7 @@ def turn(run: Callable[[], Any]) -> float:
 def peak_rss() -> int | None:
     """The most memory this process ever had resident, bytes; None where Linux does not say.
 
-    Unlike `getrusage`, whose figure a new process takes over from the one that started it.
+    `getrusage` would not do: a new process starts with the figure of its parent.
     """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
@@ -156,7 +156,7 @@ def peak_rss() -> int | None:
 
 
 def free_memory() -> int:
-    """Bytes of the machine's memory that are free or can be freed; very many where unknown."""
+    """Bytes of memory that are free or can be freed; a very large number if unknown."""
     meminfo = pathlib.Path("/proc/meminfo")
     if not meminfo.exists():
         return 2**60

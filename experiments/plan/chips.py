@@ -27,7 +27,7 @@ class Chip:
       link_rate: bytes per second that the chip can send, over all its links together.
       devices: JAX devices on a chip: of v2 and v3, each core is one.
       slices: examples of topologies.
-      options: of the topology's description.
+      options: for `topologies.get_topology_desc`.
     """
 
     flops: float
@@ -96,7 +96,7 @@ def read_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
 
 
 def slice_devices(name: str) -> list[Any]:
-    """The devices of a slice that need not be there: programs can be compiled for them, not run.
+    """Described devices of a slice: programs can be compiled for them, but not run.
 
     Raises:
       ValueError: the compiler does not know such a slice.
@@ -136,12 +136,12 @@ class Roofline:
 
     @property
     def bound(self) -> str:
-        """What that is."""
+        """The resource that takes the longest."""
         return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
 
 
 def roofline(chip: Chip, *, flops: float, memory_bytes: float, sent_bytes: float) -> Roofline:
-    """The least time of work given per *device*, which has its share of its chip."""
+    """The least time of work given per *device*, which has a share of its chip."""
     share = chip.devices
     return Roofline(
         compute=flops * share / chip.flops,

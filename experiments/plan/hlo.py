@@ -22,7 +22,7 @@ COLLECTIVES = (
 )
 BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128, "token": 0}
 
-# Instructions that move nothing by themselves.
+# Instructions that move no data themselves.
 FREE = {
     "parameter",
     "constant",
@@ -181,7 +181,7 @@ def _braces(rest: str) -> str:
 
 
 def _count(total: Collective, instruction: Instruction, times: int) -> None:
-    """Adds one collective; of an asynchronous one, whose shape is (operand, result), the result."""
+    """Adds one collective. The shape of an asynchronous one is (operand, result)."""
     shape = instruction.shape
     if instruction.opcode.endswith("-start") and not instruction.opcode.startswith("all-reduce"):
         shape = _last(shape)
@@ -208,7 +208,7 @@ def _last(shape: str) -> str:
 
 
 def group_size(rest: str) -> int:
-    """How many devices a collective is over; 0 where the text does not tell.
+    """How many devices take part in a collective; 0 if the text does not tell.
 
     Groups are written as a list `{{0,1},{2,3}}`, as `[groups,devices]<=[...]`, or by the axes of a
     mesh: `mesh['a'=4,'b'=2] {'b'}`.
@@ -281,7 +281,7 @@ def _moved(instruction: Instruction, names: dict, computations: dict) -> int:
 
 
 def _fused(fused: list[Instruction], operands: list[str], result: str, computations: dict) -> int:
-    """Of a fusion: what it reads of each operand (a slice, maybe) and writes (in place, maybe)."""
+    """Bytes that a fusion reads and writes, where it may slice operands or write in place."""
     bytes_of = functools.partial(size, main_memory=True)
     total, in_place = 0, 0
     for i in fused:
@@ -301,9 +301,9 @@ def _fused(fused: list[Instruction], operands: list[str], result: str, computati
 
 
 def _uses(name: str, fused: list[Instruction], computations: dict) -> list[tuple[str, int]]:
-    """What becomes of a value, under other shapes and in fusions within: (opcode, bytes moved).
+    """How a value is used, through reshapes and inner fusions: (opcode, bytes moved).
 
-    Bytes are known where it is sliced or put into, else they are 0, and the opcode tells nothing.
+    Bytes are known if it is sliced or updated in place; else they are 0.
     """
     found = []
     for user in fused:

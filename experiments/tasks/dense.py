@@ -1,7 +1,7 @@
 """A value for every pixel of a pair, flow or disparity: a config to a `Task`. Composition only.
 
-Training: random windows of the model's size, and of each a random part of the pixels decoded.
-Evaluation: whole images, in tiles where they are larger, all pixels.
+Training decodes a random part of the pixels of random windows of the model's size. Evaluation
+decodes all pixels of whole images, in tiles where they are larger than the model's size.
 """
 
 import functools
@@ -27,7 +27,7 @@ PSYCHOMETRIC = 256  # stereograms of each kind
 
 
 class Dense(TypedDict):
-    """The fields of `config.dense`: how training and evaluation ask for a value per pixel."""
+    """The fields of `config.dense`: how training and evaluation decode pixels."""
 
     num_queries: Annotated[int, Range(0, 2**24)]  # pixels decoded per example and step; 0 is all
     loss_epsilon: NonNegative  # pixels, of losses.robust_field
@@ -99,8 +99,8 @@ def prepare_pairs(batch, key, *, tile, num_queries):
 
     In training (with a `key`) `num_queries` pixels of each example are chosen, valid ones first,
     none twice (0: all pixels in order): `indices` `[B, n]`, and `field`, `valid` and `occluded` are
-    those of the chosen pixels. In evaluation `whole` is the images and `frames` their first tile,
-    which is what the model is made for.
+    those of the chosen pixels. In evaluation `whole` holds the images and `frames` their first
+    tile, which has the model's size.
     """
     frames = batch["frames"].astype(jnp.float32) / 127.5 - 1
     full = frames.shape[2:4]
@@ -151,8 +151,8 @@ def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
 def field_metrics(*, channels, with_occlusions, with_invalid=False):
     """Metrics by name of a flow (2 channels) or a disparity (1).
 
-    `_noc` counts the pixels seen in both images; `epe_valid` leaves out those that the set marks as
-    invalid, which the others count (`with_invalid`).
+    `_noc` counts the pixels visible in both images; `epe_valid` leaves out those that the set marks
+    as invalid, which the other metrics count (`with_invalid`).
     """
     kinds = {"epe": metrics.end_point_error, "image_epe": metrics.image_end_point_error}
     if channels == 2:
@@ -172,7 +172,7 @@ def field_metrics(*, channels, with_occlusions, with_invalid=False):
 def draw(config, prepare, predict, task_data, variables, num_examples):
     """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion.
 
-    Of stereograms also the psychometric curve, and its table.
+    For stereograms also the psychometric curve and its table.
     """
     batch = task_data.first_examples(min(num_examples, 8))
 

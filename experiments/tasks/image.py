@@ -29,7 +29,7 @@ def make_task(config: ConfigDict) -> Task:
     data = config.data
     partners = bool(data.mix_alpha) and fresh_partners(data)
     task_data = open_data(config, num_classes=config.model.output.num_classes, partners=partners)
-    num_classes = config.model.output.num_classes  # which the data may have told
+    num_classes = config.model.output.num_classes  # set by the data where it was None
     model = build(config.model.to_dict())
     groups, predict, scores = group_classes(config, task_data.eval_source), None, lambda x: x
     if groups:
@@ -122,7 +122,7 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
 
 
 def mask_unreadable(batch):
-    """The batch whose `mask` leaves out what is not `readable`; all is where nothing tells."""
+    """The batch whose `mask` leaves out what is not `readable`, if it has that field."""
     if "readable" not in batch:
         return batch
     return batch | {"mask": batch["mask"] & batch["readable"]}
@@ -131,7 +131,7 @@ def mask_unreadable(batch):
 def draw(model, prepare, task_data, scores, variables, num_examples):
     """Predictions for the first evaluation examples, and where a Perceiver's cross-attends look.
 
-    Of pairs both views are shown, and the places in the left one.
+    For pairs it shows both views, and the attention to the left one.
     """
     batch = task_data.first_examples(num_examples)
     logits, seen, tokens = look(model, prepare, variables, batch)
@@ -145,7 +145,7 @@ def draw(model, prepare, task_data, scores, variables, num_examples):
 
 
 def look(model, prepare, variables, batch):
-    """The logits of a batch, what each cross-attend of the encoder records, and the tokens."""
+    """The logits of a batch, the attention weights of each cross-attend, and the tokens."""
 
     @jax.jit
     def run(variables, batch):

@@ -36,15 +36,15 @@ def make_task(config: ConfigDict) -> Task:
 
 
 def prepare_text(batch, key):
-    """uint8 `text` -> its ids, MASK where `hidden`; `target`: the ids there were; on the device."""
-    del key  # which words are hidden is drawn where they are read
+    """uint8 `text` -> ids, MASK where `hidden`, and the original ids as `target`; on the device."""
+    del key  # the host draws which words are hidden
     ids = batch["text"].astype(jnp.int32) + text_modality.NUM_RESERVED
     ids = jnp.where(batch["text_mask"], ids, text_modality.PAD)
     return batch | {"text": jnp.where(batch["hidden"], text_modality.MASK, ids), "target": ids}
 
 
 def draw(model, task_data, variables, num_examples):
-    """What is filled into the first evaluation examples: a row for every run of hidden bytes."""
+    """Predictions for the first evaluation examples: a row for every run of hidden bytes."""
     batch = prepare_text(task_data.first_examples(num_examples), None)
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, batch)
     guess = likeliest(np.asarray(logits))

@@ -1,7 +1,7 @@
-"""Random-dot stereograms of other kinds than those of training: what a run sees in them.
+"""Psychometric test: a run's errors on kinds of random-dot stereograms it was not trained on.
 
 The curve is the error against interocular correlation (Read et al. 2011); beside it are the
-controls of vision science. For scale each has the best constant and three matchers: the textbook's
+controls of vision science. Each is compared with the best constant and three matchers: textbook
 block matching, and OpenCV's semi-global and block matching.
 """
 
@@ -33,15 +33,15 @@ def measure(
     """One row for each correlation and control.
 
     Args:
-      load: options of the source, beside those of training, to a source of stereograms.
-      predict: a batch of examples to disparities `[B, H, W, 1]`.
+      load: makes a source of stereograms of options, which it adds to those of training.
+      predict: a batch of examples -> disparities `[B, H, W, 1]`.
       count: how many stereograms of each kind.
-      disparity: (lowest, highest) in pixels, that the matchers search.
+      disparity: (lowest, highest) in pixels, the range that the matchers search.
 
     Returns:
       Rows of `condition`, `correlation` and mean absolute errors in pixels over valid pixels:
       `model`, each of `MATCHERS`, `constant` (the median of the truth); and `slope`, of the model's
-      answer over the truth: 1 is right, 0 knows nothing, below 0 is depth reversed.
+      prediction over the truth: 1 is right, 0 is no depth, below 0 is reversed depth.
     """
     conditions = {f"correlation {c:g}": {"correlation": c} for c in CORRELATIONS} | CONTROLS
     rows = []
@@ -70,11 +70,11 @@ def measure(
 def block_matching(
     frames: np.ndarray, lowest: float, highest: float, *, window: int = 7
 ) -> np.ndarray:
-    """The whole disparity of least absolute difference in a square around each left pixel.
+    """The integer disparity of least absolute difference in a square around each left pixel.
 
     Args:
-      frames: uint8 `[2, H, W, C]`, left and right; beyond its border a view goes on as it ends.
-      lowest, highest: pixels, searched in steps of one.
+      frames: uint8 `[2, H, W, C]`, left and right; border pixels are repeated outside.
+      lowest, highest: pixels; the search goes in steps of one.
 
     Returns:
       float32 `[H, W]`.
@@ -91,7 +91,7 @@ def block_matching(
 def semi_global_matching(frames: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     """OpenCV's StereoSGBM (Hirschmueller 2008) in all 8 directions, blocks of 3, in steps of 1/16.
 
-    Its checks of an answer are off, so that it gives as many as it can. Blocks of 3 are its best in
+    Its consistency checks are off, so that most pixels get a value. Blocks of 3 are its best in
     stereograms of 24 x 24. Arguments and result as of `block_matching`.
     """
     first, count = _searched(lowest, highest)
@@ -110,9 +110,9 @@ def semi_global_matching(frames: np.ndarray, lowest: float, highest: float) -> n
 
 
 def opencv_block_matching(frames: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """OpenCV's StereoBM, blocks of 7, its checks off.
+    """OpenCV's StereoBM, blocks of 7, without consistency checks.
 
-    It cannot search fewer than 16 disparities; answers beyond the highest count as the highest.
+    It searches at least 16 disparities; results above the highest count as the highest.
     Arguments and result as of `block_matching`.
     """
     first, count = _searched(lowest, highest)
@@ -124,12 +124,12 @@ def opencv_block_matching(frames: np.ndarray, lowest: float, highest: float) -> 
 
 
 def _searched(lowest: float, highest: float) -> tuple[int, int]:
-    """The first of the whole disparities in question, and how many there are."""
+    """The first integer disparity in the range, and how many there are."""
     return round(lowest), round(highest) - round(lowest) + 1
 
 
 def _opencv(matcher, frames: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """Both views go on as they end, so that the matcher answers at their borders too."""
+    """Repeats the border pixels of both views, so that the matcher reaches their borders."""
     border = 32
     views = [cv2.copyMakeBorder(f[..., 0], *[border] * 4, cv2.BORDER_REPLICATE) for f in frames]
     found = matcher.compute(*views)[border:-border, border:-border] / np.float32(16)

@@ -1,7 +1,7 @@
 """Labels of clips with sound, several to each: a config to a `Task`. Composition only.
 
-Trained on single clips; evaluated on the files, whose clips' scores are averaged, with all
-modalities or without those of `eval_hidden`.
+Training uses single clips. Evaluation averages the scores of a file's clips, with all modalities or
+without those of `eval_hidden`.
 """
 
 import functools
@@ -76,7 +76,7 @@ def prepare_clips(batch, key, *, num_classes, mean, std):
 
 
 def collect(logits, batch):
-    """What mAP needs of each clip."""
+    """The fields of each clip that mAP needs."""
     return {"score": jax.nn.sigmoid(logits), "target": batch["target"] > 0, "file": batch["row"]}
 
 

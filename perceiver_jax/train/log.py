@@ -1,4 +1,7 @@
-"""What a run reports: messages, a timer that survives restarts, progress, metrics on disk."""
+"""What a run reports: messages, a timer that survives restarts, progress, metrics on disk.
+
+One file, because the progress line and the log show the same metrics and times.
+"""
 
 import contextlib
 import json
