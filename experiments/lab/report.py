@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from experiments.lab import claims, figures, stimuli, tables
+from experiments.lab.panels import panels
 from experiments.lab.rows import Study, read, studies
 from experiments.lab.verdict import Test, Verdict, judge
 from perceiver_jax.plots import page
@@ -94,7 +95,7 @@ class Part(NamedTuple):
             images = stimuli.images(study.name)
         except (OSError, ValueError) as error:  # a report needs no data
             without = f"No stimuli are shown: {error}"
-        return cls(study, found, figures.panels(study), images, without)
+        return cls(study, found, panels(study), images, without)
 
 
 def markdown(parts: Sequence[Part], rates: str) -> str:

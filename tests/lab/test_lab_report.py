@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.lab import figures, report, rows
+from experiments.lab.panels import panels
 from perceiver_jax.plots import page
 
 EXPECTED = [("sea", r["cell"], r["seed"]) for r in lab_rows.sea()]
@@ -132,7 +133,7 @@ def test_the_page_holds_all_that_it_shows(written):
 
 
 def test_the_same_figure_gives_the_same_bytes():
-    (panel, _) = figures.panels(rows.studies(lab_rows.sea(seeds=1, models=["stem"]))[0])
+    (panel, _) = panels(rows.studies(lab_rows.sea(seeds=1, models=["stem"]))[0])
     for kind in ("svg", "pdf"):
         first, second = (page.render(figures.single(panel), kind) for _ in range(2))
         assert first == second
@@ -171,7 +172,7 @@ def test_tables_escape_and_sort():
 
 def drawn(found, name):
     (study,) = rows.studies(found)
-    (panel,) = [panel for panel in figures.panels(study) if panel.name == name]
+    (panel,) = [panel for panel in panels(study) if panel.name == name]
     axes = Figure().add_subplot()
     panel.draw(axes)
     return axes
