@@ -15,7 +15,9 @@ each kind:
 - `regularisation.stem.colour.cutout.rho95`: one setting changed.
 
 `config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
-model. Budgets: see `STEPS`; expected figures: experiments/results/README.md.
+model. With 3,000 steps of 32 on `sea` all four pass the gate, the ViT narrowly: without a
+correlation they reached 98 (resnet), 95 (stem), 92 (pixels) and 90 % (vit) in one seed, stem and
+pixels already with 2,000. A cell takes about 30 CPU seconds, after 10 to 20 that compile.
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ RHOS = (0.9, 0.95, 0.99, 1.0)
 CHANCE = {"sea": 0.1, "dominoes": 0.5, "regularisation": 0.1}  # rho without a correlation
 NUM_CLASSES = {"sea": 10, "dominoes": 2, "regularisation": 10}
 BATCH_SIZE = 32
-STEPS = {"sea": 2000, "dominoes": 1000, "regularisation": 2000}
+STEPS = {"sea": 3000, "dominoes": 1000, "regularisation": 2000}
 TRAIN = {"sea": "train[:4000]", "dominoes": "train[:6000]", "regularisation": "train[:4000]"}
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.05

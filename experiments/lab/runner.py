@@ -228,7 +228,11 @@ class Runner:
             "config_hash": config_hash(config),
             "software": f"jax {jax.__version__}, flax {flax.__version__}",
         }
-        with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+        with (
+            (folder / "log.txt").open("a") as log,
+            contextlib.redirect_stdout(log),
+            contextlib.redirect_stderr(log),
+        ):
             task = make_task(config)
             if not self.tiny:
                 job.study.check_cost(job.cell, task.flops_per_example)

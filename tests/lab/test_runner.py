@@ -241,7 +241,7 @@ def test_the_command_from_end_to_end(tmp_path):
         assert first.poll() is None
         time.sleep(0.1)
     os.kill(first.pid, signal.SIGTERM)
-    assert first.wait(timeout=60) == 75
+    assert first.wait(timeout=300) == 75
     before = len(table(tmp_path))
     wanted = 2 * len(STUDIES["sea"].cells(tiny=True))
     assert before < wanted

@@ -16,7 +16,7 @@ BLOCK = 1000  # objects drawn with one generator, so that a part of a split is m
 Fields = dict[str, np.ndarray]
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def images_in_memory(name: str, split: str, data_dir: str) -> Arrays:
     """The images of another source, decoded once for all sources made of them in this process."""
     return into_memory(registry.load(name, split, data_dir=data_dir))
