@@ -199,10 +199,15 @@ def test_every_claim_of_every_study_is_open_where_nothing_has_run():
 @pytest.mark.parametrize("name", lab.STUDIES)
 def test_the_cells_of_a_study_have_all_that_its_claims_need(name):
     """Claims find cells by their columns: a setting that is spelled otherwise would be missing."""
-    metrics = {f"accuracy_{condition}" for condition in (
-        "aligned", "conflict", "object_only", "ground_only", "uncorrelated", "standard",
-        "mnist_random", "cifar_random",
-    )} | {f"accuracy_conflict_{k}" for k in range(10)} | {"gap"}  # fmt: skip
+    metrics = {
+        "accuracy", "training_accuracy", "gap", "bg_gap", "ship_by_sea", "surgery_share", "shape",
+        "texture", "shape_bias", "accuracy_original",
+        *(f"accuracy_{condition}" for condition in (
+            "aligned", "conflict", "object_only", "ground_only", "uncorrelated", "standard",
+            "mnist_random", "cifar_random",
+        )),
+        *(f"accuracy_conflict_{k}" for k in range(10)),
+    }  # fmt: skip
     found = [
         lab_rows.row(**dataclasses.asdict(cell), cell=cell.name, seed=seed)
         | dict.fromkeys(metrics, 0.5)
