@@ -49,6 +49,7 @@ def get_config(variant: str = ""):
         eval_split="val",
     )
     config.data.mean, config.data.std = MEAN, STD
+    config.data.source_options.short_side = 2 * SIZE
     config.model = {
         "dtype": "float32",
         "input": common.pixels(num_bands=8),

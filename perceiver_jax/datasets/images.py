@@ -16,7 +16,7 @@ from perceiver_jax.config_types import Count, Range, Whole, check_fields
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.copies import Files, digest
-from perceiver_jax.files.image import check_pixels, decode_image, natural_key
+from perceiver_jax.files.image import check_pixels, decode_image, decode_small, natural_key
 from perceiver_jax.files.paths import user_path
 
 # The names of the evaluation's part, looked for in this order.
@@ -35,6 +35,9 @@ class Options:
       unreadable: what happens to files that are missing or not readable as images. "leave_out"
         reports them on stderr and leaves them out of loss and metrics; "refuse" ends the command.
       max_pixels: a larger image counts as unreadable: a few bytes may decode to gigabytes.
+      short_side: images are shrunk to this many pixels along their shorter side when they are read,
+        and kept in memory; 0 leaves them as they are. For large photographs and small models.
+      cache_bytes: of the images kept in memory, in each reading process, with `short_side`.
       find_copies: whether to look for files that are in both training and evaluation; reads the
         files whose size equals another one's.
       multi_label: whether an image may have several labels, or none.
@@ -45,6 +48,8 @@ class Options:
     split_seed: Whole = 0
     unreadable: Literal["leave_out", "refuse"] = "leave_out"
     max_pixels: Count = 2**27
+    short_side: Annotated[int, Range(0, 2**16)] = 0
+    cache_bytes: Annotated[int, Range(0, 2**40)] = 2**30
     find_copies: bool = True
     multi_label: bool = False
     path_column: str = "path"
@@ -120,6 +125,8 @@ class Images:
         self.paths = self.files.paths
         numbers = {label: number for number, label in enumerate(self.classes)}
         self.labels = [tuple(numbers[label] for label in item.labels) for item in items]
+        self.cache: dict[int, np.ndarray] = {}
+        self.cached_bytes = 0
         self.unreadable: dict[str, str] = {}
         self.black = np.zeros((64, 64, 3), np.uint8)
         first = range(min(TRIED, len(self)))
@@ -153,13 +160,25 @@ class Images:
         return {"image": image, "label": np.int32(labels[0]), **example}
 
     def _read(self, index: int) -> np.ndarray:
+        if index in self.cache:
+            return self.cache[index]
         path, size = f"{self.files.folder}/{self.paths[index]}", self.files.sizes[index]
         limit = self.options.max_pixels
         if size > BYTES_PER_PIXEL * limit:
             raise ValueError(f"{path} is too large for an image: {size:,} bytes")
         data = user_path(path).read_bytes()
         check_pixels(data, path, limit)
-        return decode_image(data, path)
+        if not self.options.short_side:
+            return decode_image(data, path)
+        image = decode_small(data, path, self.options.short_side)
+        if self.cached_bytes + image.nbytes <= self.options.cache_bytes:
+            self.cached_bytes += image.nbytes
+            self.cache[index] = image
+        return image
+
+    def __getstate__(self) -> dict:
+        """Without the images in memory: each reading process has its own."""
+        return self.__dict__ | {"cache": {}, "cached_bytes": 0}
 
     def _leave_out(self, path: str, reason: str) -> None:
         if path not in self.unreadable:

@@ -1,5 +1,6 @@
 """Image files to arrays and back, always RGB."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -15,7 +16,14 @@ from perceiver_jax.files.paths import user_path
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 Path = str | os.PathLike
 JPEG = b"\xff\xd8"  # first bytes of a format without transparency
+SMALL = 2**15  # bytes of a JPEG that is decoded in a millisecond or so
 FAINT = 2**14  # 16-bit images below it hold values of 10, 12 or 14 bits
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -27,7 +35,7 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(existing(path).read_bytes(), str(path))
 
 
-def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
+def decode_image(data: bytes, name: str, channels: int = 3, *, reduce: int = 1) -> np.ndarray:
     """The bytes of an image file -> uint8 `[H, W, channels]`.
 
     Applies the EXIF orientation, lays transparent pixels on white, and keeps the upper 8 of 16
@@ -37,12 +45,15 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> np.ndarray:
       data: of the file: JPEG, PNG, WebP, TIFF, BMP, PPM.
       name: what an error calls the image.
       channels: 3 for RGB, 1 for grey.
+      reduce: 2, 4 or 8 makes each side of a JPEG in RGB this many times smaller, in a fraction of
+        the time; other images keep their size.
 
     Raises:
       ValueError: no readable image, too large a one, values that are neither 8 nor 16 bits, or
         16-bit values that would be nearly black.
     """
-    colour = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}[channels]
+    reduce = reduce if data.startswith(JPEG) else 1
+    colour = {1: cv2.IMREAD_GRAYSCALE, 3: REDUCED[reduce]}[channels]
     image = imdecode(data, name, colour | cv2.IMREAD_ANYDEPTH)
     if channels == 3:  # not IMREAD_COLOR_RGB: with it OpenCV 5 leaves 16-bit TIFFs unset
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -75,6 +86,25 @@ def imdecode(data: bytes, name: str, flags: int) -> np.ndarray:
             "or no JPEG, PNG, WebP, TIFF, BMP or PPM"
         )
     return image
+
+
+def decode_small(data: bytes, name: str, short_side: int) -> np.ndarray:
+    """As `decode_image` in RGB, with the shorter side shrunk to `short_side`; smaller ones stay.
+
+    A pixel is the mean of the area that it covers. Large JPEGs are already decoded smaller.
+    """
+    reduce = 1
+    if data.startswith(JPEG) and len(data) > SMALL:
+        # Decoding says what is wrong with a damaged file.
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as file:
+            reduce = max(k for k in REDUCED if k == 1 or min(file.size) >= k * short_side)
+    image = decode_image(data, name, reduce=reduce)
+    height, width = image.shape[:2]
+    if min(height, width) <= short_side:
+        return image
+    scale = short_side / min(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def check_pixels(data: bytes, name: str, limit: int) -> None:

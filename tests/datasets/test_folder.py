@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from image_files import write_folder, write_image
 
+from perceiver_jax import files
 from perceiver_jax.datasets import copies, folder, registry
 from perceiver_jax.datasets.images import Options
+from perceiver_jax.files.image import SMALL
 from perceiver_jax.files.paths import walk_files
 
 LISTS = ("train", "val")
@@ -186,6 +188,36 @@ def test_unreadable_files_are_left_out_or_refused(pets, capsys):
     (pets / "train" / "cat" / "0.png").unlink()
     with pytest.raises(ValueError, match=r"cat/1\.png is no readable image"):
         load(pets, unreadable="refuse")[0]  # cat/1.png comes first now
+
+
+def test_photographs_are_shrunk_and_kept_in_memory(tmp_path):
+    small = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    photograph = np.kron(small, np.ones((40, 40, 1), np.uint8))  # 960 x 1280
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            kind = "jpg" if number else "png"
+            files.write_image(tmp_path / name / f"{number}.{kind}", photograph)
+    assert (tmp_path / "x" / "1.jpg").stat().st_size > SMALL  # decoded smaller, by 8
+    source = load(tmp_path, "val", ("val",), eval_fraction=1.0, short_side=24)
+    for index, path in enumerate(source.paths):
+        image = source[index]["image"].astype(int)
+        assert image.shape == (24, 32, 3)
+        assert np.abs(image - small).mean() < (4 if path.endswith("jpg") else 0.5)
+    assert source[0]["image"] is source[0]["image"]
+    assert source.cached_bytes == sum(image.nbytes for image in source.cache.values()) == 4 * 2304
+    assert not pickle.loads(pickle.dumps(source)).cache
+    few = load(tmp_path, "val", ("val",), eval_fraction=1.0, short_side=24, cache_bytes=5000)
+    np.testing.assert_array_equal(
+        [few[i]["image"] for i in range(4)], [source[i]["image"] for i in range(4)]
+    )
+    assert len(few.cache) == 2
+    whole = load(tmp_path, "val", ("val",), eval_fraction=1.0)
+    assert whole[0]["image"].shape == (960, 1280, 3) and not whole.cache
+    assert (
+        load(tmp_path, "val", ("val",), eval_fraction=1.0, short_side=2000)[0]["image"].shape[0]
+        == 960
+    )
 
 
 def test_no_readable_image_at_all_is_refused(pets):

@@ -42,9 +42,16 @@ def test_the_camera_says_how_an_image_is_turned(tmp_path, kind):
     exif[0x0112] = 6  # the file's first row is the picture's right side
     stored = np.zeros((16, 48, 3), np.uint8)
     stored[:8] = 250
-    image = both(tmp_path, encoded(Image.fromarray(stored), kind, exif=exif))
+    data = encoded(Image.fromarray(stored), kind, exif=exif)
+    image = both(tmp_path, data)
     assert image.shape == (48, 16, 3)
     assert image[:, 9:].min() > 240 and image[:, :7].max() < 10
+    reduced = files.decode_image(data, "it", reduce=2)
+    if kind == "JPEG":
+        assert reduced.shape == (24, 8, 3)
+        assert reduced[:, 5:].min() > 240 and reduced[:, :3].max() < 10
+    else:
+        np.testing.assert_array_equal(reduced, image)
 
 
 def test_transparent_pixels_are_white(tmp_path):
