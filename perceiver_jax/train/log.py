@@ -228,14 +228,15 @@ def progress(
       metrics: name to value.
       recent: of the timer.
       batch_size: global.
-      flops_per_example: of the forward pass; a training step is counted as three.
+      flops_per_example: of the forward pass; a training step is counted as three. 0 says none.
     """
     parts = [f"step {step}/{steps} {step / steps:.0%}", show(metrics)]
     if math.isfinite(recent.steps_per_second):
         rate = recent.steps_per_second * batch_size
+        flops = 3 * flops_per_example * rate
         parts += [
             f"{with_prefix(rate)} examples/s",
-            f"{with_prefix(3 * flops_per_example * rate, gap=' ')}FLOP/s model",
+            *([f"{with_prefix(flops, gap=' ')}FLOP/s model"] if flops else []),
             f"{duration((steps - step) / recent.steps_per_second)} left",
         ]
     waiting = recent.shares.get("input", 0.0)

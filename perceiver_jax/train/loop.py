@@ -116,6 +116,7 @@ class Run:
         self.task, self.config, self.workdir, self.program = task, config, workdir, program
         self.timer, self.manager, self.stop = timer, manager, stop
         self.saved = manager.latest_step()
+        self.frozen = any(factor == 0 for _, factor in config.optimizer.multipliers)
 
     def train(self, state: TrainState, profile: tuple[int, int] | None) -> dict[str, Any]:
         """Trains from `state`, whose arrays are donated; see the function `train`."""
@@ -184,7 +185,8 @@ class Run:
             log.write(step, "train", metrics | times | shares)
             sizes = {
                 "batch_size": config.batch_size,
-                "flops_per_example": task.flops_per_example,
+                # What a step with frozen parts leaves out is not counted.
+                "flops_per_example": 0.0 if self.frozen else task.flops_per_example,
             }
             say(progress(step, config.steps, metrics, recent=recent, **sizes))
         if bad:

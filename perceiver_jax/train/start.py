@@ -166,13 +166,16 @@ def restore_weights(
 
 def warn_of_bands(config: ConfigDict, batch: Batch) -> None:
     """Warns where weights were trained with other Fourier positions than the model now has."""
+    if "model" not in config:  # a task that is not made from a config's model
+        return
     weights, ours = config.start.weights, transfer.bands(config.model.input, batch)
     path = epath.Path(weights).expanduser()
     if name := pretrained.official_name(weights):
         released = pretrained.released(name)
         theirs = transfer.bands(released.spec["input"], released.batch)
     elif (path / CHECKPOINTS).is_dir() and (path / CONFIG).exists():
-        theirs = load_config(path).model.input.to_dict().get("max_resolution")
+        saved = load_config(path).to_dict()
+        theirs = saved.get("model", {}).get("input", {}).get("max_resolution")
     else:
         return
     if ours and theirs and tuple(theirs) != ours:
