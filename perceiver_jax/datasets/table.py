@@ -146,15 +146,12 @@ def _within(folder: pathlib.Path, file: str, where: str) -> str:
     if not file:
         raise ValueError(f"{where}: the path is blank")
     base = str(folder)
-    within = file = os.path.expanduser(file) if file.startswith("~/") else file
-    if "://" in file or os.path.isabs(file):
-        within = (
-            os.path.relpath(file, base)
-            if "://" not in base + file
-            else (file.removeprefix(f"{base}/"))
-        )
+    file = os.path.expanduser(file) if file.startswith("~/") else file
+    within = file.removeprefix(f"{base}/")
+    if os.path.isabs(within) and isinstance(folder, pathlib.Path):
+        within = os.path.relpath(within, base)
     within = os.path.normpath(within)
-    if within.startswith("..") or os.path.isabs(within) or ":/" in within:
+    if within.split("/")[0] == ".." or os.path.isabs(within) or ":/" in within:
         raise ValueError(
             f"{where}: {file!r} is outside of {base}: set config.data.data_dir to a folder with "
             "all images"

@@ -67,7 +67,7 @@ def test_one_table_is_split_by_a_seed(tmp_path):
     assert copies.describe(train.files, held.files) == []
 
 
-def test_tables_elsewhere_and_absolute_paths(tmp_path):
+def test_tables_elsewhere_and_absolute_paths(tmp_path, monkeypatch):
     (tmp_path / "lists").mkdir()
     text = f"path,label\n{tmp_path}/images/0.png,x\n1.png,y\n"
     (tmp_path / "images").mkdir()
@@ -76,6 +76,11 @@ def test_tables_elsewhere_and_absolute_paths(tmp_path):
     split = str(tmp_path / "lists" / "all.csv")
     source = load(tmp_path / "images", split, (split,))
     assert source.paths == ["0.png", "1.png"] and source[1]["readable"]
+    monkeypatch.chdir(tmp_path)
+    assert load("images", split, (split,)).paths == ["0.png", "1.png"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "lists" / "all.csv").write_text("path,label\n~/images/0.png,x\n1.png,y\n")
+    assert load("~/images", "~/lists/all.csv", ("~/lists/all.csv",)).paths == ["0.png", "1.png"]
 
 
 @pytest.mark.parametrize(
