@@ -78,18 +78,34 @@ def test_a_clip_comes_back_in_its_order():
     assert steps == [(i, 8) for i in [*range(9)]]
 
 
-def test_the_encoder_runs_once():
-    calls = []
+def test_the_encoder_runs_once(monkeypatch):
+    """Once encoded, and no program that decodes contains the encoder."""
+    calls, traced = [], []
 
-    def count(run, args, kwargs, context):
+    def count(name):
+        program = getattr(clips, name).__wrapped__  # traced here, whatever was compiled before
+
+        def counted(model, *args):
+            calls.append(name)
+            traced.append(name)
+            return zeros(jax.eval_shape(functools.partial(program, model), *args))
+
+        monkeypatch.setattr(clips, name, counted)
+
+    def note(run, args, kwargs, context):
         if isinstance(context.module, Encoder) and context.method_name == "__call__":
-            calls.append(1)
+            calls.append(f"the encoder in {traced[-1]}")
         return run(*args, **kwargs)
 
+    def zeros(shapes):
+        return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+
     net = model("kinetics", **SIZES)  # whose initialisation is not counted
-    with jax.disable_jit(), nn.intercept_methods(count):
+    count("encode"), count("decode")
+    with nn.intercept_methods(note):
         inference.autoencode(*net, *clip(), chunk_size=200)
-    assert len(calls) == 1
+    assert calls[:2] == ["encode", "the encoder in encode"]
+    assert len(calls) > 3 and set(calls[2:]) == {"decode"}
 
 
 def test_refusals():
