@@ -62,7 +62,7 @@ def test_an_evaluation_counts_by_the_prediction_of_the_task(kitti, predicted):
     """Without compiling the model again: the step is given the prediction made before."""
     task, batch, variables = kitti
     step = make_eval_step(dataclasses.replace(task, predict=lambda v, b: jnp.asarray(predicted)))
-    state = types.SimpleNamespace(params=variables["params"], model_state={})
+    state = types.SimpleNamespace(variables=variables)
     got = divide(jax.device_get(step(state, jax.tree.map(jnp.asarray, batch))[0]))
     assert batch["mask"].tolist() == [True, True, True, False]
     error = np.linalg.norm(predicted - batch["field"], axis=-1)[:3]
