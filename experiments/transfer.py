@@ -17,12 +17,14 @@ images. Each run is a folder of the workdir, so the command resumes. It writes `
 """
 
 import csv
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
+from etils import epath
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
@@ -34,7 +36,7 @@ from perceiver_jax.datasets import digits as dataset
 from perceiver_jax.datasets.arrays import Arrays
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import loop
-from perceiver_jax.train.workdir import git_commit
+from perceiver_jax.train.workdir import RESULT, check_config, git_commit
 
 CLASSES = 10
 SIZES = (10, 30, 100)
@@ -97,18 +99,22 @@ def rows_of(
         folder = workdir / f"mnist_{seed}"
         run(pretraining(seed, data_dir, tiny=tiny), folder)
         for size in SIZES:
-            row = {"labels": size, "seed": seed, "commit": git_commit()}
+            row = {"labels": size, "seed": seed}
             found = neighbour(few_digits("train", examples=size, draw=seed), few_digits("test"))
-            yield {"method": "neighbour", **row, "accuracy": found}
+            yield {"method": "neighbour", **row, "accuracy": found, "commit": git_commit()}
             for method in METHODS:
                 config = tuning(method, size, seed, str(folder), tiny=tiny)
                 result = run(config, workdir / f"{method}_{size}_{seed}")
-                yield {"method": method, **row, "accuracy": result["accuracy"]}
+                result = {name: result[name] for name in ("accuracy", "commit")}
+                yield {"method": method, **row, **result}
 
 
 def run(config: ConfigDict, workdir: pathlib.Path) -> Mapping[str, Any]:
-    """What `experiments.run` does; a finished run is evaluated again."""
+    """Trains as `experiments.run` does, or returns the result of the finished run."""
     print(f"\n{workdir}", flush=True)
+    if (workdir / RESULT).exists():
+        check_config(epath.Path(workdir), config, write=False)
+        return json.loads((workdir / RESULT).read_text())
     return loop.train(make_task(config), config.lock(), workdir)
 
 

@@ -8,6 +8,7 @@ import pytest
 from experiments import check_config, transfer
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.datasets.arrays import Arrays
+from perceiver_jax.train.workdir import as_json, make_ours
 
 
 def test_few_digits_are_equally_many_of_each_class():
@@ -33,7 +34,7 @@ def test_the_runs_and_the_table(tmp_path, monkeypatch):
     def run(config, workdir):
         check_config(config)
         seen[workdir.name] = config
-        return {"accuracy": 0.5}
+        return {"accuracy": 0.5, "loss": 1.0, "commit": "abc"}
 
     monkeypatch.setattr(transfer, "run", run)
     rows = list(transfer.rows_of(tmp_path, "tfds", range(3), tiny=True))
@@ -49,3 +50,13 @@ def test_the_runs_and_the_table(tmp_path, monkeypatch):
         table = list(csv.DictReader(file))
     assert [row["method"] for row in table[:4]] == ["neighbour", "scratch", "whole", "frozen"]
     assert float(table[0]["accuracy"]) > 0.3 and (tmp_path / "transfer.png").stat().st_size > 5000
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, monkeypatch):
+    config = transfer.tuning("scratch", 10, 0, "", tiny=True)
+    make_ours(tmp_path / "config.json", as_json(config))
+    (tmp_path / "result.json").write_text('{"accuracy": 0.25}')
+    monkeypatch.setattr(transfer.loop, "train", pytest.fail)
+    assert transfer.run(config, tmp_path) == {"accuracy": 0.25}
+    with pytest.raises(ValueError, match=r"config.seed: 0 -> 1"):
+        transfer.run(transfer.tuning("scratch", 10, 1, "", tiny=True), tmp_path)
