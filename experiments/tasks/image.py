@@ -8,6 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import (
+    Scores,
+    class_names,
+    evaluation_line,
+    normalized,
+    read_pixels,
+    require_shapes,
+    stack_pair,
+)
 from experiments.tasks.data import Mixed, open_data
 from perceiver_jax import conditions, losses, maps, metrics, plots
 from perceiver_jax.build import build
@@ -54,6 +63,31 @@ def make_task(config: ConfigDict) -> Task:
         predict=predict,
         plots=functools.partial(draw, model, prepare, task_data, scores),
         **compare_conditions(task_data.eval_source, data.eval, num_classes),
+    )
+
+
+def ask(config: ConfigDict) -> Scores:
+    """How the model of a run answers an image, or a pair of views; needs no data."""
+    data, model = config.data, build(config.model.to_dict())
+    _, kept, _ = transforms.parse(data.eval).steps[-1]
+    pair = "frames" in kept
+    field, channels = ("frames", 3) if pair else ("image", len(data.mean))
+    prepare, example = evaluation_line(config, field)
+
+    def read(paths, part=0):
+        images = [read_pixels(path, channels) for path in paths]
+        given = {field: stack_pair(*images) if pair else images[0]}
+        return require_shapes(prepare(given), example, data.eval)
+
+    def logits(variables, batch):
+        return model.apply(variables, normalized(config, field, batch), train=False)
+
+    return Scores(
+        kinds=("left image", "right image") if pair else ("image",),
+        read=read,
+        example=example,
+        logits=logits,
+        names=class_names(config, config.model.output.num_classes),
     )
 
 

@@ -44,11 +44,17 @@ _FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a name stands for; `spec` is None where no files are read."""
+    """What a name stands for.
+
+    Attributes:
+      load, spec, check_options: see above; `spec` is None where no files are read.
+      class_names: the names of the classes, where they are known without the data.
+    """
 
     load: Callable[..., Any]
     spec: Callable[..., Example] | None = None
     check_options: Callable[..., None] = lambda **options: None
+    class_names: Callable[[str], tuple[str, ...]] = lambda data_dir: ()
 
     @property
     def takes_options(self) -> bool:
@@ -77,7 +83,7 @@ def find(name: str) -> Dataset:
         load = import_name("config.data.source", name, *match.groups())
         return Dataset(load, check_options=functools.partial(check_function, load))
     load, spec = functools.partial(tfds.load, name), functools.partial(tfds.spec, name)
-    return Dataset(load, spec, tfds.check_options)
+    return Dataset(load, spec, tfds.check_options, functools.partial(tfds.class_names, name))
 
 
 def load(

@@ -118,6 +118,12 @@ def find_builder(name: str, data_dir: str = "") -> Any:
         raise UnknownName(f"TFDS has no dataset {name!r}") from None
 
 
+def class_names(name: str, data_dir: str = "") -> tuple[str, ...]:
+    """The names of a dataset's classes by its description, prepared or not; () without a label."""
+    features = find_builder(name, data_dir).info.features
+    return tuple(getattr(features["label"], "names", None) or ()) if "label" in features else ()
+
+
 def _batched_reads_pay(files: int, path: str) -> bool:
     """Whether to fetch a batch's records in one call, which starts a thread for each file.
 

@@ -1,0 +1,114 @@
+"""A run answers files as its evaluation reads the same examples, without the run's data."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from image_files import write_folder, write_image
+
+from configs import digits, folder, stereo
+from experiments import make_task
+from experiments.tasks import image
+from perceiver_jax import files
+from perceiver_jax.build import build
+from perceiver_jax.datasets import registry
+
+
+def first_batch(task):
+    """The first prepared batch of an evaluation."""
+    batch = next(task.eval_data())
+    return batch, task.prepare(batch, None)
+
+
+def variables_of(task, batch):
+    """Random variables, of which none is zero."""
+    shapes = jax.eval_shape(lambda b: task.model.init(jax.random.key(0), b, train=False), batch)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
+
+
+def equal_logits(task, asked, batch, prepared, examples):
+    """Whether the examples of files are those of a batch, and so are their logits."""
+    stacked = {name: np.stack([x[name] for x in examples]) for name in asked.example}
+    for name, values in stacked.items():
+        np.testing.assert_array_equal(values, batch[name][: len(examples)])
+        assert values.dtype == asked.example[name].dtype
+    variables = variables_of(task, prepared)
+    predict = task.predict or (lambda v, b: task.model.apply(v, b, train=False))
+    expected = jax.jit(predict)(variables, prepared)[: len(examples)]
+    logits = jax.jit(asked.logits)(variables, stacked)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_grey_images(tmp_path):
+    config = digits.get_config("tiny").lock()
+    task = make_task(config)
+    batch, prepared = first_batch(task)
+    asked = image.ask(config)
+    for i in range(4):
+        files.write_image(tmp_path / f"{i}.png", batch["image"][i, ..., 0])
+    examples = [asked.read([str(tmp_path / f"{i}.png")]) for i in range(4)]
+    equal_logits(task, asked, batch, prepared, examples)
+    write_image(tmp_path / "large.png")
+    with pytest.raises(ValueError, match=r"image 12 x 16 x 1 where the run takes 8 x 8 x 1: "):
+        asked.read([str(tmp_path / "large.png")])
+
+
+def test_images_of_any_size_when_the_data_are_gone(tmp_path):
+    write_folder(tmp_path / "pets")
+    config = folder.get_config("tiny")
+    config.data.data_dir = str(tmp_path / "pets")
+    task = make_task(config)
+    batch, prepared = first_batch(task)
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path, name in zip(paths, task_paths(config), strict=False):
+        shutil.copy(tmp_path / "pets" / name, path)
+    shutil.rmtree(tmp_path / "pets")
+    asked = image.ask(config)
+    equal_logits(task, asked, batch, prepared, [asked.read([str(path)]) for path in paths])
+    assert asked.names == ("cat", "dog", "eel")
+
+
+def task_paths(config):
+    data = config.data
+    lists = {"lists": (data.train_split, data.eval_split)}
+    return registry.load("folder", data.eval_split, data_dir=data.data_dir, options=lists).paths
+
+
+def test_a_line_that_leaves_the_size_asks_the_data(tmp_path):
+    write_folder(tmp_path / "pets", count=2)
+    for path in (tmp_path / "pets").rglob("*.png"):
+        write_image(path, size=(12, 16))
+    config = folder.get_config("tiny")
+    config.data.data_dir, config.model.output.num_classes = str(tmp_path / "pets"), 3
+    config.data.eval = "decode | keep('image', 'label', 'readable')"
+    assert image.ask(config).example["image"].shape == (12, 16, 3)
+
+
+def test_pairs_of_views(tmp_path):
+    config = stereo.get_config("depth_digits:tiny").lock()
+    task = make_task(config)
+    batch, prepared = first_batch(task)
+    asked = image.ask(config)
+    paths = [[str(tmp_path / f"{side}{i}.png") for side in "lr"] for i in range(3)]
+    for pair, frames in zip(paths, batch["frames"], strict=False):
+        for path, frame in zip(pair, frames, strict=True):
+            files.write_image(path, frame)
+    assert asked.kinds == ("left image", "right image")
+    equal_logits(task, asked, batch, prepared, [asked.read(pair) for pair in paths])
+    with pytest.raises(ValueError, match="the two images differ in size: 12 x 12 and 12 x 16"):
+        write_image(tmp_path / "other.png")
+        asked.read([paths[0][0], str(tmp_path / "other.png")])
+
+
+def test_a_set_s_own_pairs_are_pairs_of_files_too(tmp_path):
+    """`label_pair` of the line needs fields of smallNORB, which files do not have."""
+    config = stereo.get_config("smallnorb:tiny").lock()
+    asked = image.ask(config)
+    for side in "lr":
+        write_image(tmp_path / f"{side}.png", size=(20, 20))
+    example = asked.read([str(tmp_path / f"{side}.png") for side in "lr"])
+    whole = files.read_image(tmp_path / "l.png")
+    np.testing.assert_array_equal(example["frames"][0], whole[2:18, 2:18])
+    assert build(config.model.to_dict()).input.eyes == "both"
