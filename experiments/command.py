@@ -1,6 +1,7 @@
 """What all commands share: how they read flags and how they end."""
 
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from perceiver_jax.train import compilation
 from perceiver_jax.train.stop import explain
 
 Main = Callable[[list[str]], Any]
@@ -46,6 +48,17 @@ def run(main: Main, define_flags: Callable[[flags.FlagValues], None]) -> None:
     """
     define_flags(flags.FLAGS)
     app.run(main, flags_parser=parse_flags)
+
+
+def define_cache(values: flags.FlagValues) -> None:
+    """Defines `--compilation_cache`, which `keep_programs` reads."""
+    text = "Folder of compiled programs instead of the default, `.jax_cache`; 'none' keeps none."
+    flags.DEFINE_string("compilation_cache", "", text, flag_values=values)
+
+
+def keep_programs(folder: str | os.PathLike) -> None:
+    """Keeps what this command compiles where its flag says, by default in a folder."""
+    compilation.keep_programs(folder, flags.FLAGS.compilation_cache)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

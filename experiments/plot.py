@@ -31,7 +31,7 @@ from configs import common
 from experiments import command, make_task
 from perceiver_jax import plots
 from perceiver_jax.files import video
-from perceiver_jax.train import checkpoint
+from perceiver_jax.train import checkpoint, compilation
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
 from perceiver_jax.train.workdir import METRICS, load_config
@@ -89,6 +89,7 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("workdir", None, "Folder of a run.", required=True, flag_values=values)
     flags.DEFINE_integer("examples", 24, "How many predictions to draw.", 1, flag_values=values)
+    command.define_cache(values)
 
 
 @command.one_line_errors
@@ -96,6 +97,7 @@ def main(argv):
     """The command."""
     del argv
     logging.set_verbosity(logging.WARNING)
+    command.keep_programs(compilation.beside(flags.FLAGS.workdir))
     for path in draw(flags.FLAGS.workdir, num_examples=flags.FLAGS.examples):
         print(path)
 

@@ -22,6 +22,9 @@ The results are written to the folder `--output` and printed:
 Classes have the names in the id2label of a Hugging Face config.json, or for official ImageNet
 weights WordNet ids (n02123045). --labels=FILE gives other names, one a line.
 
+Compiled programs are kept in the user's cache, or in --compilation_cache=FOLDER ('none' keeps
+none), so the second prediction starts sooner.
+
 --model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
 once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
 untrained model, whose predictions mean nothing (its flow is zero). For other sizes than the
@@ -46,6 +49,8 @@ from experiments import command
 from perceiver_jax import files, inference, plots, pretrained
 from perceiver_jax.files.paths import read_text, user_path
 from perceiver_jax.inference import clips
+from perceiver_jax.pretrained.download import cache_directory
+from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
 
 
@@ -76,6 +81,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.register_validator(
         "frame_rate", lambda x: 1 <= x <= 1000, "write a number from 1 to 1000", **where
     )
+    command.define_cache(values)
     flags.mark_flags_as_required(["model", "input", "output"], **where)
 
 
@@ -281,6 +287,7 @@ def main(argv):
     del argv
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode shows escapes
         sys.stdout.reconfigure(errors="backslashreplace")
+    command.keep_programs(cache_directory() / compilation.FOLDER)
     model, variables = load_model()
     names = class_names(model)
     task = TASKS[type(model.output).__name__]

@@ -29,6 +29,10 @@ number.
 `tensorboard --logdir=WORKDIR/profile` (and tensorboard-plugin-profile) or at ui.perfetto.dev. For
 all other steps, metrics.jsonl has the shares of time spent on input, device and host.
 
+Compiled programs are kept in `.jax_cache` beside the workdir, where the next start finds them, or
+in `--compilation_cache=FOLDER`, which may be in a bucket; `none` keeps none. The variable
+JAX_COMPILATION_CACHE_DIR names another default.
+
 The workdir holds config.json, metrics.jsonl, checkpoints/, and at the end result.json.
 
 Exit codes: 0, finished. 69 or 134 (SIGABRT), another process of the run was lost: run all again.
@@ -43,7 +47,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments import check_config, command, make_task
-from perceiver_jax.train import distributed, loop, profile, sharding
+from perceiver_jax.train import compilation, distributed, loop, profile, sharding
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -59,6 +63,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("peer_timeout", 100, timeout, 1, **where)
     flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.", **where)
     flags.DEFINE_string("profile", "", "START:STOP, steps of a training to trace.", **where)
+    command.define_cache(values)
     flags.mark_flags_as_required(["config", "workdir"], **where)
 
 
@@ -78,6 +83,7 @@ def main(argv):
         detect=flags.FLAGS.distributed,
         timeout=flags.FLAGS.peer_timeout,
     )
+    command.keep_programs(compilation.beside(flags.FLAGS.workdir))
     if flags.FLAGS.mode == "train":
         run = functools.partial(loop.train, profile=profile.parse_span(flags.FLAGS.profile))
     check_config(config)

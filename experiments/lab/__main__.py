@@ -27,13 +27,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-import jax
 from absl import flags, logging
 
 from experiments import command
 from experiments.lab import runner
 from experiments.lab.studies import STUDIES
 from experiments.tasks.data import open_data
+from perceiver_jax.train import compilation
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.stop import Preempted
 
@@ -54,6 +54,7 @@ def define_flags(where: flags.FlagValues) -> None:
     shard = "i/n: every n-th cell, from the i-th."
     flags.DEFINE_string("shard", "0/1", shard, flag_values=where)
     flags.DEFINE_string("worker", "", "i/n: set by --jobs.", flag_values=where)
+    command.define_cache(where)
 
 
 def parse_part(flag: str, text: str) -> tuple[int, int]:
@@ -122,7 +123,7 @@ def train(given, workdir: pathlib.Path, jobs: Sequence[runner.Job]) -> list[runn
         return jobs
     worker, workers = parse_part("worker", given.worker or "0/1")
     share_cores(worker, workers)
-    share_programs(workdir)
+    command.keep_programs(workdir / compilation.FOLDER)
     settings = {"data_dir": given.data_dir, "tiny": given.tiny}
     runner.Runner(workdir, jobs, processes=workers, **settings).run()
     return jobs
@@ -135,20 +136,13 @@ def share_cores(worker: int, workers: int) -> None:
         os.sched_setaffinity(0, mine or os.sched_getaffinity(0))
 
 
-def share_programs(workdir: pathlib.Path) -> None:
-    """Keeps compiled programs in the workdir, unless the environment names another place."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
 def spawn(given) -> int:
     """Runs this command in `--jobs` processes.
 
     Returns:
       The exit code of the first that failed, else 0. The others are then asked to stop.
     """
-    names = ("study", "seeds", "workdir", "shard", "data_dir", "tiny")
+    names = ("study", "seeds", "workdir", "shard", "data_dir", "tiny", "compilation_cache")
     arguments = [f"--{name}={given[name].value}" for name in names]
     start = [sys.executable, "-m", "experiments.lab", *arguments]
     codes: list[int] = []

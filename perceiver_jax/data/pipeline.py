@@ -19,7 +19,7 @@ One file, because the order of examples must be the same for training, evaluatio
     'workers:4'   4 processes, for transforms heavy in Python such as RandAugment; about 0.25 GiB
                   and 2 s of start-up each. A script that asks for them needs
                   `if __name__ == "__main__":`, because Python imports it in each process.
-    'auto'        threads: one for arrays in memory, else one for each core (`automatic_readers`).
+    'auto'        threads: one for arrays in memory, else one for each core, up to 64.
 """
 
 import ctypes
@@ -38,6 +38,8 @@ from absl import flags
 
 from perceiver_jax.data import checks
 from perceiver_jax.data.transforms import Example, Pipeline
+
+MOST_THREADS = 64  # of readers that nobody counted
 
 Batch = dict[str, np.ndarray]
 
@@ -244,9 +246,11 @@ def automatic_readers(source: Any) -> str:
 
     Threads were never slower than processes where we measured both (two cores): 1,253 and 1,307
     ImageNet images/s, 998 and 1,000 with RandAugment, all within the spread of the runs, and 22.9
-    and 7.0 clips/s (experiments/results/data_pipeline.csv, clips.csv).
+    and 7.0 clips/s (experiments/results/data_pipeline.csv, clips.csv). Each thread holds a batch,
+    so hosts of hundreds of cores get `MOST_THREADS`.
     """
-    return "threads:1" if getattr(source, "in_memory", False) else f"threads:{_cores()}"
+    in_memory = getattr(source, "in_memory", False)
+    return "threads:1" if in_memory else f"threads:{min(_cores(), MOST_THREADS)}"
 
 
 def _cores() -> int:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from perceiver_jax.config_types import Count, Whole
 from perceiver_jax.train import checkpoint, distributed, multipliers, sharding
+from perceiver_jax.train.compilation import FirstStep
 from perceiver_jax.train.evaluation import Delayed, check_evaluation, evaluate_state
 from perceiver_jax.train.log import Log, Timer, progress, say, show, warn
 from perceiver_jax.train.optimizer import Optimizer
@@ -94,6 +95,7 @@ def train(
       Preempted: SIGTERM or SIGINT reached a process; the state is saved.
       NotSaved: a checkpoint could not be written; the earlier ones stay.
     """
+    first = FirstStep()
     workdir = epath.Path(workdir).expanduser()
     program = program or build(task, config)
     check_evaluation(task, program)
@@ -105,16 +107,17 @@ def train(
             stop_on_signals() as stop,
             checkpoint.open_manager(workdir / CHECKPOINTS, config.checkpoints_kept) as manager,
         ):
-            run = Run(task, config, workdir, program, Timer(**meta["timer"]), manager, stop)
+            timer = Timer(**meta["timer"])
+            run = Run(task, config, workdir, program, timer, manager, stop, first)
             return run.train(state, profile)
 
 
 class Run:
     """One call of `train`: the loop, with logging, saving and evaluation between its steps."""
 
-    def __init__(self, task, config, workdir, program, timer, manager, stop):
+    def __init__(self, task, config, workdir, program, timer, manager, stop, first):
         self.task, self.config, self.workdir, self.program = task, config, workdir, program
-        self.timer, self.manager, self.stop = timer, manager, stop
+        self.timer, self.manager, self.stop, self.first = timer, manager, stop, first
         self.saved = manager.latest_step()
         self.frozen = any(factor == 0 for _, factor in config.optimizer.multipliers)
 
@@ -145,7 +148,8 @@ class Run:
                 if batch is None:
                     raise RuntimeError(f"Task.train_data ended at step {step}; it must never end")
                 annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
-                with annotation, naming_fields(batch, "config.data.train"):
+                naming = naming_fields(batch, "config.data.train")
+                with annotation, naming, self.first.compiling():
                     state, metrics = self.program.train_step(state, batch)
                 step += 1
                 lag.push(step, metrics, batch)
@@ -174,6 +178,8 @@ class Run:
         with timer.waiting("device"):
             values = jax.device_get(metrics)
         timer.tick()
+        if told := self.first.report():
+            say(told)
         # `jit` sorts the names; a reader wants the loss first.
         metrics = {name: float(values[name]) for name in ("loss", *task.metrics, *VITALS)}
         bad = [name for name in VITALS if not math.isfinite(metrics[name])]

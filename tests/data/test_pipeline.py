@@ -346,4 +346,7 @@ def test_readers_by_default(source, monkeypatch):
     assert_same(train(source, 3, readers="auto"), want)
     source.in_memory = False
     assert pipeline.automatic_readers(source) == "threads:3"
+    monkeypatch.setattr(pipeline, "_cores", lambda: 224)  # a batch for each would fill the memory
+    assert pipeline.automatic_readers(source) == "threads:64"
+    monkeypatch.setattr(pipeline, "_cores", lambda: 3)
     assert_same(train(source, 3, readers="auto"), want)
