@@ -1,6 +1,7 @@
 """Metrics: `metric(prediction, batch) -> (sum, count)` over the examples that `mask` keeps.
 
-The last one, mean average precision, is computed from a whole evaluation at once.
+The last ones, such as mean average precision and Matthews' correlation, are no means over examples:
+they are computed from a whole evaluation at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -164,3 +165,77 @@ def mean_average_precision(collected: Mapping[str, np.ndarray]) -> float:
         average_precision_score(target[:, k], score[:, k]) for k in np.flatnonzero(target.any(0))
     ]
     return float(np.mean(precisions)) if precisions else float("nan")
+
+
+# Answers to questions about texts: `label` `[N]` and `prediction` `[N]`, the class or the number.
+
+
+def accuracy(collected: Mapping[str, np.ndarray]) -> float:
+    """Share of the examples whose predicted class is the label."""
+    return float(np.mean(collected["prediction"] == collected["label"]))
+
+
+def f1(collected: Mapping[str, np.ndarray]) -> float:
+    """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 where nothing is of that class."""
+    from sklearn.metrics import f1_score  # slow to import
+
+    label, prediction = collected["label"], collected["prediction"]
+    return float(f1_score(label, prediction, labels=[1], average="macro", zero_division=0))
+
+
+def matthews(collected: Mapping[str, np.ndarray]) -> float:
+    """Matthews' correlation of classes, from -1 to 1; 0 where all are predicted alike."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(collected["label"], collected["prediction"]))
+
+
+def pearson(collected: Mapping[str, np.ndarray]) -> float:
+    """Pearson's correlation of numbers; nan where the labels or the predictions are all equal."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, collected)
+
+
+def spearman(collected: Mapping[str, np.ndarray]) -> float:
+    """Pearson's correlation of ranks, ties at their mean rank; nan as `pearson`."""
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, collected)
+
+
+def _correlation(function: Callable, collected: Mapping[str, np.ndarray]) -> float:
+    pair = [np.asarray(collected[name], np.float64) for name in ("label", "prediction")]
+    if min(np.ptp(x) for x in pair) == 0 or not np.isfinite(pair).all():
+        return float("nan")
+    return float(function(*pair).statistic)
+
+
+# The parts of GLUE whose scores the paper averages, and the metric of each; not WNLI.
+GLUE = {
+    "cola": "matthews",
+    "mnli_matched": "accuracy",
+    "mnli_mismatched": "accuracy",
+    "mrpc": "accuracy",
+    "qnli": "accuracy",
+    "qqp": "accuracy",
+    "rte": "accuracy",
+    "sst2": "accuracy",
+    "stsb": "pearson",
+}
+
+
+def glue_average(scores: Mapping[str, float]) -> float:
+    """The paper's average over eight tasks (app. F.4): both parts of MNLI count as one.
+
+    Args:
+      scores: one for each part of `GLUE`, all in percent or all as fractions.
+
+    Raises:
+      ValueError: a part has no score.
+    """
+    if missing := sorted(GLUE.keys() - scores.keys()):
+        raise ValueError(f"the average of GLUE needs scores of {missing} too")
+    weights = {part: 0.5 if part.startswith("mnli") else 1.0 for part in GLUE}
+    total = sum(weight * scores[part] for part, weight in weights.items())
+    return total / sum(weights.values())

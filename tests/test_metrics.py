@@ -164,3 +164,47 @@ def test_sigmoid_cross_entropy_is_a_mean_over_labels():
     got = losses.sigmoid_cross_entropy(logits, {"target": target})
     expected = [-np.log(3 / 4) - np.log(1 / 2), -np.log(1 / 4) - np.log(1 / 2)]
     np.testing.assert_allclose(got, np.array(expected) / 2, rtol=1e-5)
+
+
+def classes(label, prediction):
+    return {"label": np.array(label), "prediction": np.array(prediction)}
+
+
+def test_scores_of_classes_by_hand():
+    """TP 3, FN 1, FP 2, TN 4."""
+    answers = classes([1] * 4 + [0] * 6, [1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+    assert metrics.accuracy(answers) == pytest.approx(0.7)
+    assert metrics.f1(answers) == pytest.approx(6 / 9)
+    assert metrics.matthews(answers) == pytest.approx((3 * 4 - 2 * 1) / np.sqrt(5 * 4 * 6 * 5))
+    same = classes([1, 0, 0], [0, 0, 0])
+    assert (metrics.f1(same), metrics.matthews(same)) == (0, 0)
+    unknown = classes([1, 0, 1], [1, 0, -1])  # -1: a prediction that is NaN
+    assert metrics.accuracy(unknown) == metrics.f1(unknown) == pytest.approx(2 / 3)
+
+
+def test_correlations_by_hand():
+    numbers = classes([0.0, 1.0, 2.0, 5.0], [1.0, 2.0, 2.0, 3.0])  # ranks 1, 2.5, 2.5, 4
+    assert metrics.pearson(numbers) == pytest.approx(5 / np.sqrt(14 * 2))
+    assert metrics.spearman(numbers) == pytest.approx(4.5 / np.sqrt(5 * 4.5))
+    for metric in (metrics.pearson, metrics.spearman):
+        assert np.isnan(metric(classes([0.0, 1.0], [2.0, 2.0])))
+        assert np.isnan(metric(classes([0.0, 1.0], [2.0, np.nan])))
+
+
+def test_the_average_of_the_papers_scores_is_the_printed_one():
+    """Perceiver IO on bytes, Table 1: 80.95, printed as 81.0."""
+    scores = {
+        "cola": 50.19,
+        "mnli_matched": 83.22,
+        "mnli_mismatched": 83.89,
+        "mrpc": 87.24,
+        "qnli": 91.71,
+        "qqp": 90.12,
+        "rte": 64.84,
+        "sst2": 93.17,
+        "stsb": 86.81,
+    }
+    assert round(metrics.glue_average(scores), 2) == 80.95
+    del scores["rte"]
+    with pytest.raises(ValueError, match=r"needs scores of \['rte'\]"):
+        metrics.glue_average(scores)
