@@ -140,8 +140,9 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
             for size in SIZES
         ]  # fmt: skip
         places = np.array(SIZES) * (1 + 0.02 * list(STYLES).index(method))
+        half = [np.nan if v.half is None else v.half for v in values]
         axes.errorbar(
-            places, [v.mean for v in values], [v.half or 0.0 for v in values],
+            places, [v.mean for v in values], half,
             fmt=style, ms=4, capsize=3, label=method,
         )  # fmt: skip
     axes.set_xscale("log")
