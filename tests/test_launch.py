@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -86,7 +87,10 @@ TPU = {"NAME": "slice", "ZONE": "us-west4-a", "TYPE": "v5litepod-64"}
 GCLOUD = ["gcloud", "compute", "tpus", "tpu-vm"]
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in LAUNCH.glob("*.sh")))
+SCRIPTS = sorted({path.name for path in LAUNCH.glob("*.sh")} - {"flags.sh"})  # read by them
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_read_by_bash_and_say_how_they_are_used(script, launch):
     subprocess.run(["bash", "-n", LAUNCH / script], check=True)
     code, stderr, calls = launch(script, [])
@@ -134,6 +138,7 @@ exit $failed
 WORKER_PYTHON = """#!/bin/bash
 trap "exit 75" TERM
 echo "$*" >>calls
+echo "$LIBTPU_INIT_ARGS" >flags
 code=$(head -n 1 codes)
 sed -i 1d codes
 [ "$code" = wait ] || exit "$code"
@@ -154,6 +159,7 @@ def workers(launch):
             (folder / ".venv/bin/python").write_text(WORKER_PYTHON)
             (folder / ".venv/bin/python").chmod(0o755)
             (folder / "codes").write_text("".join(f"{code}\n" for code in each))
+            shutil.copytree(LAUNCH, folder / "experiments/launch")
         return folders
 
     return start
@@ -172,6 +178,8 @@ def test_every_worker_runs_the_command(launch, workers):
     assert code == 0
     expected = " ".join(["-m experiments.run --distributed", *RUN])
     assert [starts(folder) for folder in folders] == [[expected]] * 2
+    given = [(folder / "flags").read_text().split() for folder in folders]
+    assert given == [flags("V5E_FLAGS").split()] * 2
 
 
 def test_a_saved_run_goes_on_and_an_error_ends_it(launch, workers):
@@ -301,6 +309,49 @@ def test_slurm_nodes(launch):
     assert calls[1][:3] == ["scontrol", "requeue", "12"]
     code, _, calls = launch("slurm.sh", RUN, {"srun": [["", 70]]}, **job)
     assert (code, len(calls)) == (70, 1)
+
+
+def flags(name):
+    """What `flags.sh` holds."""
+    script = f'. {LAUNCH}/flags.sh; echo "${name}"'
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+
+
+def test_gpu_hosts_get_flags_and_keep_those_of_the_user(launch):
+    says = '#!/bin/sh\necho "$XLA_FLAGS|$XLA_CLIENT_MEM_FRACTION" >> "$STUBS/said"\n'
+    (launch.folder / "bin" / "fake_python").write_text(says)
+    launch("gpu.sh", RUN)
+    launch("gpu.sh", RUN, XLA_FLAGS="--mine", XLA_CLIENT_MEM_FRACTION="0.5")
+    launch("gpu.sh", RUN, XLA_PYTHON_CLIENT_MEM_FRACTION="0.5")
+    ours, fraction = flags("GPU_FLAGS").strip(), flags("GPU_MEMORY").strip()
+    said = (launch.folder / "said").read_text().splitlines()
+    assert said == [f"{ours} |{fraction}", f"{ours} --mine|0.5", f"{ours} |"]
+
+
+def test_xla_knows_the_flags():
+    """It ends the process of whoever gives it another one."""
+    for given, known in ((flags("GPU_FLAGS"), True), ("--xla_gpu_no_such_flag=true", False)):
+        start = [sys.executable, "-c", "import jaxlib.xla_client as x; x.make_cpu_client()"]
+        environment = {**os.environ, "XLA_FLAGS": given}
+        done = subprocess.run(start, env=environment, capture_output=True, text=True, check=False)
+        assert (done.returncode == 0) == known, done.stderr
+
+
+@pytest.mark.tpu
+def test_the_compiler_for_tpus_knows_the_flags():
+    text = "from experiments.plan import chips; import jax, sys; d = chips.slice_devices('v5e:1x1')"
+    text += "; s = jax.sharding.SingleDeviceSharding(d[0])"
+    text += "; x = jax.ShapeDtypeStruct((8, 128), 'float32', sharding=s)"
+    text += "; jax.jit(lambda x: x + 1).lower(x).compile()"
+    for given, known in ((flags("V5E_FLAGS"), True), ("--xla_tpu_no_such_flag=true", False)):
+        environment = {**os.environ, "LIBTPU_INIT_ARGS": given.strip(), "JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            [sys.executable, "-c", text], env=environment, cwd=LAUNCH.parents[1],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if "NoCompiler" in done.stderr:
+            pytest.skip("libtpu is not installed")
+        assert (done.returncode == 0) == known, done.stderr
 
 
 def test_the_flags_are_those_of_experiments_run():

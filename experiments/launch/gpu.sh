@@ -16,6 +16,8 @@ if [ $# -eq 0 ]; then
     sed -n '2,/^set /p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
     exit 2
 fi
+. "$(dirname "${BASH_SOURCE[0]}")/flags.sh"
+gpu_flags
 many=()
 if [ -n "${HOSTS:-}" ]; then
     : "${COORDINATOR:?set COORDINATOR, HOST0:PORT}" "${HOST:?set HOST, the number of this host}"

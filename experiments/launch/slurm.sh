@@ -23,6 +23,8 @@ if [ $# -eq 0 ]; then
     exit 2
 fi
 
+. experiments/launch/flags.sh # SLURM runs a copy of this script elsewhere
+gpu_flags
 # Left alone, JAX gives a SLURM task the one GPU with its number.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((SLURM_GPUS_ON_NODE - 1)))
 export JAX_LOCAL_DEVICE_IDS

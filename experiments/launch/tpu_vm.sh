@@ -99,7 +99,8 @@ follow() { # waits until every worker has ended; sets `code`
 
 run() {
     local train begin state code
-    train=".venv/bin/python -m experiments.run --distributed$(printf ' %q' "$@") &"
+    train=". experiments/launch/flags.sh; tpu_flags $(printf %q "${TYPE:-}")"$'\n'
+    train+=".venv/bin/python -m experiments.run --distributed$(printf ' %q' "$@") &"
     train+=$'\n''echo $! >run.pid; wait $!; echo $? >run.code'
     begin="cd perceiver_jax || exit 2 # there was no setup
 $alive && exit; rm -f run.code run.stop

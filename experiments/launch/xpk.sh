@@ -20,7 +20,8 @@ fi
 : "${TYPE:?set TYPE, for example v5litepod-64}"
 
 # `exec`: the signal that asks a pod to stop must reach Python.
-command="pip install -q -e '.[tpu,gcs]' && exec python -m experiments.run --distributed"
+command=". experiments/launch/flags.sh && tpu_flags $(printf %q "$TYPE") && "
+command+="pip install -q -e '.[tpu,gcs]' && exec python -m experiments.run --distributed"
 command+=$(printf ' %q' "$@")
 
 # By itself XPK restarts only after the exit codes 42 and 127 to 255.
