@@ -13,6 +13,8 @@ each kind:
 - `dominoes.pixels.rho100`: a digit above a photograph, both tell; `dominoes.vit.mnist_random`: the
   photograph alone tells.
 - `regularisation.stem.colour.cutout.rho95`: one setting changed.
+- `conv.resnet.n500`, `conv.stem.n50000`: so many photographs; `conv.vit.wrong_places.n2000` and
+  `conv.stem.shuffled_stem.n2000`: controls.
 
 `config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
 model. With 3,000 steps of 32 on `sea` all four pass the gate, the ViT narrowly: without a
@@ -32,10 +34,13 @@ MODELS = ("pixels", "stem", "resnet", "vit")
 CUES = ("colour", "texture")
 RHOS = (0.9, 0.95, 0.99, 1.0)
 CHANCE = {"sea": 0.1, "dominoes": 0.5, "regularisation": 0.1}  # rho without a correlation
-NUM_CLASSES = {"sea": 10, "dominoes": 2, "regularisation": 10}
+NUM_CLASSES = {"sea": 10, "dominoes": 2, "regularisation": 10, "conv": 10}
 BATCH_SIZE = 32
-STEPS = {"sea": 3000, "dominoes": 1000, "regularisation": 2000}
+STEPS = {"sea": 3000, "dominoes": 1000, "regularisation": 2000, "conv": 2000}
 TRAIN = {"sea": "train[:4000]", "dominoes": "train[:6000]", "regularisation": "train[:4000]"}
+COUNTS = (500, 2000, 8000)  # training images of study `conv`
+LARGE = 50_000  # likewise, of cells that are trained where they are asked for
+PERMUTATION = 0  # seed of the wrong places of all pixels
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.05
 LEARNING_RATE = 2e-3  # of a cell that is trained by hand
@@ -72,21 +77,26 @@ class Cell:
     Attributes:
       study, model: names.
       cue: `colour` or `texture`; '' where neither tells the class: both cues share such a cell.
-      rho: how often the cue (in dominoes, the digit) tells the class in training.
+      rho: how often the cue (in dominoes, the digit) tells the class in training; None where there
+        is none.
       setting: what else differs, a control or one of `SETTINGS`.
+      n: training images, where their number is studied.
     """
 
     study: str
     model: str
-    cue: str
-    rho: float
+    cue: str = ""
+    rho: float | None = None
     setting: str = "base"
+    n: int | None = None
 
     @property
     def name(self) -> str:
         """Its name within the study."""
         parts = [self.model, self.cue, "" if self.setting == "base" else self.setting]
-        if self.setting not in (*CONTROLS, "mnist_random"):  # these have one rho
+        if self.n:
+            parts.append(f"n{self.n}")
+        if self.rho and self.setting not in (*CONTROLS, "mnist_random"):  # these have one rho
             chance = self.rho == CHANCE[self.study]
             parts.append("uncorrelated" if chance else f"rho{self.rho * 100:.0f}")
         return ".".join(filter(None, parts))
@@ -126,7 +136,17 @@ def regularisation() -> list[Cell]:
     ]
 
 
-STUDIES = {study.__name__: tuple(study()) for study in (sea, dominoes, regularisation)}
+def conv() -> list[Cell]:
+    """By number of training images: right places, wrong places, and a stem of shuffled pixels."""
+    cells = []
+    for n in (*COUNTS, LARGE):
+        cells += [Cell("conv", model, n=n) for model in MODELS]
+        cells += [Cell("conv", model, setting="wrong_places", n=n) for model in MODELS]
+        cells.append(Cell("conv", "stem", setting="shuffled_stem", n=n))
+    return cells
+
+
+STUDIES = {study.__name__: tuple(study()) for study in (sea, dominoes, regularisation, conv)}
 CELLS = {f"{name}.{cell.name}": cell for name, cells in STUDIES.items() for cell in cells}
 VARIANTS = (
     "sea.pixels.uncorrelated",
@@ -135,6 +155,7 @@ VARIANTS = (
     "sea.vit.labels_shuffled",
     "dominoes.pixels.rho100",
     "regularisation.stem.colour.cutout.rho95",
+    "conv.stem.wrong_places.n2000",
 )
 
 
@@ -152,11 +173,13 @@ def get_config(variant: str = ""):
     config.log_every = 100
     config.checkpoint_every = 0
     config.checkpoints_kept = 1
-    config.data = data(cell, config.get_ref("seed"))
+    config.data = (photographs if cell.study == "conv" else data)(cell, config.get_ref("seed"))
     config.model = model(cell.model, NUM_CLASSES[cell.study])
     config.optimizer = common.adamw(
         LEARNING_RATE, warmup_steps=WARMUP_STEPS, weight_decay=WEIGHT_DECAY
     )
+    if cell.setting == "shuffled_stem":  # another order than that of the wrong places
+        config.model.input.permutation_seed = PERMUTATION + 1
     if cell.study == "regularisation":
         config.update_from_flattened_dict(SETTINGS[cell.setting])
         if cell.setting == "shared":
@@ -182,6 +205,23 @@ def data(cell: Cell, seed) -> ConfigDict:
     if source == "sea":
         options |= {"cue": cell.cue or CUES[0], "control": CONTROLS.get(cell.setting, "none")}
     section.source_options = ConfigDict(options)
+    return section
+
+
+def photographs(cell: Cell, seed) -> ConfigDict:
+    """Returns the `data` section of CIFAR-10 at 16x16, mirrored in training; tested by `centre`."""
+    places = f"wrong_places({PERMUTATION}) | " if cell.setting == "wrong_places" else ""
+    section = common.data(
+        "centre",
+        train=f"flip | {places}keep('image', 'label')",
+        evaluate=f"{places}keep('image', 'label', 'ground', 'condition')",
+        train_split=f"train[:{cell.n}]",
+    )
+    section.in_memory = True
+    section.readers = "threads:1"
+    section.mean, section.std = (127.5,) * 3, (64.0,) * 3
+    options = {"seed": seed, "images": "cifar10", "size": (16, 16), "per_condition": 2000}
+    section.source_options = ConfigDict(options | {"seen": cell.n})
     return section
 
 
@@ -228,6 +268,9 @@ def model(name: str, num_classes: int) -> ConfigDict:
 def shrink(config: ConfigDict) -> ConfigDict:
     """As `common.shrink`, with fewer images; these models are small already."""
     config = common.shrink(config)
-    config.data.train_split = "train[:64]"
-    config.data.source_options.per_condition = 8
+    options = config.data.source_options
+    options.per_condition = 8
+    if "seen" in options:
+        options.seen = 8
+    config.data.train_split = f"train[:{options.get('seen', 64)}]"
     return config

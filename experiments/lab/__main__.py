@@ -45,11 +45,13 @@ def define_flags(where: flags.FlagValues) -> None:
     flags.DEFINE_integer("seeds", 5, "How many seeds of each cell.", 1, flag_values=where)
     workdir = "Folder of all of them, made if it is not there."
     flags.DEFINE_string("workdir", "runs/lab", workdir, flag_values=where)
-    data_dir = "Of TFDS: `dominoes` needs mnist and cifar10 prepared."
+    data_dir = "Of TFDS: `dominoes` needs mnist and cifar10 prepared, `conv` cifar10."
     flags.DEFINE_string("data_dir", "", data_dir, flag_values=where)
     report = "Trains nothing: writes the report of what is there."
     flags.DEFINE_bool("report", False, report, flag_values=where)
     flags.DEFINE_bool("tiny", False, "Few cells of two steps each: it runs.", flag_values=where)
+    large = "Also the cells of 50,000 photographs in study `conv`."
+    flags.DEFINE_bool("large", False, large, flag_values=where)
     flags.DEFINE_integer("jobs", 1, "Processes that share the work.", 1, flag_values=where)
     shard = "i/n: every n-th cell, from the i-th."
     flags.DEFINE_string("shard", "0/1", shard, flag_values=where)
@@ -100,7 +102,7 @@ def main(argv):
     names = list(STUDIES) if given.study == "all" else [given.study]
     workdir = pathlib.Path(given.workdir).expanduser()
     shard = parse_part("shard", given.shard)
-    jobs = runner.jobs(names, given.seeds, tiny=given.tiny, shard=shard)
+    jobs = runner.jobs(names, given.seeds, tiny=given.tiny, shard=shard, large=given.large)
     if not given.report:
         jobs = train(given, workdir, jobs)
     if not given.worker:
@@ -142,8 +144,9 @@ def spawn(given) -> int:
     Returns:
       The exit code of the first that failed, else 0. The others are then asked to stop.
     """
-    names = ("study", "seeds", "workdir", "shard", "data_dir", "tiny", "compilation_cache")
-    arguments = [f"--{name}={given[name].value}" for name in names]
+    shared = ["study", "seeds", "workdir", "shard", "data_dir"]
+    shared += ["tiny", "large", "compilation_cache"]
+    arguments = [f"--{name}={given[name].value}" for name in shared]
     start = [sys.executable, "-m", "experiments.lab", *arguments]
     codes: list[int] = []
     workers = [

@@ -241,6 +241,8 @@ class Runner:
             try:
                 result = loop.train(task, config, folder, program=program)
                 row |= {"status": "ok"} | {k: v for k, v in result.items() if k not in NOT_METRICS}
+                # Of images as they are, where there are others: the mean over all tells nothing.
+                row["accuracy"] = row.get("accuracy_original", row["accuracy"])
             except Diverged as error:
                 print(error)
                 row["status"] = "diverged"
@@ -333,13 +335,20 @@ def steps_of(variant: str, tiny: bool) -> int:
     return lab.get_config(variant + ":tiny" * tiny).steps
 
 
-def jobs(names: Sequence[str], seeds: int, *, tiny: bool, shard: tuple[int, int]) -> list[Job]:
+def jobs(
+    names: Sequence[str],
+    seeds: int,
+    *,
+    tiny: bool,
+    shard: tuple[int, int] = (0, 1),
+    large: bool = False,
+) -> list[Job]:
     """All trainings of some studies: learning rates first, then seed by seed all cells.
 
     Args:
       names: of `STUDIES`.
       seeds: how many of each cell, from 0.
-      tiny: the small tables.
+      tiny, large: which cells, see `Study.cells`.
       shard: (i, n): every n-th cell from the i-th, and the tuning that they need.
     """
     index, count = shard
@@ -347,7 +356,7 @@ def jobs(names: Sequence[str], seeds: int, *, tiny: bool, shard: tuple[int, int]
         Job(f"{name}.{cell.name}", seed, f"{name}/{cell.name}/{seed}")
         for name in names
         for seed in range(seeds)
-        for cell in STUDIES[name].cells(tiny=tiny)
+        for cell in STUDIES[name].cells(tiny=tiny, large=large)
     ][index::count]
     wanted = dict.fromkeys((job.study.tuning.name, job.cell.model) for job in cells)
     tunings = {job.study.tuning.name: job.study.tuning for job in cells}

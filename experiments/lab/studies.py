@@ -16,6 +16,8 @@ RULE = (
     f"shortcut, in one training with seed {TUNING_SEED}, which no cell has"
 )
 TOLERANCE = 0.15
+TUNED = 2000  # training images of the cells of study `conv` by which rates are chosen
+TINY_SETTINGS = ("base", "mnist_random", "cutout", "wrong_places", "shuffled_stem", *lab.CONTROLS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +49,14 @@ class Study:
     tuning: Tuning
     flops: float = 2.8e6
 
-    def cells(self, *, tiny: bool) -> Sequence[lab.Cell]:
-        """All cells, or those of a few models and settings."""
-        cells = lab.STUDIES[self.name]
+    def cells(self, *, tiny: bool, large: bool = False) -> Sequence[lab.Cell]:
+        """All cells, or those of a few models and settings.
+
+        Args:
+          tiny: those few.
+          large: those of `lab.LARGE` images too.
+        """
+        cells = [cell for cell in lab.STUDIES[self.name] if large or cell.n != lab.LARGE]
         return [cell for cell in cells if is_tiny(cell)] if tiny else cells
 
     def check_cost(self, cell: lab.Cell, flops: float) -> None:
@@ -67,8 +74,9 @@ def is_tiny(cell: lab.Cell) -> bool:
     return (
         cell.model in ("stem", "resnet")
         and cell.cue in ("", lab.CUES[0])
-        and cell.rho in (lab.CHANCE[cell.study], 0.95)
-        and cell.setting in ("base", "mnist_random", "cutout", *lab.CONTROLS)
+        and cell.rho in (lab.CHANCE.get(cell.study), 0.95)
+        and cell.n in (None, lab.COUNTS[0])
+        and cell.setting in TINY_SETTINGS
     )
 
 
@@ -77,6 +85,7 @@ def _tuning(name: str, cell: str, metric: str) -> Tuning:
 
 
 SEA = _tuning("sea", "uncorrelated", "accuracy_uncorrelated")
+CONV = _tuning("conv", f"n{TUNED}", "accuracy_original")
 DOMINOES = _tuning("dominoes", "mnist_random", "accuracy_mnist_random")
 STUDIES = {
     study.name: study
@@ -84,5 +93,6 @@ STUDIES = {
         Study("sea", SEA),
         Study("dominoes", DOMINOES),
         Study("regularisation", SEA),
+        Study("conv", CONV),
     )
 }

@@ -103,3 +103,22 @@ def test_bad_options_are_named(load):
     assert {k: (v.shape, v.dtype) for k, v in fake.items()} == {
         k: (v.shape, v.dtype) for k, v in real.items()
     }
+
+
+def test_images_seen_in_training_are_a_condition(load):
+    """Those of the training split; the first again where there are fewer than test images."""
+    source = load("test", seen=15)
+    assert source.conditions.names[-1] == "training" and len(source) == 6 * COUNT
+    at = source.arrays["condition"] == 5
+    grey, label = source.arrays["image"][at, 0, 0, 0], source.arrays["label"][at]
+    train = load("train[:15]").arrays
+    numbers = np.arange(COUNT) % 15
+    np.testing.assert_array_equal(grey, train["image"][numbers, 0, 0, 0])
+    np.testing.assert_array_equal(label, train["label"][numbers])
+    part = load("test[13:27]", seen=15).arrays
+    np.testing.assert_array_equal(part["image"], source.arrays["image"][13:27])
+    np.testing.assert_array_equal(
+        load("test").arrays["image"], source.arrays["image"][~at], "the others stay as they are"
+    )
+    with pytest.raises(ValueError, match=r"source_options\.seen=41, but .* has only 40 images"):
+        load("test", seen=41)

@@ -70,7 +70,7 @@ def conv(seeds=3, saves=4.0, wrong=0.0):
                     points += wrong * (setting == "wrong_places" and model != "pixels")
                     rows.append(row(
                         "conv", f"{model}.{setting}.{n}", seed, model=model, n=float(n),
-                        setting=setting, accuracy=points, training_accuracy=0.99,
+                        setting=setting, accuracy=points, accuracy_training=0.99,
                         ship_by_sea=0.4 + NOISE[seed], bg_gap=0.25 + NOISE[seed],
                         accuracy_mixed_same=0.4, accuracy_mixed_rand=0.15,
                     ))  # fmt: skip

@@ -200,7 +200,7 @@ def test_every_claim_of_every_study_is_open_where_nothing_has_run():
 def test_the_cells_of_a_study_have_all_that_its_claims_need(name):
     """Claims find cells by their columns: a setting that is spelled otherwise would be missing."""
     metrics = {
-        "accuracy", "training_accuracy", "gap", "bg_gap", "ship_by_sea", "surgery_share", "shape",
+        "accuracy", "accuracy_training", "gap", "bg_gap", "ship_by_sea", "surgery_share", "shape",
         "texture", "shape_bias", "accuracy_original",
         *(f"accuracy_{condition}" for condition in (
             "aligned", "conflict", "object_only", "ground_only", "uncorrelated", "standard",

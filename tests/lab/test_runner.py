@@ -148,6 +148,38 @@ def test_a_killed_lab_goes_on(trained, tmp_path, monkeypatch):
     assert len(trained) == len(set(trained)) == len(sea_jobs())
 
 
+def test_conv_has_the_same_steps_and_model_at_every_number_of_images():
+    """So its cells cost the same; the test shows the training images too."""
+    configs = {v: lab.get_config(v) for v in lab.CELLS if v.startswith("conv.stem.")}
+    for variant, config in configs.items():
+        n, options = lab.CELLS[variant].n, config.data.source_options
+        assert config.data.train_split == f"train[:{n}]" and options.seen == n
+        moved = "wrong_places(0) | " * ("wrong_places" in variant)
+        assert config.data.eval == f"{moved}keep('image', 'label', 'ground', 'condition')"
+        assert config.data.train == f"flip | {moved}keep('image', 'label')"
+    assert len({config.steps for config in configs.values()}) == 1
+    base, shuffled = (configs[f"conv.stem.{s}n500"].model.to_dict() for s in ("", "shuffled_stem."))
+    assert shuffled["input"].pop("permutation_seed") == lab.PERMUTATION + 1
+    assert base["input"].pop("permutation_seed") is None and base == shuffled
+
+
+def test_large_cells_are_those_that_are_asked_for():
+    few, all_of_them = (
+        [job.cell for job in runner.jobs(["conv"], 1, tiny=False, large=large) if job.seed == 0]
+        for large in (False, True)
+    )
+    assert {cell.n for cell in few} == set(lab.COUNTS) and len(few) == 27
+    assert {cell.n for cell in set(all_of_them) - set(few)} == {lab.LARGE}
+
+
+def test_the_accuracy_is_that_on_images_as_they_are(trained, tmp_path, monkeypatch):
+    values = {"accuracy": 0.2, "accuracy_original": 0.6, "step": 1, "seconds": 1.0}
+    monkeypatch.setattr(runner.loop, "train", lambda *_, **__: dict(values))
+    job = runner.Job("conv.stem.n500", 0, "conv/stem.n500/0", learning_rate=1e-3)
+    row = runner.Runner(tmp_path, [job]).take(job)
+    assert row["accuracy"] == 0.6 and row["n"] == 500 and row["rho"] is None
+
+
 def test_a_cell_that_diverges_is_a_row(trained, tmp_path, monkeypatch):
     train = runner.loop.train
 

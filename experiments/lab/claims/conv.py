@@ -86,7 +86,7 @@ def _saves(study: Study, *, model: str) -> Sequence[Test]:
 
 
 def _saves_controls(study: Study, *, model: str) -> Sequence[Test]:
-    fits = [curve(study, "training_accuracy", model=m, setting="base") for m in (model, "pixels")]
+    fits = [curve(study, "accuracy_training", model=m, setting="base") for m in (model, "pixels")]
     worst = [fits[0][n] - fits[1][n] for n in fits[0] if n in fits[1]]
     fit = worst[0].join(lambda *v: max(v), *worst[1:]) if worst else Series({})
     tests = [

@@ -66,14 +66,14 @@ def panels(study: Study) -> list[Panel]:
               "One fixed permutation of all images. Dashed: the stem alone sees shuffled pixels, "
               "at equal cost and with equal parameters.", claims, controls),
     ]  # fmt: skip
-    if any(row.get("training_accuracy") is not None for row in study.rows):
+    if any(row.get("accuracy_training") is not None for row in study.rows):
         found.append(
             Panel(
                 "training",
                 "Control: accuracy on the training images",
                 "A model that does not fit its training images lacks budget, not bias.",
                 claims,
-                lambda axes: curves(axes, "base", "training_accuracy"),
+                lambda axes: curves(axes, "base", "accuracy_training"),
             )
         )
     if any(row.get("ship_by_sea") is not None for row in study.rows):

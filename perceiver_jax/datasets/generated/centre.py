@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 
 from perceiver_jax.conditions import Conditions
-from perceiver_jax.config_types import Count, Pattern, Range
+from perceiver_jax.config_types import Count, Pattern, Range, Whole
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets.arrays import Arrays
 from perceiver_jax.datasets.generated.in_conditions import images_in_memory, in_turn, labelled
 from perceiver_jax.datasets.generated.source import check_generated, configured, part_of
 
 NAMES = ("original", "mixed_same", "mixed_rand", "ground_only", "object_only")
+TRAINING = "training"  # the condition of images that the model was trained on
 RADIUS = 0.35  # of the disc, in sides: 38 % of the area
 SHIP = 8  # of CIFAR-10
 
@@ -31,11 +32,13 @@ class Centre:
       images: TFDS name of a set with `image`, all of one size, and `label`; splits train and test.
       size: (H, W) to resize to, by area; (32, 32) is that of CIFAR-10.
       per_condition: test images of each condition. They show the same discs, or their grounds.
+      seen: not 0: the test has one more condition, `training`, of the images of `train[:seen]`.
     """
 
     images: Annotated[str, Pattern("[a-z0-9_]+", "that is a TFDS name")] = "cifar10"
     size: tuple[Annotated[int, Range(8, 512)], Annotated[int, Range(8, 512)]] = (32, 32)
     per_condition: Count = 2000
+    seen: Whole = 0
 
 
 check_options = functools.partial(check_generated, Centre)
@@ -58,7 +61,8 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Arrays:
         centre.images, "test" if split.startswith("test") else "train", data_dir
     )
     picture, label = images.arrays["image"], images.arrays["label"]
-    count = len(NAMES)
+    names = (*NAMES, *[TRAINING] * bool(centre.seen))
+    count = len(names)
     if centre.per_condition > len(images) and split.startswith("test"):
         raise ValueError(
             f"source_options.per_condition={centre.per_condition:,}, but {images!r} has only "
@@ -76,23 +80,37 @@ def load(split: str, *, data_dir: str = "", seed: int = 0, **options) -> Arrays:
         grounds = partners(rng, label, order)
         first = rows.start // count
         objects = slice(first, -(-rows.stop // count))
-        examples = in_turn(
-            conditions_of(
-                *(resized(picture[i[objects]], size) for i in (order, *grounds)),
-                *(label[i[objects]] for i in (order, grounds[1])),
-                fill=np.round(picture.mean((0, 1, 2))),
-            ),
-            NAMES,
+        found = conditions_of(
+            *(resized(picture[i[objects]], size) for i in (order, *grounds)),
+            *(label[i[objects]] for i in (order, grounds[1])),
+            fill=np.round(picture.mean((0, 1, 2))),
         )
+        if centre.seen:
+            found[TRAINING] = seen_in_training(centre, seed, objects, data_dir)
+        examples = in_turn(found, names)
         start = rows.start - first * count
         arrays = {name: values[start : start + len(rows)] for name, values in examples.items()}
-    return Arrays(arrays, name=f"centre[{split}]", conditions=conditions(centre.images))
+    return Arrays(arrays, name=f"centre[{split}]", conditions=conditions(centre.images, names))
 
 
-def conditions(images: str) -> Conditions:
+def seen_in_training(centre: Centre, seed: int, numbers: slice, data_dir: str):
+    """Examples of `train[:seen]` by number; after the last one comes the first again."""
+    images = images_in_memory(centre.images, "train", data_dir)
+    if centre.seen > len(images):
+        raise ValueError(
+            f"source_options.seen={centre.seen:,}, but {images!r} has only {len(images):,} images"
+        )
+    label = images.arrays["label"]
+    order = balanced_order(np.random.default_rng((seed, 0)), label)[: centre.seen]
+    chosen = order[np.arange(numbers.start, numbers.stop) % centre.seen]
+    found = resized(images.arrays["image"][chosen], tuple(centre.size))
+    return labelled(found, label[chosen], label[chosen], len(NAMES))
+
+
+def conditions(images: str, names: tuple[str, ...] = NAMES) -> Conditions:
     """The conditions; in CIFAR-10 there are ships, and one may call them so by their sea."""
     return Conditions(
-        names=NAMES,
+        names=names,
         gaps={"bg_gap": ("mixed_same", "mixed_rand")},
         conflict="mixed_rand",
         by_class="original",
