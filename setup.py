@@ -38,6 +38,7 @@ setuptools.setup(
     extras_require={
         "test": [
             "av>=18,<20",
+            "flatbuffers>=24.3,<26",
             "hypothesis>=6.100,<7",
             "import-linter>=2.17,<3",
             "ipykernel>=6.29,<8",
@@ -50,6 +51,7 @@ setuptools.setup(
             "setuptools>=75",
         ],
         "pretrained": ["safetensors>=0.5,<1"],
+        "export": ["flatbuffers>=24.3,<26", "safetensors>=0.5,<1"],
         "video": ["av>=18,<20"],
         "tensorboard": ["tensorboardX>=2.6,<3"],
         "prepare": ["tensorflow>=2.20,<3"],

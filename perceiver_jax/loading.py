@@ -2,17 +2,26 @@
 
 import json
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
+from ml_collections import ConfigDict
 
 from perceiver_jax import pretrained
 from perceiver_jax.build import build
 from perceiver_jax.perceiver import Perceiver
+from perceiver_jax.pretrained import formats
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import warn
-from perceiver_jax.train.workdir import CONFIG, load_config
+from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, as_json, load_config, make_ours
+
+EXPORTED = "model.safetensors"  # beside the config.json of an exported run
 
 
 def load(
@@ -26,8 +35,9 @@ def load(
 
     Args:
       source: a workdir of `experiments.run` (built from its `config.json`, with the parameters of
-        its newest whole checkpoint), or anything that `pretrained.load` takes: a released name, a
-        Hugging Face id, an address, a file, a Hugging Face folder or a `state_dict`.
+        its newest whole checkpoint), such a run exported as safetensors, or anything that
+        `pretrained.load` takes: a released name, a Hugging Face id, an address, a file, a Hugging
+        Face folder or a `state_dict`.
       model, conv_kernel, cache: as in `pretrained.load`; released weights only.
 
     Returns:
@@ -46,8 +56,26 @@ def load(
         )
     workdir = epath.Path(source).expanduser()
     built = build(load_config(workdir).model.to_dict())
+    if not (workdir / CHECKPOINTS).is_dir() and (workdir / EXPORTED).is_file():
+        tensors = formats.read(pathlib.Path(workdir) / EXPORTED).tensors
+        return built, unflatten_dict(jax.tree.map(jnp.asarray, tensors), sep="/")
     weights, _ = checkpoint.restore_weights(workdir, None, warn=warn)
     return built, {"params": weights["params"], **weights["model_state"]}
+
+
+def save(directory: pathlib.Path, config: ConfigDict, variables: Any) -> None:
+    """Writes a run's `config.json` and its variables as `model.safetensors`, which `load` reads.
+
+    Args:
+      directory: a local folder.
+      config: of the run.
+      variables: as `load` returns them; a tensor's name is its path, `params/encoder/latents`.
+    """
+    library = formats.import_safetensors()
+    tensors = flatten_dict(jax.device_get(variables), sep="/")
+    tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+    library.numpy.save_file(tensors, directory / EXPORTED, metadata={"format": "perceiver_jax"})
+    make_ours(epath.Path(directory) / CONFIG, as_json(config))
 
 
 def _is_workdir(path: epath.Path) -> bool:

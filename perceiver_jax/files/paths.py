@@ -1,8 +1,10 @@
-"""Paths and text files of users: `~`, buckets, and encodings other than UTF-8."""
+"""Paths, folders and text files of users: `~`, buckets, and encodings other than UTF-8."""
 
 import codecs
+import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 from etils import epath
@@ -12,6 +14,30 @@ def user_path(path: str | os.PathLike) -> pathlib.Path:
     """A path with `~` expanded; an address such as `gs://bucket/folder` is an `epath.Path`."""
     text = os.fspath(path)
     return epath.Path(text) if "://" in text else pathlib.Path(text).expanduser()
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a folder to write into, which has the name `path` once all of it is written.
+
+    After an error nothing is left.
+
+    Raises:
+      ValueError: `path` is there already, or is in a bucket, where folders cannot be renamed.
+    """
+    goal = user_path(path)
+    if not isinstance(goal, pathlib.Path) or "://" in os.fspath(goal):
+        raise ValueError(f"{goal} is in a bucket: write a local folder, then copy it there")
+    if goal.exists() or goal.is_symlink():
+        raise ValueError(f"{goal} is there already: choose another folder, or delete it")
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    temporary = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(goal)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def walk_files(folder: pathlib.Path) -> Iterator[tuple[str, int]]:

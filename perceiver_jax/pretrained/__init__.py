@@ -11,7 +11,7 @@ these by `config.start.weights`.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ import numpy as np
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.pretrained import convert, download, formats, huggingface
+from perceiver_jax.pretrained.counterpart import counterpart, port_notes
 from perceiver_jax.pretrained.huggingface import HUB
 from perceiver_jax.pretrained.labels import class_names
 from perceiver_jax.pretrained.models import MODELS, TINY, Released, described, released
@@ -33,11 +34,13 @@ __all__ = [
     "URLS",
     "Released",
     "class_names",
+    "counterpart",
     "described",
     "holds_weights",
     "load",
     "load_by_path",
     "official_name",
+    "port_notes",
     "released",
     "save_huggingface",
 ]
@@ -150,7 +153,11 @@ def holds_weights(source: str) -> bool:
 
 
 def save_huggingface(
-    model: str | Released, variables: Any, directory: str | pathlib.Path
+    model: str | Released,
+    variables: Any,
+    directory: str | pathlib.Path,
+    *,
+    names: Sequence[str] | None = None,
 ) -> pathlib.Path:
     """Writes `config.json` and `model.safetensors`, which `transformers` and `load` read.
 
@@ -158,10 +165,10 @@ def save_huggingface(
       model: which of the six, with its sizes if they are not the released ones.
       variables: as `load` returned them, or after training.
       directory: made if it does not exist.
+      names: of the classes, for `id2label`.
     """
-    return huggingface.save(
-        released(model) if isinstance(model, str) else model, variables, directory
-    )
+    model = released(model) if isinstance(model, str) else model
+    return huggingface.save(model, variables, directory, names)
 
 
 def _name(model: str | Released) -> str:

@@ -10,7 +10,7 @@ Hugging Face's port computes other functions from the same weights in four place
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,15 +39,24 @@ HUB_ADDRESS = "https://huggingface.co"
 _BATCHES_SEEN = "perceiver.input_preprocessor.convnet.batchnorm.num_batches_tracked"
 
 
-def save(released: Released, variables: Any, directory: str | pathlib.Path) -> pathlib.Path:
-    """Writes `config.json` and `model.safetensors`; returns the directory."""
+def save(
+    released: Released,
+    variables: Any,
+    directory: str | pathlib.Path,
+    names: Sequence[str] | None = None,
+) -> pathlib.Path:
+    """Writes `config.json`, with the classes' names, and `model.safetensors`.
+
+    Returns:
+      The directory.
+    """
     tensors = convert.to_tensors(variables, released, "huggingface")
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     if released.name == "imagenet_conv":
         tensors[_BATCHES_SEEN] = np.zeros((), np.int64)  # PyTorch's counter, which nothing reads
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config(released), indent=2, sort_keys=True) + "\n"
+    text = json.dumps(config(released, names), indent=2, sort_keys=True) + "\n"
     (directory / "config.json").write_text(text)
     metadata = {"format": "pt", "conv_kernel": "OIHW"}
     import_safetensors().numpy.save_file(
@@ -56,7 +65,7 @@ def save(released: Released, variables: Any, directory: str | pathlib.Path) -> p
     return directory
 
 
-def config(released: Released) -> dict[str, Any]:
+def config(released: Released, names: Sequence[str] | None = None) -> dict[str, Any]:
     """The configuration that gives the port the same sizes.
 
     Bands, classes of padding and some widths are constants of the port. It must be changed before
@@ -86,7 +95,7 @@ def config(released: Released) -> dict[str, Any]:
         "use_query_residual": True,
     }
     if released.name.startswith("imagenet"):
-        result |= _labels(spec["output"]["num_classes"])
+        result |= _labels(spec["output"]["num_classes"], names)
         result["image_size"] = released.batch["image"].shape[1]
     elif released.name == "language":
         result["vocab_size"] = shapes["input"]["embedding"]["table"].shape[0]
@@ -96,7 +105,7 @@ def config(released: Released) -> dict[str, Any]:
     elif released.name == "kinetics":
         modalities = spec["output"]["modalities"]
         frames, height, width = modalities["video"]["shape"]
-        result |= _labels(modalities["label"]["num_classes"])
+        result |= _labels(modalities["label"]["num_classes"], names)
         result |= {
             "image_size": height // 4,  # of the blocks
             "num_frames": frames,
@@ -167,6 +176,9 @@ def _sizes(name, config, tensors, exported) -> dict[str, Any]:
         }
     sizes["num_self_attend_heads"] = config["num_self_attention_heads"]
     sizes["num_cross_attend_heads"] = config.get("num_cross_attention_heads", 1)
+    for part in ("qk_channels", "v_channels"):
+        if config.get(part):  # one field for both kinds of attention
+            sizes |= {f"{kind}_attend_{part}": config[part] for kind in ("cross", "self")}
     if name.startswith("imagenet"):
         sizes["num_classes"] = width("decoder.decoder.final_layer.weight")
         if name == "imagenet_learned" or exported:
@@ -224,6 +236,10 @@ def to_numpy(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: array(x) for name, x in state_dict.items()}
 
 
-def _labels(number: int) -> dict[str, Any]:
-    labels = {str(i): f"LABEL_{i}" for i in range(number)}
+def _labels(number: int, names: Sequence[str] | None) -> dict[str, Any]:
+    labels = {str(i): name for i, name in enumerate(names or _stand_ins(number))}
     return {"id2label": labels, "label2id": {label: int(i) for i, label in labels.items()}}
+
+
+def _stand_ins(number: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(number)]

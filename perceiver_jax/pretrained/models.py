@@ -91,10 +91,7 @@ def described(spec: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
     Raises:
       ValueError: none of them has these modules.
     """
-    modules = {
-        name: (s["input"]["module"], s["output"]["module"])
-        for name, s in ((name, function().spec) for name, function in MODELS.items())
-    }
+    modules = {name: modules_of(name) for name in MODELS}
     wanted = (spec["input"]["module"], spec["output"]["module"])
     for name, ends in modules.items():
         if ends == wanted:
@@ -105,6 +102,12 @@ def described(spec: Mapping[str, Any], batch: Mapping[str, jax.ShapeDtypeStruct]
         f"weights do not fit:\n  {lines}\nconfig.start.fresh=('output',) starts from all of theirs "
         "but the output"
     )
+
+
+def modules_of(name: str) -> tuple[str, str]:
+    """The modules of a released model's input and output, as a config names them."""
+    spec = MODELS[name]().spec
+    return spec["input"]["module"], spec["output"]["module"]
 
 
 def _imagenet(kind, module, image_size, num_classes, residual, encoder) -> Released:

@@ -1,0 +1,1 @@
+"""Hands a run on: `python -m experiments.export`, see `__main__`."""
