@@ -106,7 +106,10 @@ def _size(tokens) -> tuple[int, int]:
 
 
 def executed(function: Callable, *args) -> float:
-    """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled."""
+    """FLOPs of the matrix products and convolutions that `function(*args)` runs, loops unrolled.
+
+    On all devices together.
+    """
     anew = functools.partial(function)  # avoids an earlier trace, see `cost.forced`
     return _count(jax.make_jaxpr(anew)(*args).jaxpr)
 
@@ -123,7 +126,11 @@ def _count(jaxpr) -> float:
             kernel = eqn.invars[1].aval.shape
             outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
             total += 2.0 * size * math.prod(kernel) / outputs
-        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        repeats = 1
+        if eqn.primitive.name == "scan":
+            repeats = eqn.params["length"]
+        elif eqn.primitive.name == "shard_map":  # its shapes are one device's, of all in the mesh
+            repeats = eqn.params["mesh"].size
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
             if _is_jaxpr(value):
                 total += repeats * _count(getattr(value, "jaxpr", value))

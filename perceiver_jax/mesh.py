@@ -9,7 +9,7 @@ concerns the whole batch goes over the axis 'data'.
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -93,6 +93,39 @@ def local_batch_size(batch: int) -> int:
     devices = layout.mesh.shape[DATA]
     mapped = DATA in jax.sharding.get_abstract_mesh().manual_axes  # a caller's `jax.shard_map`
     return batch if mapped or batch % devices else batch // devices
+
+
+def can_map_rows(batch: Any) -> bool:
+    """Whether `map_rows` can: `jax.jit` on several devices, all parameters on each, rows divide."""
+    layout = _layout.get()
+    if layout is None or layout.local or layout.model > 1 or layout.shard_params_above:
+        return False
+    devices = layout.mesh.size
+    return devices > 1 and all(x.ndim and x.shape[0] % devices == 0 for x in jax.tree.leaves(batch))
+
+
+def map_rows(function: Callable, batch: Any, *shared: Any) -> Any:
+    """`function(own, *shared)` on each device with its own rows of the batch, as under `jax.pmap`.
+
+    Args:
+      function: its result must be the same on all devices, as after `psum`.
+      batch: arrays `[B, ...]`.
+      shared: trees of arrays that each device has.
+    """
+    layout = _layout.get()
+
+    def on_a_device(batch, shared):
+        with use_layout(layout._replace(mode="pmap", local=True)):
+            return function(batch, *shared)
+
+    whole = PartitionSpec()
+    return jax.shard_map(
+        on_a_device,
+        mesh=layout.mesh,
+        in_specs=(PartitionSpec(DATA), whole),
+        out_specs=whole,
+        check_vma=False,  # gradients by hand do not tell which devices differ
+    )(batch, shared)
 
 
 def local_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.Array:

@@ -1,7 +1,8 @@
 """The training step and the evaluation step: pure functions of a state and a batch.
 
 They do not depend on devices, files or configs; `sharding` compiles them, `loop` calls them. Under
-`jax.pmap` each device runs them on its own rows of the batch, and `psum` sums over devices.
+`jax.pmap` each device runs them on its own rows of the batch, and `psum` sums over devices. Under
+`jax.jit` the gradient does so too where that changes nothing but rounding (`is_by_row`).
 """
 
 import functools
@@ -9,11 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import chex
+import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
-from perceiver_jax.mesh import all_gather, local_key, local_rows, psum
+from perceiver_jax.mesh import all_gather, can_map_rows, local_key, local_rows, map_rows, psum
 from perceiver_jax.train.multipliers import Multipliers, frozen_in_evaluation, merge, split
 from perceiver_jax.train.state import TrainState
 from perceiver_jax.train.task import Batch, Task
@@ -67,7 +70,7 @@ def make_train_step(
                 {"params": params, **model_state},
                 batch,
                 train=True,
-                rngs={"dropout": key},
+                rngs={} if key is None else {"dropout": key},
                 mutable=list(model_state),
             )
         loss, _ = masked_loss(task, prediction, batch)
@@ -77,17 +80,26 @@ def make_train_step(
     if accumulate > 1:
         gradient = accumulated(gradient, accumulate)
 
+    def summed_gradient(batch, trained, frozen, model_state, key, count):
+        """Of the whole batch. Sums over devices once; a compiler would in each layer's backward."""
+        (loss, (model_state, sums)), grads = gradient(
+            trained, frozen, model_state, batch, local_key(key), count
+        )
+        loss, sums, grads = psum((loss, sums, grads))
+        return loss, model_state, sums, grads
+
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
         prepare_key = jax.random.fold_in(key, STREAMS["prepare"])
         batch = local_rows(task.prepare(all_gather(batch), prepare_key))
         count = jnp.maximum(psum(jnp.sum(batch["mask"], dtype=jnp.float32)), 1.0)
         trained, frozen = split(state.params, multipliers)
-        dropout_key = local_key(jax.random.fold_in(key, STREAMS["dropout"]))
-        (loss, (model_state, sums)), grads = gradient(
-            trained, frozen, state.model_state, batch, dropout_key, count
-        )
-        loss, sums, grads = psum((loss, sums, grads))
+        dropout_key = jax.random.fold_in(key, STREAMS["dropout"])
+        arguments = trained, frozen, state.model_state, dropout_key, count
+        if can_map_rows(batch) and is_by_row(microbatch_loss, batch, *arguments):
+            loss, model_state, sums, grads = map_rows(summed_gradient, batch, *arguments)
+        else:
+            loss, model_state, sums, grads = summed_gradient(batch, *arguments)
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
         params = merge(frozen, trained)
@@ -108,6 +120,31 @@ def make_train_step(
         return state, metrics
 
     return train_step
+
+
+def is_by_row(loss: Callable, batch: Batch, trained, frozen, model_state, key, count) -> bool:
+    """Whether devices with their own rows compute the loss of the whole batch, but for rounding.
+
+    They do not where the model draws random numbers, for each device would draw its own, and where
+    a batch norm knows nothing of other devices. Both are found by tracing the model once more.
+    """
+    lone = []
+
+    def call(next_function, args, kwargs, context):
+        if isinstance(context.module, nn.BatchNorm) and context.module.axis_name is None:
+            lone.append(context.module)
+        return next_function(*args, **kwargs)
+
+    def forward(batch, trained, frozen, model_state, count):
+        with nn.intercept_methods(call):
+            loss(trained, frozen, model_state, batch, None, count)
+
+    shapes = jax.eval_shape(lambda *x: x, batch, trained, frozen, model_state, count)
+    try:
+        jax.eval_shape(functools.partial(map_rows, forward), *shapes)
+    except flax.errors.InvalidRngError:
+        return False
+    return not lone
 
 
 def accumulated(gradient: Callable, parts: int) -> Callable:

@@ -1,5 +1,6 @@
 """One step however it is spread over devices: mesh, places of state and batch, `jit`, `pmap`."""
 
+import dataclasses
 import types
 
 import jax
@@ -7,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from experiments.plan import hlo
 from perceiver_jax.train import sharding
 from perceiver_jax.train.start import build
 
@@ -63,6 +66,45 @@ def test_all_devices_are_one_device(one_device, way):
     # The state is where a restored one would be, and goes through evaluations and saves as it is.
     for x, place in zip(*map(jax.tree.leaves, (ours, program.target)), strict=True):
         assert x.sharding.is_equivalent_to(place.sharding, x.ndim)
+
+
+def collectives(program, batch):
+    """Of a training step: bytes that are summed over devices, loops unrolled."""
+    shardings = sharding.batch_shardings(batch, program.layout)
+    batch = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), batch, shardings
+    )
+    text = program.train_step.lower(program.target, batch).compile().as_text()
+    return hlo.traffic(text).collectives["all-reduce"].bytes
+
+
+def test_gradients_are_summed_once():
+    """Not in the loop over microbatches, nor in the one over layers."""
+    batch = toy.examples(32, 0)
+    large = {"accumulate": 4, "tuning": {"batch_size": 32}}
+    program = program_of(toy.make_task(batch_norm=True), **large)
+    parameters = sum(x.size for x in jax.tree.leaves(program.target.params))
+    once = collectives(program, batch)
+    assert 4 * parameters <= once < 1.5 * 4 * parameters
+    drawing = program_of(toy.make_task(batch_norm=True, dropout=0.5), **large)
+    assert collectives(drawing, batch) > 2 * once
+
+
+class Alone(toy.Net):
+    """A model of someone who never thought of devices."""
+
+    @nn.compact
+    def __call__(self, batch, train):
+        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8, use_bias=False)(batch["point"]))
+        return nn.Dense(2, name="head")(x)
+
+
+@pytest.mark.parametrize("model", [toy.Net(dropout=0.5), Alone()])
+def test_what_is_not_by_row_is_as_on_one_device(model):
+    """Dropout is drawn for the whole batch, and its statistics are those of all devices."""
+    task = dataclasses.replace(toy.make_task(), model=model)
+    alone, all_devices = (run(program_of(task, d), steps=1) for d in (jax.devices()[:1], None))
+    toy.assert_equal(all_devices[0], alone[0], rtol=1e-3, atol=1e-5)
 
 
 def test_pmap_draws_dropout_for_each_device():
