@@ -32,6 +32,12 @@ def test_a_config_with_microbatches_has_a_blank_task_of_one_example():
     assert example["mask"].shape == (1,) == task.example["mask"].shape
 
 
+def test_a_blank_task_of_several_labels():
+    config = importlib.import_module("configs.audioset").get_config("raw:tiny")
+    _, example = program.blank_task(config)
+    assert example["labels"].shape == (1, 1) and example["row"].shape == (1,)
+
+
 def test_collectives_count_as_often_as_their_loops_run():
     found = hlo.traffic(PROGRAM)
     loops = 5 * 3  # the outer loop counts from 2 to 7

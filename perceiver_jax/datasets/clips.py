@@ -183,11 +183,13 @@ def load(split: str, *, data_dir: str = "", lists: Sequence[str] = (), **options
 
 
 def spec(*, num_frames, frames_per_second, samples_per_second, short_side, **_) -> Example:
-    """An example of zeros."""
+    """An example of zeros, of a list with `label` and of one with `labels`, of one class."""
     samples = num_frames * samples_per_second // frames_per_second
     return {
         "video": np.zeros((num_frames, short_side, short_side, 3), np.uint8),
         "audio": np.zeros(samples, np.float32),
         "label": np.int32(0),
+        "labels": np.zeros(1, np.float32),
+        "row": np.int32(0),
         "readable": np.bool_(True),
     }

@@ -37,7 +37,7 @@ CASES = {
         lambda folder: write_clips(folder, ("train",), count=2),
         "train",
         CLIPS,
-        "central_crop(32) | resize(32) | keep('video', 'audio', 'label', 'readable')",
+        "central_crop(32) | resize(32) | keep('video', 'audio', 'label', 'row', 'readable')",
     ),
     "kitti2015_flow": (
         write_kitti,
