@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from perceiver_jax.config_types import ConfigError, DType, check, check_fields, import_name
+from perceiver_jax.config_types import (
+    ConfigError,
+    DType,
+    check,
+    check_fields,
+    declared_fields,
+    import_name,
+)
 from perceiver_jax.perceiver import Decoder, Perceiver
 
 
@@ -34,10 +41,10 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
     Args:
       spec: `dtype` (the name of the compute dtype) and the sections `input`, `encoder`, `decoder`
         and `output`, each a dict of fields. A section `embedding` is a module that input and
-        output share. `module` names the class where there is a choice: `"image.Pixels"` is
-        `perceiver_jax.modalities.image.Pixels`; `"inertial:Readings"` is the class `Readings` of
-        your own module `inertial`; a decoder is `"Decoder"` or `"MeanPool"`. A field may hold a
-        dict of modules (multimodal).
+        output share, where they have a field `embedding`. `module` names the class where there is
+        a choice: `"image.Pixels"` is `perceiver_jax.modalities.image.Pixels`; `"inertial:Readings"`
+        is the class `Readings` of your own module `inertial`; a decoder is `"Decoder"` or
+        `"MeanPool"`. A field may hold a dict of modules (multimodal).
 
     Raises:
       ConfigError: a module does not exist or lacks a field, or a value is not allowed; one line
@@ -111,6 +118,8 @@ def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn
         file, _, attribute = f"perceiver_jax.{package}{path}".rpartition(".")
     module = import_name(f"{name}.module", path, file, attribute)
     check_fields(module, fields, name, given=shared)
+    known, _ = declared_fields(module)
+    shared = {key: value for key, value in shared.items() if key == "dtype" or key in known}
     for key, value in fields.items():
         if isinstance(value, Mapping) and all(isinstance(v, Mapping) for v in value.values()):
             dtype = shared["dtype"]

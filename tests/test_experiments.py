@@ -18,13 +18,14 @@ from clip_files import write_clips, write_tagged_clips
 from image_files import write_folder, write_tables
 from tfds_files import (
     write_cityscapes,
+    write_glue,
     write_smallnorb,
     write_spoken_digits,
     write_texts,
     write_tfds,
 )
 
-from configs import common, digits
+from configs import common, digits, glue
 from experiments import check_config, find_task, make_task, plot
 from experiments.tasks import image
 from perceiver_jax.train import checkpoint, loop, start
@@ -61,7 +62,10 @@ def data_dir(tmp_path_factory):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
     write_spoken_digits(folder)
-    write_texts(folder, dict.fromkeys(("train", "validation"), ["some words to hide, and"] * 100))
+    words = ["some words to hide, and"] * 100
+    write_texts(folder, dict.fromkeys(("train", "validation"), words))
+    write_texts(folder, {"train": words}, "wikipedia/20230601.en", "1.0.0")
+    write_glue(folder, glue.QUESTIONS)
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)
@@ -139,7 +143,16 @@ def traced(task, config):
     return program._replace(init=init, train_step=train_step, eval_step=eval_step)
 
 
-SECTIONS = ("audiovisual", "autoencode", "data", "dense", "optimizer", "start", "tagging")
+SECTIONS = (
+    "audiovisual",
+    "autoencode",
+    "data",
+    "dense",
+    "optimizer",
+    "start",
+    "tagging",
+    "text_tasks",
+)
 
 
 @pytest.mark.parametrize("name", ALL)

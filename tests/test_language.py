@@ -68,7 +68,7 @@ def test_the_table_shows_what_was_filled_in():
     ]
 
 
-@pytest.mark.parametrize("variant", ["bytes", "files"])
+@pytest.mark.parametrize("variant", ["bytes", "documents", "files"])
 def test_the_model_is_the_released_one(variant):
     config = language.get_config(variant)
     model, released = build(config.model.to_dict()), pretrained.released("language")

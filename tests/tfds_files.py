@@ -61,7 +61,8 @@ def serialized(features):
     example = tf_example_pb2.Example()
     for name, value in features.items():
         feature = example.features.feature[name]
-        values = feature.bytes_list if isinstance(value, bytes) else feature.int64_list
+        kinds = {bytes: feature.bytes_list, float: feature.float_list}
+        values = kinds.get(type(value), feature.int64_list)
         values.value.extend(value if isinstance(value, list) else [value])
     return example.SerializeToString()
 
@@ -134,26 +135,59 @@ def write_spoken_digits(directory, speakers=SPEAKERS, takes=2):
     (folder / "dataset_info.json").write_text(json.dumps({"name": "spoken_digit"}))
 
 
-def write_texts(directory, splits):
-    """The C4 of splits = {name: [text]}, which TFDS opens from its files alone."""
-    folder = directory / "c4" / "en" / "3.1.0"
-    folder.mkdir(parents=True)
-    infos = []
-    for split, texts in splits.items():
-        path = folder / f"c4-{split}.array_record-00000-of-00001"
-        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-        for text in texts:
-            example = tf_example_pb2.Example()
-            example.features.feature["text"].bytes_list.value.append(text.encode())
-            writer.write(example.SerializeToString())
-        writer.close()
-        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
-        lengths = [str(len(texts))]
-        infos.append({"name": split, "shardLengths": lengths, "filepathTemplate": template})
-    info = {"name": "c4", "version": "3.1.0", "configName": "en", "fileFormat": "array_record"}
-    (folder / "dataset_info.json").write_text(json.dumps(info | {"splits": infos}))
-    package = "tensorflow_datasets.core.features"
-    text = {"pythonClassName": f"{package}.text_feature.Text", "text": {}}
-    features = {"pythonClassName": f"{package}.features_dict.FeaturesDict"}
-    features["featuresDict"] = {"features": {"text": text}}
-    (folder / "features.json").write_text(json.dumps(features))
+def write_texts(directory, splits, name="c4/en", version="3.1.0"):
+    """The C4 of splits = {name: [text]}, which TFDS opens from its files alone; or another set."""
+    records = {
+        split: [{"text": text.encode()} for text in texts] for split, texts in splits.items()
+    }
+    folder = write_records(directory, name, version, records)
+    write_features(folder, {"text": TEXT})
+
+
+FEATURES = "tensorflow_datasets.core.features"
+TEXT = {"pythonClassName": f"{FEATURES}.text_feature.Text", "text": {}}
+
+
+def number(dtype):
+    """The description of one number."""
+    return {
+        "pythonClassName": f"{FEATURES}.scalar.Scalar",
+        "tensor": {"shape": {}, "dtype": dtype, "encoding": "none"},
+    }
+
+
+def write_features(folder, features, classes=()):
+    """The description of fields by which TFDS opens files without the code that made them."""
+    features = dict(features)
+    if classes:
+        kind = {"numClasses": str(len(classes))}
+        python = f"{FEATURES}.class_label_feature.ClassLabel"
+        features["label"] = {"pythonClassName": python, "classLabel": kind}
+        (folder / "label.labels.txt").write_text("".join(f"{name}\n" for name in classes))
+    python = f"{FEATURES}.features_dict.FeaturesDict"
+    whole = {"pythonClassName": python, "featuresDict": {"features": features}}
+    (folder / "features.json").write_text(json.dumps(whole))
+
+
+def write_glue(directory, questions, splits=None, count=12):
+    """TFDS `glue`: questions = {name: (classes, fields)}, as `configs.glue.QUESTIONS` begins.
+
+    An example's texts say its split, number and field; its label is the number modulo the classes,
+    a quarter of it without classes, and -1 in the test.
+    """
+    default = ("train", "validation", "test")
+    parts = ("validation_matched", "validation_mismatched", "test_matched", "test_mismatched")
+    for name, (classes, fields, *_) in questions.items():
+        found = splits or (("train", *parts) if name == "mnli" else default)
+
+        def example(split, i, classes=classes, fields=fields):
+            texts = {field: f"{split} {i} {field}".encode() for field in fields}
+            label = i % len(classes) if classes else i % 21 / 4
+            label = -1 if split.startswith("test") else label
+            return {**texts, "label": label if classes else float(label), "idx": i}
+
+        records = {split: [example(split, i) for i in range(count)] for split in found}
+        folder = write_records(directory, f"glue/{name}", "2.0.0", records)
+        described = {**dict.fromkeys(fields, TEXT), "idx": number("int32")}
+        described |= {} if classes else {"label": number("float32")}
+        write_features(folder, described, classes)

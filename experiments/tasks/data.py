@@ -112,7 +112,10 @@ class TaskData(NamedTuple):
 
 
 def open_data(
-    config: ConfigDict, *, num_classes: int | None = None, partners: bool = False
+    config: ConfigDict,
+    *,
+    num_classes: int | tuple[int, ...] | None = None,
+    partners: bool = False,
 ) -> TaskData:
     """Opens the sources: reads headers or names, and all data where they are kept in memory.
 
@@ -120,7 +123,7 @@ def open_data(
       config: its `data` section is used, and `batch_size`, `seed` and `parallel`. Where it has the
         field `classes`, that is set, and so is `model.output.num_classes` where it is None.
       num_classes: the model's, for examples with one `label` each; other labels are refused. None
-        is that of `config.data.classes`, or checks none.
+        is that of `config.data.classes`, or checks none. A tuple has those of each task.
       partners: whether a training example comes with another one to be mixed with.
     """
     data = config.data

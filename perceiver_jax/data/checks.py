@@ -42,12 +42,30 @@ def check_images(example: Example) -> None:
             )
 
 
-def check_label(example: Example, num_classes: int) -> None:
-    """Refuses a `label` that is not one integer from 0 to `num_classes` - 1."""
+def check_label(example: Example, num_classes: int | tuple[int, ...]) -> None:
+    """Refuses a `label` that is not one integer from 0 to `num_classes` - 1.
+
+    A tuple has the classes of each task, which the example's `task` counts (none is the first). A
+    task of one class asks for a number.
+    """
     label = example.get("label")
     if label is None:
         return
     array = np.asarray(label)
+    if isinstance(num_classes, tuple):
+        num_classes = num_classes[int(example.get("task", 0))]
+        if array.shape == () and array.dtype.kind in "iuf":
+            if array == -1:
+                raise ValueError(
+                    "label=-1: the labels of this split are not public; choose another one in "
+                    "config.data.train_split and eval_split"
+                )
+            if num_classes == 1 and not np.isfinite(array):
+                raise ValueError(f"label={array} is not a finite number")
+            if num_classes == 1:
+                return
+            if array == np.round(array):
+                array = array.astype(np.int64)
     if array.shape or array.dtype.kind not in "iu":
         kind = f"{array.dtype} {list(array.shape)}" if array.shape else type(label).__name__
         raise ValueError(

@@ -67,7 +67,7 @@ class LocalBatches:
       seed: of the transforms.
       order: position to the example's index; None repeats the source in order.
       valid: positions from here on are padding, `mask` False.
-      num_classes: of the model; a label that is not below it is an error.
+      num_classes: of the model; a label that is not below it is an error. A tuple: by task.
       partners: whether every other position is the partner of the one before it: a batch then holds
         twice as many positions, and `partner_image` beside `image`.
     """
@@ -80,7 +80,7 @@ class LocalBatches:
     seed: int
     order: grain.MapDataset | None = None
     valid: int = sys.maxsize
-    num_classes: int | None = None
+    num_classes: int | tuple[int, ...] | None = None
     partners: bool = False
 
     def __len__(self) -> int:
@@ -150,7 +150,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     readers: str = "auto",
-    num_classes: int | None = None,
+    num_classes: int | tuple[int, ...] | None = None,
     partners: bool = False,
 ) -> "BatchIterator":
     """Yields this process's rows of the batches start_step, start_step + 1, ... without end.
@@ -209,7 +209,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     readers: str = "threads:1",
-    num_classes: int | None = None,
+    num_classes: int | tuple[int, ...] | None = None,
 ) -> "BatchIterator":
     """Yields this process's rows of every evaluation batch: each example once, in order.
 

@@ -33,7 +33,7 @@ GENERATED = (
     "dominoes",
     "centre",
 )
-MODULES = {name: name for name in ("digits", "clips", "texts", "folder", "table")}
+MODULES = {name: name for name in ("digits", "clips", "texts", "folder", "table", "mixture")}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
 SHIFTS = ("imagenet9", "waterbirds", "cue_conflict", "some_classes", "corrupted")
 MODULES |= {name: f"shifts.{name}" for name in SHIFTS}
@@ -102,7 +102,8 @@ def load(
         source of your own, opened by `function(split, data_dir=..., **options)`. `blank:NAME` is
         fake data with the fields of NAME, whose files need not be there (see `fake`).
       split: for digits `train` or `test`; for clips the name of a CSV file; for folder and table
-        the name of a part; for texts a pattern of files; else a split of the set such as
+        the name of a part; for texts a pattern of files; for mixture
+        that of its parts; else a split of the set such as
         `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts,
         pairs, folder and table the folder of the set.
@@ -128,9 +129,13 @@ def load(
             )
         return fake.Fake(f"{name}[{split}]", dataset.spec(**options))
     except tfds.UnknownName:
+        remedy = f"tfds build {real} --file_format=array_record, and set config.data.data_dir"
+        needed = "c4, wikipedia: only with apache-beam, or prepared"
+        if real.startswith("glue/"):
+            needed = f"glue: only with tensorflow, or prepared: {remedy}"
         raise ValueError(
             f"no dataset {real!r}: none of {', '.join(MODULES)}, of datasets.pair_sets.SETS, of "
-            "TFDS (c4, wikipedia: only with apache-beam, or prepared)"
+            f"TFDS ({needed})"
         ) from None
 
 

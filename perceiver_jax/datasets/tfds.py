@@ -20,7 +20,10 @@ class UnknownName(ValueError):
 
 
 class Tfds:
-    """A prepared split on disk or in a bucket. Images stay `Encoded` until `decode`."""
+    """A prepared split on disk or in a bucket. Images stay `Encoded` until `decode`.
+
+    `label_names` are the names of the classes of `label`, in their order; () where TFDS has none.
+    """
 
     in_memory = False
 
@@ -37,6 +40,8 @@ class Tfds:
         for field, channels in self.channels.items():
             if channels not in {1, 3}:
                 raise ValueError(f"{self.name}: {field!r} has {channels} channels, not 1 or 3")
+        label = dict(builder.info.features.items()).get("label")
+        self.label_names = tuple(getattr(label, "names", None) or ())
         # SkipDecoding returns the file's bytes: OpenCV decodes faster than TFDS's PIL, and
         # without the GIL.
         decoders = dict.fromkeys(self.channels, tfds.decode.SkipDecoding())

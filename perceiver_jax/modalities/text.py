@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from perceiver_jax.attention.folding import Head, Linear
-from perceiver_jax.config_types import Channels, Count, Positive, Size
+from perceiver_jax.config_types import Channels, Count, Positive, Size, Whole
 from perceiver_jax.position import Table
 from perceiver_jax.tokens import Tokens
 
@@ -71,11 +71,14 @@ class Bytes(nn.Module):
     Attributes:
       max_length: rows of the position table; shorter texts need no padding.
       position_init_scale: parameter of its truncated normal.
+      num_tasks: with more than none, a learned vector of the example's task, which `task` `[B]`
+        counts, takes the place of the first id's (Perceiver IO, Table 2: task-specific tokens).
     """
 
     embedding: Embedding
     max_length: Size = 2048
     position_init_scale: Positive = 0.02
+    num_tasks: Whole = 0
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -87,7 +90,13 @@ class Bytes(nn.Module):
             raise ValueError(f"text of {length} ids is longer than max_length={self.max_length}")
         init = nn.initializers.truncated_normal(self.position_init_scale)
         positions = self.param("positions", init, (self.max_length, self.embedding.channels))
-        content = self.embedding(ids) + positions[None, :length].astype(self.dtype)
+        content = self.embedding(ids)
+        if self.num_tasks:
+            channels = self.embedding.channels
+            init = nn.initializers.truncated_normal(self.embedding.init_scale)
+            tasks = self.param("tasks", init, (self.num_tasks, channels)).astype(self.dtype)
+            content = content.at[:, 0].set(tasks[batch["task"]])
+        content = content + positions[None, :length].astype(self.dtype)
         return Tokens(content=content, mask=batch["text_mask"].astype(bool))
 
 

@@ -172,3 +172,41 @@ def test_an_encoding_that_changes_later_is_refused_where_it_does(tmp_path):
     (tmp_path / "a.txt").write_bytes(late + b"caf\xe9 ")
     with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 text \(at byte 0xe9\)"):
         load(tmp_path, length=8191)[0]
+
+
+def joined(length, *texts, **options):
+    fields = ["one", "two"][: len(texts)]
+    words = ", ".join([*map(repr, fields), *(f"{k}={v}" for k, v in options.items())])
+    line = parse(f"join_texts({length}, {words}) | keep('text', 'text_mask', 'marks', 'cut')")
+    example = line(dict(zip(fields, texts, strict=True)), np.random.default_rng(0))
+    count = example["text_mask"].sum()
+    marks = example["marks"][:count]
+    shown = np.where(marks, np.array([0, ord("<"), ord("|")])[marks], example["text"][:count])
+    assert not example["text"][count:].any() and not example["marks"][count:].any()
+    return bytes(shown.astype(np.uint8)).decode(), bool(example["cut"])
+
+
+def test_pairs_of_texts_are_marked_and_the_longer_one_is_cut_first():
+    assert joined(12, b"abc") == ("<abc|", False)
+    assert joined(12, b"abc", "dé") == ("<abc|dé|", False)
+    assert joined(9, b"abc", b"def") == ("<abc|def|", False)
+    assert joined(5, b"abcde") == ("<abc|", True)
+    assert joined(9, b"abcdefghi", b"xyz") == ("<abc|xyz|", True)
+    assert joined(9, b"ab", b"uvwxyz") == ("<ab|uvwx|", True)
+    assert joined(8, b"abcdefghi", b"uvwxyz") == ("<abc|uv|", True)  # the second one on a tie
+    assert joined(9, b"ab", None) == ("<ab|", False)
+    assert joined(9, b"", b"xyz", allow_empty=True) == ("<|xyz|", False)
+    for error, texts, length in (
+        (r"'two' is empty: .*allow_empty=True", (b"ab", b" \n"), 9),
+        ("leaves no byte of each", (b"ab", b"cd"), 4),
+        ("no text 'one'; its texts are", (3,), 9),
+        ("one text or two, got", (None,), 9),
+    ):
+        with pytest.raises(ValueError, match=error):
+            joined(length, *texts)
+
+
+def test_classes_and_scores_of_one_batch_become_floats():
+    line = parse("as_float('label') | keep('label')")
+    labels = [line({"label": x}, np.random.default_rng(0))["label"] for x in (np.int32(2), 2.5)]
+    assert [(x, x.dtype) for x in labels] == [(2.0, np.float32), (2.5, np.float32)]
