@@ -1,63 +1,87 @@
-"""Predicts with a released model, or with one of its kind at another size.
+"""Predicts with a run of your own, with a released model, or with one of its kind.
 
-    python -m experiments.predict --model=imagenet_conv --input=cat.jpg --input=dog.jpg \\
+    python -m experiments.predict --model=runs/mine --input=photos --output=predictions
+    python -m experiments.predict --model=runs/rds --input=left.png,right.png --output=predictions
+    python -m experiments.predict --model=imagenet_conv --input=cat.jpg --input='dogs/*.jpg' \\
         --output=predictions
     python -m experiments.predict --model=language --output=predictions \\
         --input='This is an incomplete sentence where some words are[MASK*9]'
-    python -m experiments.predict --model=flow --input=first.png --input=second.png \\
-        --output=predictions
     python -m experiments.predict --model=kinetics --input=clip.mp4 --output=predictions
 
-The results are written to the folder `--output` and printed:
+--input is a file, a folder (files at any depth) or a pattern, and may repeat. What cannot be read
+or does not fit is left out with a message, and the exit code is then 1. Where one input is two
+files, write FILE,FILE, or two folders or patterns, whose files of one name belong together; two
+--input are such a pair too. The results are written to the folder `--output` and printed:
 
-    imagenet_*   predictions.json: the likeliest classes of each image. --native_size predicts from
-                 whole images at their own size (not with learned positions).
-    language     filled.txt. [MASK] hides one byte, [MASK*9] nine; the input may be a .txt file.
+    images       predictions.json: the likeliest classes of each, or its tags. One file each; two
+                 for pairs of views (left,right) and for an image with a sound (image,sound.wav).
+    videos       tags: predictions.json, the mean over clips of each file, as in the evaluation.
+    texts        filled.txt, a line for each text or .txt file. [MASK] hides a byte, [MASK*9] nine.
     flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
-    kinetics     clip.mp4, audio.wav and predictions.json (pip install -e '.[video]').
-                 The video is a file, resampled to --frame_rate, or a folder of images. The sound is
-                 the file's, resampled too, or that of a second --input, a .wav, which
-                 starts with the video and is cut to it (released: 1,920 samples a frame).
+    disparity    disparity.pfm and disparity.png, of the left image.
+    autoencoder  clip.mp4, audio.wav and predictions.json (pip install -e '.[video]') of the first
+                 --max_clips clips. An input is a video file, or a folder of the images of one,
+                 and with VIDEO,SOUND.wav the sound that starts with it; else its own sound.
 
-Classes have the names in the id2label of a Hugging Face config.json, or for official ImageNet
-weights WordNet ids (n02123045). --labels=FILE gives other names, one a line.
+The files of several pairs or videos are in folders with the name of the (first) file.
+
+--model is the workdir of a run, a released name, a Hugging Face id such as
+deepmind/vision-perceiver-fourier (fetched once and cached), or an address, a file or a folder with
+weights. A run reads files as its own evaluation does (`config.data.eval`), with the average of its
+weights if it has one, and needs none of its data. Released models predict from the central 7/8 of
+an image, or with --native_size from all of it at its own size (not with learned positions), and
+from videos at --frame_rate.
 
 Compiled programs are kept in the user's cache, or in --compilation_cache=FOLDER ('none' keeps
 none), so the second prediction starts sooner.
 
---model is a released name or a Hugging Face id such as deepmind/vision-perceiver-fourier (fetched
-once and cached), or an address, a file or a folder with weights. --random_weights needs none: an
-untrained model, whose predictions mean nothing (its flow is zero). For other sizes than the
-released ones:
+Classes have the names that a run has saved or its data have, those in the id2label of a Hugging
+Face config.json, or for official ImageNet weights WordNet ids (n02123045). --labels=FILE gives
+other names, one a line.
+
+--random_weights needs no weights: an untrained model, whose predictions mean nothing (its flow is
+zero). For other sizes than the released ones:
 
     python -m experiments.predict --model=flow --random_weights \\
         --config=configs/released/sizes.py:flow:tiny --config.height=40 --input=...
 """
 
-# One file, because the four kinds of models share their flags, files and progress.
-
-import json
-import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
-from experiments import command
-from perceiver_jax import files, inference, plots, pretrained
+from experiments import answers, check_config, command, find_task, inputs
+from experiments.answers import Load
+from experiments.tasks.ask import Clip, Field, Scores, Text, read_pixels, sound_of, stack_pair
+from perceiver_jax import files, inference, pretrained
+from perceiver_jax.config_types import ConfigError
+from perceiver_jax.data import on_device
 from perceiver_jax.files.paths import read_text, user_path
-from perceiver_jax.inference import clips
+from perceiver_jax.inference.clips import clip_lengths
+from perceiver_jax.loading import is_workdir, load
+from perceiver_jax.modalities import image as image_modality
 from perceiver_jax.pretrained.download import cache_directory
 from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
+from perceiver_jax.train.workdir import CONFIG, load_config
+
+Asked = Scores | Text | Field | Clip
+# What a run's own config says.
+RELEASED_ONLY = (
+    *("config", "random_weights", "seed", "conv_kernel"),
+    *("native_size", "min_overlap", "frame_rate"),
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     where = {"flag_values": values}
-    flags.DEFINE_string("model", None, "A released name, or weights; see above.", **where)
+    flags.DEFINE_string("model", None, "A workdir, a released name or weights.", **where)
     text = "What to predict for, see above; may repeat."
     flags.DEFINE_multi_string("input", None, text, **where)
     flags.DEFINE_string("output", None, "Folder of the results, made if not there.", **where)
@@ -68,6 +92,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum("conv_kernel", None, ["OIHW", "OIWH"], text, **where)
     text = "Text file of class names, one a line, instead of those the weights know."
     flags.DEFINE_string("labels", None, text, **where)
+    text = "How many inputs the model gets at once."
+    flags.DEFINE_integer("batch_size", 8, text, 1, **where)
     flags.DEFINE_integer("top", 5, "How many classes to name.", 1, **where)
     flags.DEFINE_bool("native_size", False, "Images: neither crop nor resize.", **where)
     text = "Flow: pixels that tiles share at least."
@@ -85,8 +111,34 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.mark_flags_as_required(["model", "input", "output"], **where)
 
 
-def load_model():
-    """Loads the (model, variables) that the flags name."""
+def ask_run(workdir: epath.Path) -> tuple[Asked, Load, int | None, Sequence[str] | None]:
+    """How the model of a run answers, its weights when called for, and its classes.
+
+    Raises:
+      ConfigError: its config is not one of this version.
+      ValueError: flags that say what the run says.
+    """
+    chosen = flags.FLAGS
+    if given := [f"--{name}" for name in RELEASED_ONLY if chosen[name].present]:
+        raise ValueError(
+            f"{workdir} is a run, whose own evaluation says how to predict: leave out "
+            f"{' and '.join(given)}"
+        )
+    config = load_config(workdir)
+    try:
+        check_config(config)
+    except ValueError as error:
+        raise ConfigError(
+            f"{workdir / CONFIG} is not of this version, which refuses it: {error}"
+        ) from error
+    asked = find_task(config.experiment).ask(config)
+    outputs = config.model.output.to_dict()
+    num_classes = outputs.get("modalities", {"label": outputs})["label"].get("num_classes")
+    return asked, lambda: load(workdir)[1], num_classes, getattr(asked, "names", None)
+
+
+def ask_released() -> tuple[Asked, Load, int | None, Sequence[str] | None]:
+    """How the released model, or one of its kind, that the flags name answers, and its classes."""
     chosen, released = flags.FLAGS, None
     if chosen.config is not None:
         sizes = chosen.config.to_dict()
@@ -98,20 +150,82 @@ def load_model():
         released = pretrained.released(section="config", **sizes)
         if chosen.model in pretrained.MODELS and chosen.model != released.name:
             raise ValueError(f"--model={chosen.model}, but --config is of {released.name}")
-    if not chosen.random_weights:
-        return pretrained.load(chosen.model, model=released, conv_kernel=chosen.conv_kernel)
-    released = released or pretrained.released(chosen.model)
-    return inference.random_weights(released, chosen.seed)
+    if chosen.random_weights:
+        released = released or pretrained.released(chosen.model)
+        model, variables = inference.random_weights(released, chosen.seed)
+    else:
+        model, variables = load(chosen.model, model=released, conv_kernel=chosen.conv_kernel)
+    asked = RELEASED[type(model.output).__name__](model, variables)
+    label = getattr(model.output, "modalities", {"label": model.output}).get("label")
+    num_classes, names = getattr(label, "num_classes", None), None
+    if num_classes and not chosen.random_weights and not chosen.labels:
+        names = pretrained.class_names(chosen.model, num_classes)
+    return asked, lambda: variables, num_classes, names
+
+
+def classes_of_images(model, variables) -> Scores:
+    """Prepared as in the official evaluation, or at their own size."""
+    native = flags.FLAGS.native_size
+    learned = isinstance(model.input, image_modality.LearnedPositions)
+    if native and learned:
+        raise ValueError("--native_size needs Fourier positions: the learned ones fit one size")
+    size = inference.images.image_size(model, variables) if not native else 224
+
+    def read(paths, part=0):
+        image = read_pixels(paths[0])
+        return {"image": image if native else inference.images.prepare(image, size)}
+
+    def logits(variables, batch):
+        image = on_device.normalize(batch["image"])
+        return model.apply(variables, {"image": image}, train=False)
+
+    kind = np.uint8 if native else np.float32
+    example = {"image": np.zeros((size, size, 3), kind)}
+    return Scores(("image",), read, example, logits, fixed_size=not native)
+
+
+def flow_of_pairs(model, variables) -> Field:
+    """Images at least as large as the model's window."""
+
+    def read(paths):
+        frames = stack_pair(*(read_pixels(path) for path in paths))
+        return frames, frames.shape[1:3]
+
+    return Field(model, ("first image", "second image"), read, flags.FLAGS.min_overlap)
+
+
+def clips_with_sound(model, variables) -> Clip:
+    """The central square of each frame, at the rate of the flags."""
+    frames, samples = clip_lengths(model)
+    size, rate = model.output.modalities["video"].shape[1], flags.FLAGS.frame_rate
+    sample_rate = round(rate * samples / frames)
+
+    def read(paths, max_clips):
+        video, audio = files.read_video(
+            paths[0],
+            size,
+            frames_per_second=rate,
+            samples_per_second=sample_rate,
+            max_frames=frames * max_clips or None,
+        )
+        count = len(video) // frames
+        if not count:
+            raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
+        return video[: count * frames], sound_of(paths, audio, sample_rate, count * samples)
+
+    return Clip(model, read, rate, sample_rate)
 
 
 def bar(unit: str):
     """Shows progress on stderr: one line rewritten in a terminal, else a line for each tenth."""
-    start = time.monotonic()
+    start, said = time.monotonic(), -1
     terminal = sys.stderr.isatty()
 
     def show(done: int, total: int) -> None:
-        if not terminal and done < total and done * 10 // total == (done - 1) * 10 // total:
+        nonlocal said
+        if not terminal and done < total and done * 10 // total == said:
             return
+        said = done * 10 // total
         spent = time.monotonic() - start
         left = f"{duration(spent / done * (total - done))} left" if done else "compiling"
         filled = 24 * done // total
@@ -122,162 +236,24 @@ def bar(unit: str):
     return show
 
 
-def class_names(model) -> list[str] | None:
-    """Returns the classes' names, of --labels or of the weights; None if there are none."""
-    output = getattr(model.output, "modalities", {"label": model.output}).get("label")
-    num_classes = getattr(output, "num_classes", None)
-    if num_classes is None:
-        return None
+def names_of_labels(num_classes: int | None) -> list[str]:
+    """The names in the file of --labels, which must be those of all classes."""
     file = flags.FLAGS.labels
-    if file:
-        names = read_text(file).splitlines()
-        if "" in map(str.strip, names):
-            number = [name.strip() for name in names].index("") + 1
-            raise ValueError(f"--labels={file}, line {number} is blank: write one name a line")
-        if len(names) != num_classes:
-            raise ValueError(
-                f"--labels={file} has {len(names)} lines, the model {num_classes} classes"
-            )
-        return names
-    if flags.FLAGS.random_weights:
-        return None
-    return pretrained.class_names(flags.FLAGS.model, num_classes)
+    names = read_text(file).splitlines()
+    if "" in map(str.strip, names):
+        number = [name.strip() for name in names].index("") + 1
+        raise ValueError(f"--labels={file}, line {number} is blank: write one name a line")
+    if len(names) != num_classes:
+        classes = f"{num_classes} classes" if num_classes else "none"
+        raise ValueError(f"--labels={file} has {len(names)} lines, the model {classes}")
+    return names
 
 
-def describe(labels: inference.TopK, names: list[str] | None) -> list[list[dict]]:
-    """Turns the classes of each example into records."""
-    return [
-        [
-            {"class": int(c), "probability": float(p)} | ({"name": names[c]} if names else {})
-            for c, p in zip(classes, chances, strict=True)
-        ]
-        for classes, chances in zip(*labels, strict=True)
-    ]
-
-
-def lines(title: str, records: list[dict]) -> list[str]:
-    """The classes of one example, to print."""
-    names = (record.get("name", f"class {record['class']}") for record in records)
-    chances = (record["probability"] for record in records)
-    return [title, *(f"  {p:6.1%}  {name}" for p, name in zip(chances, names, strict=True))]
-
-
-def write_json(path: pathlib.Path, content) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def classify(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
-    """Classifies images."""
-    images = [files.read_image(path) for path in inputs]
-    labels = inference.classify(
-        model,
-        variables,
-        images,
-        k=flags.FLAGS.top,
-        native_size=flags.FLAGS.native_size,
-        progress=bar("images"),
-    )
-    records = dict(zip(inputs, describe(labels, names), strict=True))
-    write_json(output / "predictions.json", records)
-    text = [line for path, record in records.items() for line in lines(path, record)]
-    return [output / "predictions.json"], text
-
-
-def fill_masks(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
-    """Fills in hidden bytes; `inputs` are texts or .txt files."""
-    texts = [read_text(x).removesuffix("\n") if x.endswith(".txt") else x for x in inputs]
-    results = []
-    show = bar("texts")
-    show(0, len(texts))
-    for i, text in enumerate(texts):
-        results.append(inference.fill_masks(model, variables, text))
-        show(i + 1, len(texts))
-    path = output / "filled.txt"
-    path.write_text("".join(f"{result.text}\n" for result in results), encoding="utf-8")
-    text = []
-    for result in results:
-        text += [result.text, " ".join(("  filled in:", *map(repr, result.fills)))]
-    return [path], text
-
-
-def optical_flow(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
-    """Estimates the displacement from the first image to the second."""
-    if len(inputs) != 2:
-        raise ValueError(f"optical flow needs two images, --input twice; got {len(inputs)}")
-    flow = inference.optical_flow(
-        model,
-        variables,
-        *map(files.read_image, inputs),
-        min_overlap=flags.FLAGS.min_overlap,
-        progress=bar("tiles"),
-    )
-    files.write_flo(output / "flow.flo", flow)
-    files.write_image(output / "flow.png", plots.flow_colours(flow))
-    lengths = np.hypot(flow[..., 0], flow[..., 1])
-    text = f"displacement: mean {lengths.mean():.2f}, largest {lengths.max():.2f} pixels"
-    return [output / "flow.flo", output / "flow.png"], [text]
-
-
-def autoencode(model, variables, inputs, output, names) -> tuple[list[pathlib.Path], list[str]]:
-    """Encodes and decodes a video and its sound."""
-    if len(inputs) > 2:
-        raise ValueError(f"a video and its sound, --input twice; got {len(inputs)}")
-    frames, samples = clips.clip_lengths(model)
-    size = model.output.modalities["video"].shape[1]
-    rate = flags.FLAGS.frame_rate
-    sample_rate = round(rate * samples / frames)
-    video, audio = files.read_video(
-        inputs[0],
-        size,
-        frames_per_second=rate,
-        samples_per_second=sample_rate,
-        max_frames=frames * flags.FLAGS.max_clips if flags.FLAGS.max_clips else None,
-    )
-    count = len(video) // frames
-    if not count:
-        raise ValueError(f"{inputs[0]} has {len(video)} frames, the model needs {frames}")
-    if len(inputs) == 2:
-        audio, given_rate = files.read_wav(inputs[1])
-        if len(audio) < count * samples:
-            raise ValueError(
-                f"{inputs[1]} has {len(audio)} samples; {count * frames} frames need "
-                f"{count * samples} ({samples // frames} each)"
-            )
-        if given_rate != sample_rate:
-            print(
-                f"note: at {rate:g} frames/s the model reads {sample_rate} samples/s, {inputs[1]} "
-                f"has {given_rate}: sound and video drift apart"
-            )
-    elif audio is None:
-        print("no sound given: silence")
-        audio = np.zeros(count * samples, np.float32)
-    clip = inference.autoencode(
-        model,
-        variables,
-        video[: count * frames],
-        audio[: count * samples],
-        k=flags.FLAGS.top,
-        chunk_size=flags.FLAGS.chunk_size,
-        progress=bar("chunks"),
-    )
-    paths = [output / name for name in ("clip.mp4", "audio.wav", "predictions.json")]
-    files.write_mp4(
-        paths[0], clip.video, clip.audio, frames_per_second=rate, samples_per_second=sample_rate
-    )
-    files.write_wav(paths[1], clip.audio, sample_rate)
-    records = describe(clip.labels, names)
-    write_json(paths[2], records)
-    text = []
-    for i, record in enumerate(records):
-        text += lines(f"clip {i}: frames {i * frames} to {(i + 1) * frames - 1}", record)
-    return paths, text
-
-
-TASKS = {
-    "TiedLogits": fill_masks,
-    "Flow": optical_flow,
-    "Outputs": autoencode,
-    "Classification": classify,
+RELEASED = {
+    "TiedLogits": lambda model, variables: Text(model),
+    "Flow": flow_of_pairs,
+    "Outputs": clips_with_sound,
+    "Classification": classes_of_images,
 }
 
 
@@ -288,13 +264,30 @@ def main(argv):
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode shows escapes
         sys.stdout.reconfigure(errors="backslashreplace")
     command.keep_programs(cache_directory() / compilation.FOLDER)
-    model, variables = load_model()
-    names = class_names(model)
-    task = TASKS[type(model.output).__name__]
-    output = user_path(flags.FLAGS.output)
-    output.mkdir(parents=True, exist_ok=True)
-    paths, text = task(model, variables, flags.FLAGS.input, output, names)
+    chosen = flags.FLAGS
+    output, workdir = user_path(chosen.output), epath.Path(chosen.model).expanduser()
+    inputs.check_output(output)
+    if is_workdir(workdir):
+        asked, load_variables, num_classes, names = ask_run(workdir)
+    else:
+        asked, load_variables, num_classes, names = ask_released()
+    settings = answers.Settings(
+        output=output,
+        top=chosen.top,
+        batch_size=chosen.batch_size,
+        chunk_size=chosen.chunk_size,
+        max_clips=chosen.max_clips,
+        bar=bar,
+        names=names_of_labels(num_classes) if chosen.labels else names,
+    )
+    answer = answers.ANSWERS[type(asked)]
+    paths, text, left_out, count = answer(asked, load_variables, chosen.input, settings)
     print(*text, *(f"wrote {path}" for path in paths), sep="\n")
+    for name, reason in left_out.items():
+        print(f"left out: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+    if left_out:
+        print(f"{len(left_out)} of {count} inputs were left out", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def load(
       ValueError: the weights are damaged, unsafe or of another model.
       FileNotFoundError: the workdir has no checkpoint.
     """
-    if isinstance(source, Mapping) or not _is_workdir(epath.Path(source).expanduser()):
+    if isinstance(source, Mapping) or not is_workdir(epath.Path(source).expanduser()):
         return pretrained.load(source, model=model, conv_kernel=conv_kernel, cache=cache)
     if (model, conv_kernel, cache) != (None, None, None):
         raise ValueError(
@@ -78,7 +78,7 @@ def save(directory: pathlib.Path, config: ConfigDict, variables: Any) -> None:
     make_ours(epath.Path(directory) / CONFIG, as_json(config))
 
 
-def _is_workdir(path: epath.Path) -> bool:
+def is_workdir(path: epath.Path) -> bool:
     """Whether a run was started there. A Hugging Face folder has another kind of `config.json`."""
     try:
         return "model" in json.loads((path / CONFIG).read_text(encoding="utf-8"))

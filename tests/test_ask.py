@@ -2,7 +2,6 @@
 
 import shutil
 
-import jax
 import numpy as np
 import pytest
 from image_files import write_folder, write_image
@@ -15,41 +14,22 @@ from perceiver_jax.build import build
 from perceiver_jax.datasets import registry
 
 
-def first_batch(task):
-    """The first prepared batch of an evaluation."""
-    batch = next(task.eval_data())
-    return batch, task.prepare(batch, None)
-
-
-def variables_of(task, batch):
-    """Random variables, of which none is zero."""
-    shapes = jax.eval_shape(lambda b: task.model.init(jax.random.key(0), b, train=False), batch)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
-
-
-def equal_logits(task, asked, batch, prepared, examples):
-    """Whether the examples of files are those of a batch, and so are their logits."""
-    stacked = {name: np.stack([x[name] for x in examples]) for name in asked.example}
-    for name, values in stacked.items():
+def equal_examples(asked, batch, examples):
+    """Whether the examples of files are those of a batch."""
+    for name, zeros in asked.example.items():
+        values = np.stack([example[name] for example in examples])
         np.testing.assert_array_equal(values, batch[name][: len(examples)])
-        assert values.dtype == asked.example[name].dtype
-    variables = variables_of(task, prepared)
-    predict = task.predict or (lambda v, b: task.model.apply(v, b, train=False))
-    expected = jax.jit(predict)(variables, prepared)[: len(examples)]
-    logits = jax.jit(asked.logits)(variables, stacked)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+        assert values.dtype == zeros.dtype and values.shape[1:] == zeros.shape
 
 
 def test_grey_images(tmp_path):
     config = digits.get_config("tiny").lock()
-    task = make_task(config)
-    batch, prepared = first_batch(task)
+    batch = next(make_task(config).eval_data())
     asked = image.ask(config)
     for i in range(4):
         files.write_image(tmp_path / f"{i}.png", batch["image"][i, ..., 0])
     examples = [asked.read([str(tmp_path / f"{i}.png")]) for i in range(4)]
-    equal_logits(task, asked, batch, prepared, examples)
+    equal_examples(asked, batch, examples)
     write_image(tmp_path / "large.png")
     with pytest.raises(ValueError, match=r"image 12 x 16 x 1 where the run takes 8 x 8 x 1: "):
         asked.read([str(tmp_path / "large.png")])
@@ -59,18 +39,17 @@ def test_images_of_any_size_when_the_data_are_gone(tmp_path):
     write_folder(tmp_path / "pets")
     config = folder.get_config("tiny")
     config.data.data_dir = str(tmp_path / "pets")
-    task = make_task(config)
-    batch, prepared = first_batch(task)
+    batch = next(make_task(config).eval_data())
     paths = [tmp_path / f"{i}.png" for i in range(4)]
-    for path, name in zip(paths, task_paths(config), strict=False):
+    for path, name in zip(paths, eval_paths(config), strict=False):
         shutil.copy(tmp_path / "pets" / name, path)
     shutil.rmtree(tmp_path / "pets")
     asked = image.ask(config)
-    equal_logits(task, asked, batch, prepared, [asked.read([str(path)]) for path in paths])
+    equal_examples(asked, batch, [asked.read([str(path)]) for path in paths])
     assert asked.names == ("cat", "dog", "eel")
 
 
-def task_paths(config):
+def eval_paths(config):
     data = config.data
     lists = {"lists": (data.train_split, data.eval_split)}
     return registry.load("folder", data.eval_split, data_dir=data.data_dir, options=lists).paths
@@ -88,15 +67,14 @@ def test_a_line_that_leaves_the_size_asks_the_data(tmp_path):
 
 def test_pairs_of_views(tmp_path):
     config = stereo.get_config("depth_digits:tiny").lock()
-    task = make_task(config)
-    batch, prepared = first_batch(task)
+    batch = next(make_task(config).eval_data())
     asked = image.ask(config)
     paths = [[str(tmp_path / f"{side}{i}.png") for side in "lr"] for i in range(3)]
     for pair, frames in zip(paths, batch["frames"], strict=False):
         for path, frame in zip(pair, frames, strict=True):
             files.write_image(path, frame)
     assert asked.kinds == ("left image", "right image")
-    equal_logits(task, asked, batch, prepared, [asked.read(pair) for pair in paths])
+    equal_examples(asked, batch, [asked.read(pair) for pair in paths])
     with pytest.raises(ValueError, match="the two images differ in size: 12 x 12 and 12 x 16"):
         write_image(tmp_path / "other.png")
         asked.read([paths[0][0], str(tmp_path / "other.png")])

@@ -48,6 +48,7 @@ def export(workdir: str, output: str, to: str, *, platforms: Sequence[str] = ("c
             return [f"pj.load({output!r}) loads it."]
         if to == "stablehlo":
             asked = ask(config)
+            program.check_scores(config, asked)
             _, variables = loading.load(workdir)
             return program.save(folder, config, asked, variables, platforms)
         asked = ask(config) if "num_classes" in config.model.get("output", {}) else None

@@ -37,16 +37,10 @@ def save(
       What the caller of the program must do.
 
     Raises:
-      ConfigError: the run scores nothing.
       ValueError: an unknown platform.
     """
     if unknown := sorted(set(platforms) - set(PLATFORMS)):
         raise ValueError(f"--platforms: {unknown} are none of {list(PLATFORMS)}")
-    if not isinstance(asked, Scores):
-        raise ConfigError(
-            f"config.experiment={config.experiment!r} scores no classes, and only such runs have a "
-            "StableHLO form: --to=safetensors takes every run"
-        )
     flat = flatten_dict(jax.device_get(variables), sep="/")
     exported = trace(asked, flat, platforms)
     try:
@@ -59,6 +53,15 @@ def save(
     about = interface(config, asked, exported)
     (folder / "interface.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return [f"{name}: {text}" for name, text in about["inputs"].items()] + [about["caller"]]
+
+
+def check_scores(config: ConfigDict, asked: object) -> None:
+    """Raises ConfigError unless the run scores classes or tags."""
+    if not isinstance(asked, Scores):
+        raise ConfigError(
+            f"config.experiment={config.experiment!r} scores no classes, and only such runs have a "
+            "StableHLO form: --to=safetensors takes every run"
+        )
 
 
 def trace(asked: Scores, flat, platforms: Sequence[str]) -> export.Exported:

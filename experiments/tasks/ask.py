@@ -5,17 +5,22 @@ stands for the data without files. The preprocessing is that of the run's own ev
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from scipy import signal
 
+from perceiver_jax import files
+from perceiver_jax.config_types import ConfigError
 from perceiver_jax.data import on_device, transforms
-from perceiver_jax.data.transforms import Example, Pipeline
+from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake, images, registry
 from perceiver_jax.files.image import check_pixels, decode_image, existing
+from perceiver_jax.perceiver import Perceiver
 
 # What an evaluation reads and a person's file does not tell.
 TRUTH = {
@@ -42,6 +47,7 @@ class Scores:
       activation: logits to probabilities.
       names: of the classes; None if nothing tells.
       parts: clips of a file, whose probabilities are averaged.
+      fixed_size: whether all examples have the shapes of `example`, so that batches are possible.
     """
 
     kinds: tuple[str, ...]
@@ -51,6 +57,51 @@ class Scores:
     activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
     names: tuple[str, ...] | None = None
     parts: int = 1
+    fixed_size: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """A model that fills in hidden bytes."""
+
+    model: Perceiver
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A model of optical flow or disparity.
+
+    Attributes:
+      model: whose output is a `PixelField`.
+      kinds: what the two images are.
+      read: `read(paths)` gives `frames` uint8 `[2, H, W, 3]`, at least as large as the model's
+        window, and the size (height, width) of the images in them.
+      min_overlap: pixels that neighbouring windows share at least.
+    """
+
+    model: Perceiver
+    kinds: tuple[str, str]
+    read: Callable[[Sequence[str]], tuple[np.ndarray, tuple[int, int]]]
+    min_overlap: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """An autoencoder of video and sound.
+
+    Attributes:
+      model: hides from itself what the evaluation hides, and the label.
+      read: `read(paths, max_clips)` gives `video` uint8 `[T, H, W, 3]` and `audio` float32 `[S]` of
+        as many of the model's clips as the files hold, at most `max_clips` (0: all).
+      frames_per_second, samples_per_second: of both.
+      names: of the classes; None if nothing tells.
+    """
+
+    model: Perceiver
+    read: Callable[[Sequence[str], int], tuple[np.ndarray, np.ndarray]]
+    frames_per_second: float
+    samples_per_second: int
+    names: tuple[str, ...] | None = None
 
 
 def stand_in(config: ConfigDict) -> Any:
@@ -75,8 +126,7 @@ def evaluation_line(
       `[H, W, C]`, to the fields of an evaluation's example; and the shapes and types of it.
     """
     whole = transforms.parse(config.data.eval)
-    kept = [i for i, (name, _, _) in enumerate(whole.steps) if name not in PAIRING]
-    line = Pipeline(tuple(whole.steps[i] for i in kept), tuple(whole.functions[i] for i in kept))
+    line = whole.without(*PAIRING)
 
     def apply(pipeline, example):
         example = pipeline(TRUTH | example, np.random.default_rng(0))
@@ -107,6 +157,62 @@ def read_pixels(path: str, channels: int = 3) -> np.ndarray:
     data = existing(path).read_bytes()
     check_pixels(data, path, images.Options.max_pixels)
     return decode_image(data, path, channels)
+
+
+def clip_reading(config: ConfigDict) -> dict[str, Any]:
+    """The arguments of `files.read_clip` with which the source of a run makes its clips.
+
+    Raises:
+      ConfigError: it is a source of one's own, of which nothing is known.
+    """
+    source, options = config.data.source.removeprefix(fake.PREFIX), config.data.source_options
+    if source == "clips":
+        fields = ("num_frames", "frames_per_second", "samples_per_second", "short_side")
+        return {name: options[name] for name in fields}
+    if source == "bounce":
+        return {
+            "num_frames": options.num_frames,
+            "frames_per_second": options.frames_per_second,
+            "samples_per_second": options.frames_per_second * options.samples_per_frame,
+            "short_side": min(options.size),
+        }
+    raise ConfigError(
+        f"config.data.source={source!r} does not say how video files become its clips: predict "
+        "knows that of 'clips' and 'bounce'"
+    )
+
+
+def read_sound(path: str, samples_per_second: int, count: int) -> np.ndarray:
+    """The first `count` samples of a WAV file at this rate, float32 `[count]`.
+
+    Raises:
+      ValueError: it cannot be read, or is shorter.
+    """
+    sound, rate = files.read_wav(path)
+    if rate != samples_per_second:
+        sound = signal.resample_poly(sound, samples_per_second, rate).astype(np.float32)
+    if len(sound) < count:
+        raise ValueError(
+            f"{path} has {len(sound) / samples_per_second:.3g} s of sound; the video needs "
+            f"{count / samples_per_second:.3g} s"
+        )
+    return sound[:count]
+
+
+def sound_of(
+    paths: Sequence[str], audio: np.ndarray | None, samples_per_second: int, count: int
+) -> np.ndarray:
+    """The sound of a video: that of a second file, else its own `audio`, else silence.
+
+    Returns:
+      float32 `[count]`.
+    """
+    if len(paths) > 1:
+        return read_sound(paths[1], samples_per_second, count)
+    if audio is None:
+        print(f"{paths[0]} has no sound: silence", file=sys.stderr)
+        return np.zeros(count, np.float32)
+    return audio[:count]
 
 
 def stack_pair(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -141,10 +247,12 @@ def normalized(config: ConfigDict, field: str, batch: Mapping[str, Any]) -> dict
 
 def class_names(config: ConfigDict, num_classes: int) -> tuple[str, ...] | None:
     """The names of a run's classes: those saved with it, else those that its source knows."""
-    names = tuple(config.data.get("classes", ()))
+    data = config.data
+    names = tuple(data.get("classes", ()))
     if not names:
         names = tuple(getattr(stand_in(config), "classes", ()))
-        names = names or registry.find(config.data.source).class_names(config.data.data_dir)
+        lists = tuple(filter(None, (data.train_split, data.eval_split)))
+        names = names or registry.find(data.source).class_names(data.data_dir, lists)
     if not names or len(names) > num_classes:
         return None
     return (*names, *(f"class {k}" for k in range(len(names), num_classes)))

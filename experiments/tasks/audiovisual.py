@@ -8,6 +8,14 @@ import functools
 import jax
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import (
+    Scores,
+    class_names,
+    evaluation_line,
+    normalized,
+    read_pixels,
+    require_shapes,
+)
 from experiments.tasks.autoencode import (
     Hidden,
     check_modalities,
@@ -20,6 +28,7 @@ from experiments.tasks.data import Labelled, open_data
 from experiments.tasks.image import prepare_images
 from perceiver_jax import losses, metrics, plots
 from perceiver_jax.build import build
+from perceiver_jax.datasets.generated import av_digits
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
@@ -59,6 +68,32 @@ def make_task(config: ConfigDict) -> Task:
         predict=functools.partial(hide(spec, hidden).apply, train=False),
         plots=functools.partial(draw, spec, prepare, task_data),
         about=(describe_hidden(hidden),),
+    )
+
+
+def ask(config: ConfigDict) -> Scores:
+    """How the model of a run answers an image and a sound; needs no data."""
+    data, spec = config.data, config.model.to_dict()
+    prepare, example = evaluation_line(config, "image", "audio")
+    model = hide(spec, config.audiovisual.eval_hidden)
+
+    def read(paths, part=0):
+        image, sound = paths
+        given = {
+            "image": read_pixels(image, len(data.mean)),
+            "audio": av_digits.read_sound(sound, len(example["audio"])),
+        }
+        return require_shapes(prepare(given), example, data.eval)
+
+    def logits(variables, batch):
+        return model.apply(variables, normalized(config, "image", batch), train=False)
+
+    return Scores(
+        kinds=("image", "sound"),
+        read=read,
+        example=example,
+        logits=logits,
+        names=class_names(config, spec["output"]["num_classes"]),
     )
 
 

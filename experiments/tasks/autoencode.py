@@ -14,8 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import (
+    Clip,
+    class_names,
+    clip_reading,
+    evaluation_line,
+    require_shapes,
+    sound_of,
+)
 from experiments.tasks.data import Data, open_data
-from perceiver_jax import flops, losses, maps, metrics, perceiver, plots
+from perceiver_jax import files, flops, losses, maps, metrics, perceiver, plots
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError, Count, NonNegative, Size
 from perceiver_jax.inference import clips
@@ -117,6 +125,45 @@ def make_task(config: ConfigDict) -> Task:
             f"compression {padded:.1f}x of the tokens' channels with padding (the paper's way of "
             f"counting), {raw:.2f}x of the values themselves",
         ),
+    )
+
+
+def ask(config: ConfigDict) -> Clip:
+    """How the model of a run answers a video and its sound; needs no data."""
+    data, spec = config.data, config.model.to_dict()
+    prepare, example = evaluation_line(config, "video", "audio")
+    reading = clip_reading(config)
+    size, rate = reading["short_side"], reading["frames_per_second"]
+    samples_per_second = reading["samples_per_second"]
+    frames, samples = len(example["video"]), len(example["audio"])
+
+    def read(paths, max_clips):
+        video, audio = files.read_video(
+            paths[0],
+            size,
+            frames_per_second=rate,
+            samples_per_second=samples_per_second,
+            max_frames=max_clips * frames or None,
+            square=False,
+        )
+        count = len(video) // frames
+        if not count:
+            raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
+        audio = sound_of(paths, audio, samples_per_second, count * samples)
+        clips = [
+            require_shapes(prepare({"video": piece, "audio": sound}), example, data.eval)
+            for piece, sound in zip(
+                np.split(video[: count * frames], count), np.split(audio, count), strict=True
+            )
+        ]
+        return tuple(np.concatenate([x[name] for x in clips]) for name in ("video", "audio"))
+
+    return Clip(
+        model=hide(spec, {*config.autoencode.eval_hidden, "label"}),
+        read=read,
+        frames_per_second=rate,
+        samples_per_second=samples_per_second,
+        names=class_names(config, spec["output"]["modalities"]["label"]["num_classes"]),
     )
 
 

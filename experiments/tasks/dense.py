@@ -13,10 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks import psychometric
+from experiments.tasks.ask import PAIRING, Field, read_pixels, stack_pair
 from experiments.tasks.data import Data, open_data
 from perceiver_jax import flops, losses, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError, NonNegative, Positive, Range, Whole
+from perceiver_jax.data import pair_transforms, transforms
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference import tiles
 from perceiver_jax.inference.chunks import in_chunks
@@ -91,6 +93,39 @@ def make_task(config: ConfigDict) -> Task:
             f"{size / 1e9:.3g} GFLOP per training example (forward, textbook), "
             f"{len(starts[0]) * len(starts[1])} tiles in a whole image",
         ),
+    )
+
+
+def ask(config: ConfigDict) -> Field:
+    """How the model of a run answers two images, as its evaluation does; needs no data.
+
+    The evaluation pads images by their border pixels to one size. Here only those smaller than the
+    model's window are padded, and images may be of any size.
+    """
+    model = build(config.model.to_dict())
+    line = transforms.parse(config.data.eval).without(*PAIRING, "pad_pair")
+    flow = model.output.components == 2
+
+    def read(paths):
+        frames = stack_pair(*(read_pixels(path) for path in paths))
+        known = np.ones(frames.shape[1:3], bool)
+        truth = {
+            "field": np.zeros((*known.shape, model.output.components), np.float32),
+            "valid": known,
+            "occluded": ~known,
+            "known": known,
+            "size": np.array(known.shape, np.int32),
+        }
+        frames = line({"frames": frames} | truth, np.random.default_rng(0))["frames"]
+        size = frames.shape[1:3]
+        window = np.maximum(size, model.output.shape)
+        return pair_transforms.pad_pair({"frames": frames}, None, *window)["frames"], size
+
+    return Field(
+        model=model,
+        kinds=("first image", "second image") if flow else ("left image", "right image"),
+        read=read,
+        min_overlap=config.dense.min_overlap,
     )
 
 

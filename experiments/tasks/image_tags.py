@@ -1,5 +1,6 @@
 """Several labels of an image: a config to a `Task`. Composition only."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks import image, tagging
+from experiments.tasks.ask import Scores
 from experiments.tasks.data import Normalized, open_data
 from perceiver_jax import losses, metrics
 from perceiver_jax.build import build
@@ -40,6 +42,11 @@ def make_task(config: ConfigDict) -> Task:
         whole_metrics={"mean_average_precision": metrics.mean_average_precision},
         plots=functools.partial(draw, model, prepare, task_data),
     )
+
+
+def ask(config: ConfigDict) -> Scores:
+    """How the model of a run answers an image; needs no data."""
+    return dataclasses.replace(image.ask(config), activation=jax.nn.sigmoid)
 
 
 def prepare_images(batch, key, *, num_classes, mean, std):

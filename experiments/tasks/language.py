@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import Text
 from experiments.tasks.data import Data, open_data
 from perceiver_jax import losses, metrics
 from perceiver_jax.build import build
@@ -33,6 +34,11 @@ def make_task(config: ConfigDict) -> Task:
         metrics={"accuracy": metrics.hidden_accuracy, "bits_per_byte": metrics.bits_per_byte},
         plots=functools.partial(draw, model, task_data),
     )
+
+
+def ask(config: ConfigDict) -> Text:
+    """How the model of a run answers a text in which [MASK] stands for hidden bytes."""
+    return Text(build(config.model.to_dict()))
 
 
 def prepare_text(batch, key):

@@ -11,6 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import (
+    Scores,
+    class_names,
+    clip_reading,
+    evaluation_line,
+    normalized,
+    require_shapes,
+)
 from experiments.tasks.autoencode import (
     Hidden,
     check_modalities,
@@ -23,6 +31,7 @@ from experiments.tasks.data import Normalized, open_data
 from perceiver_jax import losses, metrics
 from perceiver_jax.build import build
 from perceiver_jax.data import on_device
+from perceiver_jax.datasets.clips import read_part
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
@@ -61,6 +70,35 @@ def make_task(config: ConfigDict) -> Task:
         plots=functools.partial(draw, spec, prepare, task_data),
         about=(describe_hidden(hidden),),
         per="clip",
+    )
+
+
+def ask(config: ConfigDict) -> Scores:
+    """How the model of a run answers a video file with its sound; needs no data."""
+    data, spec = config.data, config.model.to_dict()
+    prepare, example = evaluation_line(config, "video", "audio")
+    model, reading = hide(spec, config.tagging.eval_hidden), clip_reading(config)
+    options = data.source_options
+    parts = options.get("clips_per_row", 1)
+
+    def read(paths, part):
+        lie = {"clips_per_row": parts, "row_seconds": options.get("row_seconds", 10.0)}
+        video, audio = read_part(paths[0], 0.0, part, **lie, **reading)
+        silence = np.zeros_like(example["audio"])
+        given = {"video": video, "audio": silence if audio is None else audio}
+        return require_shapes(prepare(given), example, data.eval)
+
+    def logits(variables, batch):
+        return model.apply(variables, normalized(config, "video", batch), train=False)
+
+    return Scores(
+        kinds=("video",),
+        read=read,
+        example=example,
+        logits=logits,
+        activation=jax.nn.sigmoid,
+        names=class_names(config, spec["output"]["num_classes"]),
+        parts=parts,
     )
 
 

@@ -60,7 +60,7 @@ class LocalBatches:
 
     Attributes:
       source: the examples.
-      transforms: a parsed line.
+      transforms: a parsed line, or such a function.
       batch_size: rows of a whole batch.
       parts: how many parts a batch has.
       count: how many parts there are in all.

@@ -50,6 +50,12 @@ class Pipeline:
             example = function(example, rng, *args, **kwargs)
         return example
 
+    def without(self, *names: str) -> "Pipeline":
+        """The same without the transforms of these names."""
+        kept = [i for i, (name, _, _) in enumerate(self.steps) if name not in names]
+        steps, functions = ([x[i] for i in kept] for x in (self.steps, self.functions))
+        return Pipeline(tuple(steps), tuple(functions))
+
     def __str__(self) -> str:
         return " | ".join(_step_text(*step) for step in self.steps)
 

@@ -1,6 +1,7 @@
 """Local video files with sound and labels, listed in CSV files: Kinetics, AudioSet, your own."""
 
 import functools
+import os
 import sys
 from collections.abc import Sequence
 
@@ -123,8 +124,8 @@ class Clips:
         for candidate in rows:
             path = self.paths[candidate]
             try:
-                start = self._start(candidate, clip)
-                video, audio = read_clip(self.folder / path, start, **self.reading)
+                start, lie = self.starts[candidate], (self.clips_per_row, self.row_seconds)
+                video, audio = read_part(self.folder / path, start, clip, *lie, **self.reading)
             except ValueError as error:
                 self._skip(path, str(error))
             else:
@@ -137,15 +138,6 @@ class Clips:
         side = self.reading["short_side"]
         black = np.zeros((self.reading["num_frames"], side, side, 3), np.uint8)
         return self._example(row, black, None, readable=False)
-
-    def _start(self, row: int, clip: int) -> float:
-        """Seconds into the file at which a clip of a row begins."""
-        start = self.starts[row]
-        if not clip:
-            return start
-        length = self.reading["num_frames"] / self.reading["frames_per_second"]
-        end = min(start + self.row_seconds, video_seconds(self.folder / self.paths[row]))
-        return start + max(end - start - length, 0.0) * clip / (self.clips_per_row - 1)
 
     def _example(
         self, row: int, video: np.ndarray, audio: np.ndarray | None, *, readable: bool
@@ -172,6 +164,39 @@ class Clips:
 
     def __repr__(self) -> str:
         return self.name
+
+
+def read_part(
+    path: os.PathLike | str,
+    start: float,
+    clip: int,
+    clips_per_row: int = 1,
+    row_seconds: float = 10.0,
+    **reading,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Clip number `clip` of those that lie evenly within a row's seconds; see `Clips`.
+
+    Args:
+      path: the file.
+      start: of the row, in seconds.
+      clip: its number, below `clips_per_row`.
+      clips_per_row, row_seconds: as of `Clips`.
+      reading: as of `files.read_clip`.
+    """
+    if clip:
+        length = reading["num_frames"] / reading["frames_per_second"]
+        end = min(start + row_seconds, video_seconds(path))
+        start += max(end - start - length, 0.0) * clip / (clips_per_row - 1)
+    return read_clip(path, start, **reading)
+
+
+def class_names(data_dir: str, lists: Sequence[str]) -> tuple[str, ...]:
+    """The names of the classes, as `Clips` numbers them; () where the lists are not there."""
+    folder = user_path(data_dir)
+    there = (folder / clip_lists.CLASSES, *(folder / f"{name}.csv" for name in lists))
+    if not data_dir or not (there[0].is_file() or all(path.is_file() for path in there[1:])):
+        return ()
+    return tuple(clip_lists.read_classes(folder, lists)[0])
 
 
 check_options = functools.partial(check_reader, Clips)

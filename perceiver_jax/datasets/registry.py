@@ -14,7 +14,7 @@ import functools
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perceiver_jax.config_types import import_name
@@ -48,13 +48,13 @@ class Dataset:
 
     Attributes:
       load, spec, check_options: see above; `spec` is None where no files are read.
-      class_names: the names of the classes, where they are known without the data.
+      class_names: of (data_dir, names of the lists): those known without the data or from lists.
     """
 
     load: Callable[..., Any]
     spec: Callable[..., Example] | None = None
     check_options: Callable[..., None] = lambda **options: None
-    class_names: Callable[[str], tuple[str, ...]] = lambda data_dir: ()
+    class_names: Callable[[str, Sequence[str]], tuple[str, ...]] = lambda data_dir, lists: ()
 
     @property
     def takes_options(self) -> bool:
@@ -74,7 +74,8 @@ def find(name: str) -> Dataset:
     if name in MODULES:
         module = importlib.import_module(f"perceiver_jax.datasets.{MODULES[name]}")
         check = getattr(module, "check_options", Dataset.check_options)
-        return Dataset(module.load, getattr(module, "spec", None), check)
+        names = getattr(module, "class_names", Dataset.class_names)
+        return Dataset(module.load, getattr(module, "spec", None), check, names)
     if name in pair_sets.SETS:
         return Dataset(
             functools.partial(pair_sets.load, name), functools.partial(pair_sets.spec, name)

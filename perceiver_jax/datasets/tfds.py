@@ -123,8 +123,9 @@ def find_builder(name: str, data_dir: str = "") -> Any:
         raise UnknownName(f"TFDS has no dataset {name!r}") from None
 
 
-def class_names(name: str, data_dir: str = "") -> tuple[str, ...]:
+def class_names(name: str, data_dir: str = "", lists: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of a dataset's classes by its description, prepared or not; () without a label."""
+    del lists
     features = find_builder(name, data_dir).info.features
     return tuple(getattr(features["label"], "names", None) or ()) if "label" in features else ()
 

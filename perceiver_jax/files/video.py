@@ -23,27 +23,29 @@ def read_video(
     frames_per_second: float,
     samples_per_second: int,
     max_frames: int | None = None,
+    square: bool = True,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A video file and its sound, or a folder of images in the order of their names.
 
-    Each frame is cut to its central square and resized. A file is resampled to the given rates; a
+    Each frame is cut to its central square and resized; unless `square`, it keeps its shape and its
+    shorter side becomes `size`, as `read_clip` does it. A file is resampled to the given rates; a
     folder is assumed to have them. Numbers in its names count as numbers, so that `frame2.png`
     comes before `frame10.png`.
 
     Returns:
-      (uint8 `[T, size, size, 3]`, float32 `[S]` in [-1, 1] of as many seconds, or None where there
+      (uint8 `[T, H, W, 3]`, float32 `[S]` in [-1, 1] of as many seconds, or None where there
       is no sound).
 
     Raises:
       ValueError: there is no readable video.
       ImportError: a file, but PyAV is not installed.
     """
-    path = existing(path)
+    path, shape = existing(path), _square if square else _shrink
     if not path.is_dir():
         return _read(
             path,
             0.0,
-            lambda image: _square(image, size),
+            lambda image: shape(image, size),
             num_frames=max_frames,
             frames_per_second=frames_per_second,
             samples_per_second=samples_per_second,
@@ -52,7 +54,10 @@ def read_video(
     names = natural_order(names)[:max_frames]
     if not names:
         raise ValueError(f"{path} is a folder without images")
-    return np.stack([_square(read_image(name), size) for name in names]), None
+    frames = [shape(read_image(name), size) for name in names]
+    if len(sizes := {frame.shape[:2] for frame in frames}) > 1:
+        raise ValueError(f"{path} has images of several shapes, {sorted(sizes)[:3]}: cut them")
+    return np.stack(frames), None
 
 
 def read_clip(

@@ -8,7 +8,7 @@ for each model and shape: a second call does not compile.
 """
 
 from perceiver_jax.inference.clips import autoencode
-from perceiver_jax.inference.flow import optical_flow
+from perceiver_jax.inference.flow import disparity, optical_flow
 from perceiver_jax.inference.images import classify
 from perceiver_jax.inference.programs import TopK, load_or_random, random_weights
 from perceiver_jax.inference.text import fill_masks
@@ -17,6 +17,7 @@ __all__ = [
     "TopK",
     "autoencode",
     "classify",
+    "disparity",
     "fill_masks",
     "load_or_random",
     "optical_flow",

@@ -1,4 +1,4 @@
-"""Optical flow between images larger than the model's, in overlapping tiles.
+"""Optical flow and disparity of images larger than the model's, in overlapping tiles.
 
 References: Perceiver IO (Jaegle et al. 2022) app. H; the released notebook, but without its
 repeated tiles and tiles that leave the image.
@@ -13,6 +13,7 @@ import numpy as np
 from perceiver_jax.inference import tiles
 from perceiver_jax.inference.programs import Progress, predict, require, require_uint8, silent
 from perceiver_jax.modalities import flow as flow_modality
+from perceiver_jax.modalities import stereo as stereo_modality
 from perceiver_jax.perceiver import Perceiver
 
 _average_tiles = jax.jit(tiles.average_tiles, static_argnames="full")
@@ -45,8 +46,32 @@ def optical_flow(
       ValueError: images smaller than the tile, of different sizes, or not uint8 RGB.
     """
     require(model.output, flow_modality.Flow, "optical_flow")
+    frames = (first, second)
+    return _field(model, variables, frames, min_overlap, batch_size, progress)
+
+
+def disparity(
+    model: Perceiver,
+    variables: Any,
+    left: np.ndarray,
+    right: np.ndarray,
+    *,
+    min_overlap: int = 20,
+    batch_size: int = 1,
+    progress: Progress = silent,
+) -> np.ndarray:
+    """Estimates the disparity of every pixel of the left view, in pixels; as `optical_flow`.
+
+    Returns:
+      float32 `[H, W, 1]`.
+    """
+    require(model.output, stereo_modality.Disparity, "disparity")
+    return _field(model, variables, (left, right), min_overlap, batch_size, progress)
+
+
+def _field(model, variables, frames, min_overlap, batch_size, progress) -> np.ndarray:
     meaning = "the two images must be uint8 [H, W, 3]"
-    frames = [require_uint8(image, 3, meaning) for image in (first, second)]
+    frames = [require_uint8(image, 3, meaning) for image in frames]
     if frames[0].shape != frames[1].shape:
         raise ValueError(f"the images differ in size: {frames[0].shape} and {frames[1].shape}")
     frames = np.stack(frames).astype(np.float32) / 255 * 2 - 1  # [2, H, W, 3]
@@ -58,11 +83,11 @@ def optical_flow(
         )
     corners, needed = tiles.place_tiles(np.array([shape]), shape, tile, min_overlap)
     places = [np.s_[y : y + tile[0], x : x + tile[1]] for y, x in np.asarray(corners)[:, 0]]
-    flows = []
+    fields = []
     progress(0, len(places))
     for i in range(0, len(places), batch_size):
         batch = np.stack([frames[:, *place] for place in places[i : i + batch_size]])
-        flows.append(predict(model, variables, {"frames": batch}))
+        fields.append(predict(model, variables, {"frames": batch}))
         progress(i + len(batch), len(places))
-    flow = _average_tiles(jnp.concatenate(flows)[:, None], corners, needed, shape)
-    return np.asarray(flow[0])
+    field = _average_tiles(jnp.concatenate(fields)[:, None], corners, needed, shape)
+    return np.asarray(field[0])

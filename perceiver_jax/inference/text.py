@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from perceiver_jax.inference.programs import predict, require
@@ -38,8 +39,18 @@ def fill_masks(
       ValueError: nothing is hidden; a span outside the text; a text longer than the model's.
     """
     require(model.output, text_modality.TiedLogits, "fill_masks")
+    ids, spans = hide(text, spans, max_length=model.output.max_length)
+    padded, mask = text_modality.pad(ids, model.output.max_length)
+    batch = {"text": padded[None], "text_mask": mask[None]}
+    return fill(ids, spans, likeliest(np.asarray(predict(model, variables, batch))[0]))
+
+
+def hide(
+    text: str, spans: Sequence[tuple[int, int]] | None = None, *, max_length: int
+) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """The ids of a text, MASK where it is hidden, and the spans that are; see `fill_masks`."""
     if spans is None:
-        ids, spans = read_markers(text, max_length=model.output.max_length)
+        ids, spans = read_markers(text, max_length=max_length)
     else:
         ids = text_modality.encode(text)
     spans = sorted((int(start), int(stop)) for start, stop in spans)
@@ -49,15 +60,17 @@ def fill_masks(
         if not 0 <= start < stop <= len(ids):
             raise ValueError(f"span ({start}, {stop}) is not within the text's {len(ids)} bytes")
         ids[start:stop] = text_modality.MASK
-    padded, mask = text_modality.pad(ids, model.output.max_length)
-    batch = {"text": padded[None], "text_mask": mask[None]}
-    logits = np.asarray(predict(model, variables, batch))[0, : len(ids)]
-    filled = np.where(ids == text_modality.MASK, likeliest(logits), ids)
+    return ids, spans
+
+
+def fill(ids: np.ndarray, spans: Sequence[tuple[int, int]], guess: np.ndarray) -> Filled:
+    """The text of ids with MASK at the spans, filled in by a guess of each, as long or longer."""
+    filled = np.where(ids == text_modality.MASK, guess[: len(ids)], ids)
     fills = [text_modality.decode(filled[start:stop]) for start, stop in spans]
     return Filled(text_modality.decode(filled), fills)
 
 
-def likeliest(logits: np.ndarray) -> np.ndarray:
+def likeliest(logits: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
     """Logits `[..., K]` -> the likeliest ids `[...]`, bytes only, never a reserved id."""
     return logits[..., text_modality.NUM_RESERVED :].argmax(-1) + text_modality.NUM_RESERVED
 

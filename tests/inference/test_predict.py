@@ -34,6 +34,7 @@ def run(monkeypatch, capsys):
             *args,
         ]
         values = flags.FlagValues()
+        values.append_flag_values(flags.FLAGS)  # those of libraries
         predict.define_flags(values)
         with monkeypatch.context() as patch:
             patch.setattr(flags, "FLAGS", values)
@@ -149,7 +150,7 @@ def test_sound_is_read_from_the_video(run, tmp_path):
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
-        ("flow", ["--input=a.png"], "optical flow needs two images"),
+        ("flow", ["--input=a.png"], "an input of this model has 2, first image and second image"),
         ("imagenet_conv", ["--input=missing.png"], "missing.png does not exist"),
         (
             "flow",
@@ -284,5 +285,5 @@ def test_help_tells_how():
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, cwd=ROOT, env=environment
     )
-    assert "--model=flow --input=first.png --input=second.png" in done.stdout
+    assert "--model=runs/rds --input=left.png,right.png" in done.stdout
     assert "--[no]native_size" in done.stdout

@@ -7,16 +7,20 @@ jackson, lucas, nicolas, theo, yweweler; 50 of each digit).
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
+from scipy import signal
 
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.generated.source import check_generated, configured, require_range
 from perceiver_jax.datasets.tfds import Tfds
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.files.sound import read_wav
 
 SPLITS = ("train", "test")
+RATE = 8000  # samples per second
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Options:
     """What `AvDigits` can be asked for.
 
     Attributes:
-      num_samples: of `audio`, at 8,000 per second; 95 % of the recordings are shorter than 5,300.
+      num_samples: of `audio`, `RATE` per second; 95 % of the recordings are shorter than 5,300.
       speakers: who is heard; () is everyone.
     """
 
@@ -121,6 +125,22 @@ def spoken_digits(data_dir: str = "") -> list[tuple[int, str, np.ndarray]]:
         sound = np.clip(sound, -(2**15), 2**15 - 1).astype(np.int16)
         recordings.append((int(feature["label"].int64_list.value[0]), speaker, sound))
     return recordings
+
+
+def read_sound(path: str | os.PathLike, num_samples: int) -> np.ndarray:
+    """A WAV file as the sound of an example: its middle, or in the middle of silence, its peak 1.
+
+    Raises:
+      ValueError: it cannot be read.
+    """
+    sound, rate = read_wav(path)
+    if rate != RATE:
+        sound = signal.resample_poly(sound, RATE, rate).astype(np.float32)
+    sound = sound / np.float32(np.abs(sound).max() or 1)
+    room = num_samples - len(sound)
+    if room < 0:
+        return sound[-room // 2 :][:num_samples]
+    return np.pad(sound, (room // 2, room - room // 2))
 
 
 def _placed(rng: np.random.Generator, sound: np.ndarray, num_samples: int) -> np.ndarray:
