@@ -42,6 +42,7 @@ QUICK = (
     "datasets/test_registry.py",
     "datasets/test_table.py",
     "datasets/test_texts.py",
+    "datasets/test_wordnet.py",
     "files/",
     "inference/test_fill_masks.py",
     "inference/test_tiles.py",

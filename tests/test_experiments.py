@@ -16,6 +16,7 @@ import pytest
 from calling import call
 from clip_files import write_clips, write_tagged_clips
 from image_files import write_folder, write_tables
+from text_files import write_wordnet
 from tfds_files import (
     write_cityscapes,
     write_glue,
@@ -35,7 +36,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py"))
 MODULES = {name: importlib.import_module(f"configs.{name}") for name in FILES}
 MODULES = {name: module for name, module in MODULES.items() if hasattr(module, "VARIANTS")}
-FOLDERS = ("sintel", "kitti", "autoflow", "sceneflow", "middlebury", "audioset", "folder")
+FOLDERS = (
+    "sintel",
+    "kitti",
+    "autoflow",
+    "sceneflow",
+    "middlebury",
+    "audioset",
+    "folder",
+    "wordnet",
+)
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
 
@@ -66,6 +76,7 @@ def data_dir(tmp_path_factory):
     write_texts(folder, dict.fromkeys(("train", "validation"), words))
     write_texts(folder, {"train": words}, "wikipedia/20230601.en", "1.0.0")
     write_glue(folder, glue.QUESTIONS)
+    write_wordnet(folder / "wordnet")
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)

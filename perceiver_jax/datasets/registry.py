@@ -33,7 +33,9 @@ GENERATED = (
     "dominoes",
     "centre",
 )
-MODULES = {name: name for name in ("digits", "clips", "texts", "folder", "table", "mixture")}
+MODULES = {
+    name: name for name in ("digits", "clips", "texts", "folder", "table", "mixture", "wordnet")
+}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
 SHIFTS = ("imagenet9", "waterbirds", "cue_conflict", "some_classes", "corrupted")
 MODULES |= {name: f"shifts.{name}" for name in SHIFTS}
@@ -107,7 +109,7 @@ def load(
         that of its parts; else a split of the set such as
         `train[10000:]`.
       data_dir: TFDS's directory, a `gs://` path included; '' is TFDS's default. For clips, texts,
-        pairs, folder and table the folder of the set.
+        pairs, folder, table and wordnet the folder of the set.
       in_memory: decode everything once into arrays; needs images of one size, and memory.
       options: keyword arguments of the module's `load`.
 

@@ -1,0 +1,111 @@
+"""WordNet's glosses, on a CPU: what masked pretraining is worth, and two tasks in one model.
+
+| variant    | what                                                                      |
+|------------|---------------------------------------------------------------------------|
+| `nouns`    | to which of 26 lexicographer files does a noun's gloss belong? from scratch |
+| `pretrain` | masked bytes of the glosses of nouns, verbs, adjectives and adverbs       |
+| `finetune` | `nouns` from the weights of `pretrain`                                    |
+| `verbs`    | the question about verbs, of which there are 15 files                     |
+| `both`     | nouns and verbs with one model, a query for each                          |
+
+Each also with `:tiny`. The database is 6 MB, compressed:
+
+    curl -O https://wordnetcode.princeton.edu/3.0/WNdb-3.0.tar.gz && tar -xf WNdb-3.0.tar.gz
+    python -m experiments.run --config=configs/wordnet.py:pretrain --config.data.data_dir=dict \\
+        --workdir=runs/wordnet/pretrain
+    python -m experiments.run --config=configs/wordnet.py:finetune --config.data.data_dir=dict \\
+        --workdir=runs/wordnet/finetune
+    python -m experiments.run --config=configs/wordnet.py:nouns --config.data.data_dir=dict \\
+        --workdir=runs/wordnet/nouns
+
+With fewer labels, the same ones in every run: --config.data.train_source_options.share=0.01.
+Eight tenths of the glosses are trained on, also by `pretrain`; one is the validation set, and
+--config.data.eval_split=test the last one.
+
+The question is our own, and so is the recipe; there is no paper to compare with.
+"""
+
+from configs import common
+from perceiver_jax.datasets.wordnet import FILES
+
+VARIANTS = ("nouns", "pretrain", "finetune", "verbs", "both")
+LENGTH, CHANNELS = 160, 128  # 95 % of the glosses are not longer
+
+
+def get_config(variant: str = ""):
+    name, tiny = common.parse(variant, VARIANTS)
+    config = common.base(batch_size=64, steps=12_000 if name == "pretrain" else 3000)
+    config.eval_every = config.checkpoint_every = 1000
+    config.model = {
+        "dtype": "float32",
+        "embedding": {"module": "text.Embedding", "channels": CHANNELS, "init_scale": 0.1},
+        "input": {"module": "text.Bytes", "max_length": LENGTH, "position_init_scale": 0.1},
+        "encoder": common.encoder(
+            num_latents=32,
+            latent_channels=CHANNELS,
+            num_blocks=1,
+            num_self_attends_per_block=4,
+            num_cross_attend_heads=4,
+            num_self_attend_heads=4,
+            latent_init_scale=1.0,  # latents that look at different places from the start
+            remat="none",
+        ),
+        "decoder": common.decoder(num_heads=4, query_residual=False),
+    }
+    if name == "pretrain":
+        pretrain(config)
+    else:
+        speech = {"verbs": ("verb",), "both": ("noun", "verb")}.get(name, ("noun",))
+        classify(config, speech)
+    config.optimizer = common.adamw(2e-3 if name == "pretrain" else 1e-3, warmup_steps=200)
+    if tiny:
+        return common.shrink(config)
+    if name == "finetune":
+        config.start.weights = "runs/wordnet/pretrain"
+        config.start.fresh = ("^output/",)
+    return config
+
+
+def pretrain(config) -> None:
+    """The fields of the masked model."""
+    config.experiment = "language"
+    line = "hide_words(0.15) | keep('text', 'text_mask', 'hidden')"
+    config.data = common.reading(
+        "wordnet",
+        train=f"random_window({LENGTH}) | {line}",
+        evaluate=f"first_window({LENGTH}) | {line}",
+        eval_split="validation",
+    )
+    config.data.source_options = {"speech": ("noun", "verb", "adj", "adv")}
+    config.model.output = {
+        "module": "text.TiedLogits",
+        "max_length": LENGTH,
+        "query_channels": CHANNELS,
+        "query_init_scale": 1.0,
+    }
+
+
+def classify(config, speech: tuple[str, ...]) -> None:
+    """The fields of the question about parts of speech: one task each."""
+    config.experiment = "text_tasks"
+    kept = "'text', 'text_mask', 'marks', 'cut', 'label'"
+    kept += ", 'task', 'part'" if len(speech) > 1 else ""
+    line = f"join_texts({LENGTH}, 'text') | keep({kept})"
+    config.data = common.reading("wordnet", train=line, evaluate=line, eval_split="validation")
+    if len(speech) > 1:
+        config.data.source = "mixture"
+        parts = {s: {"source": "wordnet", "options": {"speech": (s,)}} for s in speech}
+        config.data.source_options = {"parts": parts}
+    else:
+        config.data.source_options = {"speech": speech}
+        config.data.train_source_options = {"share": 1.0}
+    config.text_tasks = {
+        "classes": {s: tuple(f"{s}.{name}" for name in FILES[s].values()) for s in speech},
+        "number_range": (0.0, 1.0),  # no task asks for a number
+    }
+    config.model.output = common.section(
+        "label.Answers",
+        tasks={s: len(FILES[s]) for s in speech},
+        query_channels=CHANNELS,
+        query_init_scale=1.0,
+    )
