@@ -18,7 +18,17 @@ if TYPE_CHECKING:
     from perceiver_jax import files, inference, plots, pretrained
     from perceiver_jax.loading import load
     from perceiver_jax.maps import attention_maps
-    from perceiver_jax.modalities import audio, flow, image, label, multimodal, stereo, text, video
+    from perceiver_jax.modalities import (
+        audio,
+        flow,
+        image,
+        label,
+        multimodal,
+        points,
+        stereo,
+        text,
+        video,
+    )
     from perceiver_jax.perceiver import Decoder, Encoder, MeanPool, Perceiver
     from perceiver_jax.position import Fourier, Table
     from perceiver_jax.tokens import Tokens
@@ -36,6 +46,7 @@ __all__ = [  # noqa: RUF022  by use
     "image",
     "label",
     "multimodal",
+    "points",
     "stereo",
     "text",
     "video",
@@ -59,7 +70,17 @@ _DEFINED_IN = {
     "load": "loading",
     "attention_maps": "maps",
 }
-_MODALITIES = ("audio", "flow", "image", "label", "multimodal", "stereo", "text", "video")
+_MODALITIES = (
+    "audio",
+    "flow",
+    "image",
+    "label",
+    "multimodal",
+    "points",
+    "stereo",
+    "text",
+    "video",
+)
 
 # glibc returns large freed blocks to the kernel, which clears each page when it is allocated again.
 # XLA's CPU kernels allocate scratch memory for every block of attention, which doubles their time.

@@ -175,6 +175,12 @@ def accuracy(collected: Mapping[str, np.ndarray]) -> float:
     return float(np.mean(collected["prediction"] == collected["label"]))
 
 
+def mean_class_accuracy(collected: Mapping[str, np.ndarray]) -> float:
+    """The mean over classes of the accuracy within each; `prediction` and `label` `[N]`."""
+    right, label = collected["prediction"] == collected["label"], collected["label"]
+    return float(np.mean([right[label == k].mean() for k in np.unique(label)]))
+
+
 def f1(collected: Mapping[str, np.ndarray]) -> float:
     """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 where nothing is of that class."""
     from sklearn.metrics import f1_score  # slow to import

@@ -16,6 +16,7 @@ import pytest
 from calling import call
 from clip_files import write_clips, write_tagged_clips
 from image_files import write_folder, write_tables
+from point_files import write_princeton
 from text_files import write_wordnet
 from tfds_files import (
     write_cityscapes,
@@ -45,6 +46,7 @@ FOLDERS = (
     "audioset",
     "folder",
     "wordnet",
+    "points",
 )
 ALL = [f"{name}:{variant}" for name, module in MODULES.items() for variant in module.VARIANTS]
 
@@ -86,6 +88,7 @@ def data_dir(tmp_path_factory):
     write_tagged_clips(folder / "audioset")
     write_folder(folder / "folder")
     write_tables(folder / "folder")
+    write_princeton(folder / "points")
     pair_files.write_sintel(folder / "sintel")
     pair_files.write_kitti(folder / "kitti")
     pair_files.write_scene_flow(folder / "sceneflow")

@@ -208,3 +208,8 @@ def test_the_average_of_the_papers_scores_is_the_printed_one():
     del scores["rte"]
     with pytest.raises(ValueError, match=r"needs scores of \['rte'\]"):
         metrics.glue_average(scores)
+
+
+def test_mean_class_accuracy_weighs_classes_alike():
+    answers = classes([0, 0, 0, 0, 2], [0, 0, 0, 1, 0])
+    assert metrics.mean_class_accuracy(answers) == (0.75 + 0.0) / 2

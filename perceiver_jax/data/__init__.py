@@ -13,6 +13,7 @@ from perceiver_jax.data import (
     pair_augmentation,
     pair_transforms,
     perturbations,
+    point_transforms,
     sound_transforms,
     text_transforms,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "pair_transforms",
     "parse",
     "perturbations",
+    "point_transforms",
     "sound_transforms",
     "text_transforms",
     "train_batches",

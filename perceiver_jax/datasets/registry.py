@@ -32,10 +32,10 @@ GENERATED = (
     "sea",
     "dominoes",
     "centre",
+    "shapes",
 )
-MODULES = {
-    name: name for name in ("digits", "clips", "texts", "folder", "table", "mixture", "wordnet")
-}
+NAMES = ("digits", "clips", "texts", "folder", "table", "mixture", "wordnet", "points")
+MODULES = {name: name for name in NAMES}
 MODULES |= {name: f"generated.{name}" for name in GENERATED}
 SHIFTS = ("imagenet9", "waterbirds", "cue_conflict", "some_classes", "corrupted")
 MODULES |= {name: f"shifts.{name}" for name in SHIFTS}

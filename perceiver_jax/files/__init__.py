@@ -1,4 +1,4 @@
-"""Files to arrays and back: images, fields (a value for each pixel), video and sound."""
+"""Files to arrays and back: images, fields (a value for each pixel), video, sound and meshes."""
 
 from perceiver_jax.files.fields import (
     read_flo,
@@ -14,10 +14,12 @@ from perceiver_jax.files.fields import (
     write_pfm,
 )
 from perceiver_jax.files.image import decode_image, existing, natural_order, read_image, write_image
+from perceiver_jax.files.mesh import Mesh, read_mesh, sample_surface
 from perceiver_jax.files.sound import read_wav, write_wav
 from perceiver_jax.files.video import read_clip, read_video, video_seconds, write_mp4
 
 __all__ = [
+    "Mesh",
     "decode_image",
     "existing",
     "natural_order",
@@ -27,11 +29,13 @@ __all__ = [
     "read_kitti_disparity",
     "read_kitti_flow",
     "read_mask",
+    "read_mesh",
     "read_pfm",
     "read_scaled_disparity",
     "read_sintel_disparity",
     "read_video",
     "read_wav",
+    "sample_surface",
     "video_seconds",
     "write_flo",
     "write_image",
