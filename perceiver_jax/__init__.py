@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from perceiver_jax.perceiver import Decoder, Encoder, MeanPool, Perceiver
     from perceiver_jax.position import Fourier, Table
+    from perceiver_jax.resampler import Resampler
     from perceiver_jax.tokens import Tokens
 
 __all__ = [  # noqa: RUF022  by use
@@ -38,6 +39,7 @@ __all__ = [  # noqa: RUF022  by use
     "Encoder",
     "Decoder",
     "MeanPool",
+    "Resampler",
     "Tokens",
     "Fourier",
     "Table",
@@ -64,6 +66,7 @@ _DEFINED_IN = {
     "Encoder": "perceiver",
     "Decoder": "perceiver",
     "MeanPool": "perceiver",
+    "Resampler": "resampler",
     "Tokens": "tokens",
     "Fourier": "position",
     "Table": "position",
