@@ -21,6 +21,21 @@ def make_task(config: ConfigDict) -> Task:
     return find_task(config.experiment).make_task(config)
 
 
+def ask(config: ConfigDict) -> Any:
+    """How the model of a run answers files: a record of `experiments.tasks.ask`; opens no data.
+
+    Raises:
+      ConfigError: its experiment does not say.
+    """
+    task = find_task(config.experiment)
+    if not hasattr(task, "ask"):
+        raise ConfigError(
+            f"config.experiment={config.experiment!r} does not say how it answers files: its file "
+            "in experiments/tasks has no function ask(config)"
+        )
+    return task.ask(config)
+
+
 def find_task(experiment: str) -> ModuleType:
     """The module of `experiments/tasks` with this name."""
     check(str, experiment, "config.experiment")

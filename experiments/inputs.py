@@ -130,13 +130,17 @@ def _files(value: str, kind: str) -> dict[str, str]:
         fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
         base = path.parents[len(parts) - fixed - 1] if fixed else pathlib.Path()
         matches = base.glob(os.path.join(*parts[fixed:]))
-        paths = {os.fspath(p): os.fspath(p) for p in matches if not p.is_dir()}
+        folders = kind == "video"  # the frames of one
+        paths = {os.fspath(p): os.fspath(p) for p in matches if folders or not p.is_dir()}
         if not paths:
             raise ValueError(f"no file matches --input={value}")
         start = len(os.path.commonpath([os.path.dirname(p) for p in paths]))
         paths = {name[start:].lstrip("/"): p for name, p in paths.items()}
     else:
-        raise ValueError(f"{value} does not exist")
+        raise ValueError(
+            f"{value} does not exist: write {'an' if kind == 'image' else 'a'} {kind} file "
+            f"({' '.join(endings)}), a folder or a pattern"
+        )
     ordered = sorted(paths, key=natural_key)
     named = {name.rpartition(".")[0] or name: paths[name] for name in ordered}
     # Of two files that differ in their endings only, both are inputs.

@@ -51,11 +51,11 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from experiments import answers, check_config, command, find_task, inputs
+from experiments import answers, ask, check_config, command, inputs
 from experiments.answers import Load
 from experiments.tasks.ask import Clip, Field, Scores, Text, read_pixels, sound_of, stack_pair
 from perceiver_jax import files, inference, pretrained
@@ -131,7 +131,7 @@ def ask_run(workdir: epath.Path) -> tuple[Asked, Load, int | None, Sequence[str]
         raise ConfigError(
             f"{workdir / CONFIG} is not of this version, which refuses it: {error}"
         ) from error
-    asked = find_task(config.experiment).ask(config)
+    asked = ask(config)
     outputs = config.model.output.to_dict()
     num_classes = outputs.get("modalities", {"label": outputs})["label"].get("num_classes")
     return asked, lambda: load(workdir)[1], num_classes, getattr(asked, "names", None)
@@ -263,6 +263,7 @@ def main(argv):
     del argv
     if hasattr(sys.stdout, "reconfigure"):  # a terminal without Unicode shows escapes
         sys.stdout.reconfigure(errors="backslashreplace")
+    logging.set_verbosity(logging.WARNING)
     command.keep_programs(cache_directory() / compilation.FOLDER)
     chosen = flags.FLAGS
     output, workdir = user_path(chosen.output), epath.Path(chosen.model).expanduser()

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 from calling import call
-from clip_files import write_tagged_clips
+from clip_files import write_clips, write_tagged_clips
 from etils import epath
 from image_files import write_folder, write_image
 from scipy.io import wavfile
 from tfds_files import write_spoken_digits, write_tfds
 
-from configs import audioset, av_digits, bounce, digits, flow, folder, language, stereo
+from configs import audioset, av_digits, bounce, digits, flow, folder, kinetics, language, stereo
 from experiments import make_task
+from experiments.tasks import ask, autoencode
 from experiments.tasks.autoencode import hide
 from perceiver_jax import files, inference
 from perceiver_jax.config_types import ConfigError
@@ -315,9 +316,24 @@ def test_an_image_and_a_sound(predict, tmp_path):
     assert code == 1 and "1.png is no readable WAV file" in err
 
 
-def test_a_source_of_one_s_own_does_not_say_how_clips_are_made():
-    from experiments.tasks import ask
+def test_a_video_is_read_as_the_source_of_a_run_reads_it(tmp_path):
+    """Kinetics: the first clips of a file, with its sound."""
+    write_clips(tmp_path, count=1)
+    config = kinetics.get_config("tiny")
+    config.data.data_dir = str(tmp_path)
+    asked = autoencode.ask(config)
+    video, audio = asked.read([str(tmp_path / "0.mp4")], 2)
+    assert len(video) == 8 and len(audio) == 2 * 256 and asked.names[0] == "kind 0"
+    options = config.data.source_options.to_dict()
+    example = registry.load("clips", "validate", data_dir=str(tmp_path), options=options)[0]
+    expected = transforms.parse(config.data.eval)(example, None)
+    np.testing.assert_array_equal(video[:4], expected["video"])
+    np.testing.assert_allclose(audio[:256], expected["audio"], atol=1e-6)
+    with pytest.raises(ValueError, match=r"none\.mp4 does not exist"):
+        asked.read([str(tmp_path / "none.mp4")], 1)
 
+
+def test_a_source_of_one_s_own_does_not_say_how_clips_are_made():
     config = bounce.get_config("tiny")
     config.data.source = "mine:load"
     with pytest.raises(ConfigError, match=r"config.data.source='mine:load' does not say how"):

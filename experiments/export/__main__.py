@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from absl import flags, logging
 from etils import epath
 
-from experiments import command, find_task
+from experiments import ask, command
 from experiments.export import program
 from perceiver_jax import loading, pretrained
-from perceiver_jax.config_types import ConfigError
 from perceiver_jax.files.paths import new_folder, user_path
 from perceiver_jax.train.workdir import load_config
 
@@ -59,21 +58,6 @@ def export(workdir: str, output: str, to: str, *, platforms: Sequence[str] = ("c
         names = asked.names if asked else None
         pretrained.save_huggingface(released, variables, folder, names=names)
         return pretrained.port_notes(released)
-
-
-def ask(config):
-    """How the run answers files; see `experiments.tasks.ask`.
-
-    Raises:
-      ConfigError: its experiment does not say.
-    """
-    task = find_task(config.experiment)
-    if not hasattr(task, "ask"):
-        raise ConfigError(
-            f"config.experiment={config.experiment!r} does not say how it answers files (`ask` of "
-            "its task): --to=safetensors takes every run"
-        )
-    return task.ask(config)
 
 
 def define_flags(values: flags.FlagValues) -> None:
