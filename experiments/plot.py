@@ -14,9 +14,12 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
                        attention_mass_table.csv
     psychometric.png   stereograms: error against interocular correlation, and controls; also
                        psychometric_table.csv
+    index.html         the page of the run, one file that opens anywhere: the command, the result
+                       beside its baselines, all of the above, and the worst mistakes
 """
 
 import csv
+import json
 import os
 import pathlib
 import tempfile
@@ -29,22 +32,34 @@ from etils import epath
 
 from configs import common
 from experiments import command, make_task
+from experiments.report import run_page
+from experiments.report.mistakes import examine
 from perceiver_jax import plots
 from perceiver_jax.files import video
 from perceiver_jax.train import checkpoint, compilation
 from perceiver_jax.train.log import read_metrics, warn
 from perceiver_jax.train.start import build
-from perceiver_jax.train.workdir import METRICS, load_config
+from perceiver_jax.train.workdir import METRICS, RESULT, as_json, load_config, write_atomically
+
+WORST = 12  # mistakes on the page
 
 
-def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Path]:
-    """Writes the pictures of a run and returns their paths.
+def draw(
+    workdir: str | os.PathLike[str], *, num_examples: int, num_examined: int = 0
+) -> list[epath.Path]:
+    """Writes the pictures of a run and its page; returns their paths.
+
+    Args:
+      workdir: of the run.
+      num_examples: how many predictions to draw.
+      num_examined: among how many evaluation examples the worst are looked for; 0: none.
 
     Raises:
       FileNotFoundError: `workdir` is not a run's, or holds no checkpoint.
     """
     workdir = epath.Path(workdir).expanduser()
     config = load_config(workdir)
+    saved = as_json(config)
     config.parallel = common.parallel()  # plots are computed on one device
     task = make_task(config)
     target = build(task, config, jax.devices()[:1]).target
@@ -53,7 +68,29 @@ def draw(workdir: str | os.PathLike[str], *, num_examples: int) -> list[epath.Pa
     records = read_metrics(workdir / METRICS)
     figures = {"training": plots.training_curves(records)} if records else {}
     figures |= task.plots(variables, num_examples)
-    return write(workdir / "plots", figures)
+    paths = write(workdir / "plots", figures)
+    files = dict(zip(figures, paths, strict=True))
+    figures.pop("training", None)  # the page has a plot for each curve
+    document = run_page.make(
+        saved,
+        workdir=os.fspath(workdir),
+        records=records,
+        result=read_result(workdir),
+        figures=figures,
+        files=files,
+        examined=examine(task, variables, most=num_examined, keep=WORST) if num_examined else None,
+        names=task.classes,
+        description=task.description,
+    )
+    paths.append(workdir / "plots" / "index.html")
+    write_atomically(paths[-1], document)
+    return paths
+
+
+def read_result(workdir: epath.Path) -> dict[str, Any] | None:
+    """The result of a finished run."""
+    path = workdir / RESULT
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def write(folder: epath.Path, figures: Mapping[str, Any]) -> list[epath.Path]:
@@ -89,6 +126,8 @@ def define_flags(values: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     flags.DEFINE_string("workdir", None, "Folder of a run.", required=True, flag_values=values)
     flags.DEFINE_integer("examples", 24, "How many predictions to draw.", 1, flag_values=values)
+    text = "Among how many evaluation examples the worst are looked for; 0 is none."
+    flags.DEFINE_integer("examined", 2000, text, 0, flag_values=values)
     command.define_cache(values)
 
 
@@ -98,7 +137,8 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.WARNING)
     command.keep_programs(compilation.beside(flags.FLAGS.workdir))
-    for path in draw(flags.FLAGS.workdir, num_examples=flags.FLAGS.examples):
+    chosen = flags.FLAGS
+    for path in draw(chosen.workdir, num_examples=chosen.examples, num_examined=chosen.examined):
         print(path)
 
 

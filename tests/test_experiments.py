@@ -347,9 +347,13 @@ def test_pictures_of_a_run(digits_run, tmp_path):
     (workdir / "config.json").write_text(json.dumps(config))
     done = command("experiments.plot", f"--workdir={workdir}", "--examples=10")
     names = {"training.png", "predictions.png", "attention_cross_attend.png"}
-    assert {pathlib.Path(line).name for line in done.stdout.splitlines()} == names
+    found = {pathlib.Path(line).name for line in done.stdout.splitlines()}
+    assert found == names | {"index.html"}
     for name in names:
         assert (workdir / "plots" / name).read_bytes().startswith(b"\x89PNG")
+    page = (workdir / "plots" / "index.html").read_text()
+    assert "Worst mistakes" in page and "always the commonest class" in page
+    assert "--config=configs/digits.py" in page
 
 
 def test_pictures_need_a_run(tmp_path):

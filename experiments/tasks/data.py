@@ -107,6 +107,7 @@ class TaskData(NamedTuple):
             prepare=prepare,
             flops_per_example=size,
             description=(*self.description, *about),
+            classes=tuple(getattr(self.eval_source, "classes", None) or ()),
             **fields,
         )
 

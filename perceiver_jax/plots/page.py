@@ -127,10 +127,60 @@ def strip(images: Sequence[tuple[np.ndarray, str]]) -> str:
     return f'<div class="strip">{items}</div>'
 
 
+def picture(data: bytes, inches: float, title: str, text: str) -> str:
+    """A PNG of photographs, `inches` wide, with its text above it.
+
+    A dark page does not invert it, and a narrow one scrolls it sideways.
+    """
+    image = f'<div style="min-width: {3.2 * inches:.0f}rem">{embed(data, "png", title)}</div>'
+    return media(f'<div class="sideways">{image}</div>', title=title, text=text)
+
+
+def media(part: str, *, title: str, text: str) -> str:
+    """A part of a page, such as a video, with its text above it."""
+    return (
+        f'<figure class="media"><figcaption><strong>{html.escape(title)}</strong>'
+        f"{paragraphs(text)}</figcaption>{part}</figure>"
+    )
+
+
+def video(data: bytes, title: str) -> str:
+    """An mp4 that plays at a click."""
+    code = base64.b64encode(data).decode()
+    return (
+        f'<video controls playsinline aria-label="{html.escape(title)}" '
+        f'src="data:video/mp4;base64,{code}"></video>'
+    )
+
+
+def audio(data: bytes, title: str) -> str:
+    """A WAV file that plays at a click."""
+    code = base64.b64encode(data).decode()
+    return (
+        f'<audio controls aria-label="{html.escape(title)}" src="data:audio/wav;base64,{code}">'
+        "</audio>"
+    )
+
+
+def item(part: str, lines: Sequence[str]) -> str:
+    """A part of a strip, with lines below it."""
+    text = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+    return f"<figure>{part}<figcaption>{text}</figcaption></figure>"
+
+
+def code(text: str) -> str:
+    """Text as it is, such as a command."""
+    return f"<pre><code>{html.escape(text)}</code></pre>"
+
+
 def section(title: str, *parts: str) -> str:
     """Parts of a page under a heading."""
-    name = "".join(c if c.isalnum() else "-" for c in title.lower())
-    return f'<section id="{name}"><h2>{html.escape(title)}</h2>{"".join(parts)}</section>'
+    return f'<section id="{anchor(title)}"><h2>{html.escape(title)}</h2>{"".join(parts)}</section>'
+
+
+def anchor(title: str) -> str:
+    """The name of the section of this title in links."""
+    return "".join(c if c.isalnum() else "-" for c in title.lower())
 
 
 def details(summary: str, *parts: str) -> str:
@@ -150,7 +200,7 @@ def page(title: str, *parts: Any) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+        "media-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style></head>"
         f"<body><main><h1>{html.escape(title)}</h1>{''.join(parts)}</main>"
         f"<script>{SCRIPT}</script></body></html>\n"
@@ -201,10 +251,18 @@ figure { margin: 0; }
   border-radius: 6px; }
 .plot img { width: 100%; max-width: 36rem; height: auto; }
 figcaption { font-size: 0.9rem; } figcaption p { margin: 0.4rem 0; }
+.media { margin: 1.5rem 0; } .media video { max-width: 100%; }
+.sideways { overflow-x: auto; } .sideways img { display: block; width: 100%; height: auto; }
+pre { overflow-x: auto; padding: 0.75rem; background: var(--raised); border-radius: 6px;
+  border: 1px solid var(--line); font-size: 0.8rem; white-space: pre-wrap; }
+td.code { font-family: ui-monospace, monospace; font-size: 0.8rem; }
+td.words { white-space: normal; min-width: 10rem; }
 .strip { display: flex; flex-wrap: wrap; gap: 0.75rem; }
 .strip figure { width: 6.25rem; } 
 .strip figcaption { color: var(--soft); font-size: 0.75rem; line-height: 1.3; }
 .strip img { width: 100%; image-rendering: pixelated; border: 1px solid var(--line); }
+.strip.large figure { width: 9.5rem; } .strip audio { width: 100%; }
+.strip img + img { margin-top: 0.25rem; }
 details { margin: 1rem 0; } summary { cursor: pointer; padding: 0.4rem 0; color: var(--link); }
 @media (min-width: 60rem) { .plot { grid-template-columns: minmax(0, 36rem) minmax(0, 1fr); } }
 @media (max-width: 45rem) {

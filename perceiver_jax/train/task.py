@@ -47,6 +47,7 @@ class Task:
       plots: `plots(variables, num_examples)` gives by name figures, `plots.Clip`s and tables (lists
         of dicts with the same keys); not used by the loop.
       description: lines printed once at the start (data pipelines, model size).
+      classes: their names, where the data have any.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Task:
     whole_metrics: Mapping[str, Callable[[Batch], float]] = dataclasses.field(default_factory=dict)
     plots: Callable[[Any, int], Mapping[str, Any]] = lambda variables, num_examples: {}
     description: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
