@@ -15,6 +15,7 @@ each kind:
 - `regularisation.stem.colour.cutout.rho95`: one setting changed.
 - `conv.resnet.n500`, `conv.stem.n50000`: so many photographs; `conv.vit.wrong_places.n2000` and
   `conv.stem.shuffled_stem.n2000`: controls.
+- `change.resnet.side_by_side`: another input, see `lab_change.py`.
 
 `config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
 model. With 3,000 steps of 32 on `sea` all four pass the gate, the ViT narrowly: without a
@@ -27,10 +28,9 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from configs import common
-from perceiver_jax import baselines
+from configs import common, lab_change, lab_models
+from configs.lab_models import MODELS
 
-MODELS = ("pixels", "stem", "resnet", "vit")
 CUES = ("colour", "texture")
 RHOS = (0.9, 0.95, 0.99, 1.0)
 CHANCE = {"sea": 0.1, "dominoes": 0.5, "regularisation": 0.1}  # rho without a correlation
@@ -40,7 +40,6 @@ STEPS = {"sea": 3000, "dominoes": 1000, "regularisation": 2000, "conv": 2000}
 TRAIN = {"sea": "train[:4000]", "dominoes": "train[:6000]", "regularisation": "train[:4000]"}
 COUNTS = (500, 2000, 8000)  # training images of study `conv`
 LARGE = 50_000  # likewise, of cells that are trained where they are asked for
-PERMUTATION = 0  # seed of the wrong places of all pixels
 WARMUP_STEPS = 50
 WEIGHT_DECAY = 0.05
 LEARNING_RATE = 2e-3  # of a cell that is trained by hand
@@ -146,7 +145,18 @@ def conv() -> list[Cell]:
     return cells
 
 
-STUDIES = {study.__name__: tuple(study()) for study in (sea, dominoes, regularisation, conv)}
+def change() -> list[Cell]:
+    """Each setting with the models that take it."""
+    return [
+        Cell("change", model, setting=setting)
+        for setting, models in lab_change.MODELS.items()
+        for model in models
+    ]
+
+
+STUDIES = {
+    study.__name__: tuple(study()) for study in (sea, dominoes, regularisation, conv, change)
+}
 CELLS = {f"{name}.{cell.name}": cell for name, cells in STUDIES.items() for cell in cells}
 VARIANTS = (
     "sea.pixels.uncorrelated",
@@ -156,6 +166,8 @@ VARIANTS = (
     "dominoes.pixels.rho100",
     "regularisation.stem.colour.cutout.rho95",
     "conv.stem.wrong_places.n2000",
+    "change.pixels.two_eyes",
+    "change.resnet.image_and_sound",
 )
 
 
@@ -169,17 +181,21 @@ def get_config(variant: str = ""):
             "also with ':tiny'"
         )
     cell = CELLS[name]
-    config = common.base(batch_size=BATCH_SIZE, steps=STEPS[cell.study])
+    config = common.base(batch_size=BATCH_SIZE, steps=STEPS.get(cell.study, 0))
     config.log_every = 100
     config.checkpoint_every = 0
     config.checkpoints_kept = 1
-    config.data = (photographs if cell.study == "conv" else data)(cell, config.get_ref("seed"))
-    config.model = model(cell.model, NUM_CLASSES[cell.study])
     config.optimizer = common.adamw(
         LEARNING_RATE, warmup_steps=WARMUP_STEPS, weight_decay=WEIGHT_DECAY
     )
+    if cell.study == "change":
+        lab_change.fill(config, cell.model, cell.setting)
+    else:
+        config.data = data(cell, config.get_ref("seed"))
+        config.model = lab_models.model(cell.model, NUM_CLASSES[cell.study])
+    config.data.readers = "threads:1"
     if cell.setting == "shuffled_stem":  # another order than that of the wrong places
-        config.model.input.permutation_seed = PERMUTATION + 1
+        config.model.input.permutation_seed = lab_change.PERMUTATION + 1
     if cell.study == "regularisation":
         config.update_from_flattened_dict(SETTINGS[cell.setting])
         if cell.setting == "shared":
@@ -191,6 +207,9 @@ def get_config(variant: str = ""):
 
 def data(cell: Cell, seed) -> ConfigDict:
     """Returns the `data` section of a cell; the seed draws the images too."""
+    if cell.study == "conv":
+        wrong = cell.setting == "wrong_places"
+        return lab_change.photographs(cell.n, seed, wrong_places=wrong)
     source = "dominoes" if cell.study == "dominoes" else "sea"
     section = common.data(
         source,
@@ -199,7 +218,6 @@ def data(cell: Cell, seed) -> ConfigDict:
         train_split=TRAIN[cell.study],
     )
     section.in_memory = True
-    section.readers = "threads:1"
     section.mean, section.std = (127.5,) * 3, (64.0,) * 3
     options = {"seed": seed, "rho": cell.rho}
     if source == "sea":
@@ -208,69 +226,14 @@ def data(cell: Cell, seed) -> ConfigDict:
     return section
 
 
-def photographs(cell: Cell, seed) -> ConfigDict:
-    """Returns the `data` section of CIFAR-10 at 16x16, mirrored in training; tested by `centre`."""
-    places = f"wrong_places({PERMUTATION}) | " if cell.setting == "wrong_places" else ""
-    section = common.data(
-        "centre",
-        train=f"flip | {places}keep('image', 'label')",
-        evaluate=f"{places}keep('image', 'label', 'ground', 'condition')",
-        train_split=f"train[:{cell.n}]",
-    )
-    section.in_memory = True
-    section.readers = "threads:1"
-    section.mean, section.std = (127.5,) * 3, (64.0,) * 3
-    options = {"seed": seed, "images": "cifar10", "size": (16, 16), "per_condition": 2000}
-    section.source_options = ConfigDict(options | {"seen": cell.n})
-    return section
-
-
-def model(name: str, num_classes: int) -> ConfigDict:
-    """Returns the `model` section of one of `MODELS`: 2.6 to 3 MFLOP for an image of 16x16x3."""
-    if name in ("pixels", "stem"):
-        stem = name == "stem"
-        return ConfigDict(
-            {
-                "dtype": "float32",
-                "input": common.conv_stem(channels=32, num_bands=3)
-                if stem
-                else common.pixels(num_bands=6),
-                "encoder": common.encoder(
-                    num_latents=16,
-                    latent_channels=48,
-                    num_blocks=1,
-                    num_self_attends_per_block=3 if stem else 2,
-                    num_cross_attend_heads=4,
-                    num_self_attend_heads=4,
-                    cross_attend_qk_channels=32,
-                    cross_attend_v_channels=32,
-                    remat="none",
-                ),
-                "decoder": common.decoder(),
-                "output": common.classification(num_classes=num_classes, query_channels=48),
-            }
-        )
-    fields = {"widths": (11, 22, 44), "blocks": (1, 1, 1)}
-    if name == "vit":
-        fields = {"patch": 4, "width": 48, "depth": 3, "num_heads": 4, "pool": "mean"}
-    module = {"resnet": baselines.ResNet, "vit": baselines.ViT}[name]
-    return ConfigDict(
-        {
-            "dtype": "float32",
-            "module": f"baselines.{module.__name__}",
-            **common.defaults(module),
-            **fields,
-            "output": common.section("label.PooledClassification", num_classes=num_classes),
-        }
-    )
-
-
 def shrink(config: ConfigDict) -> ConfigDict:
     """As `common.shrink`, with fewer images; these models are small already."""
     config = common.shrink(config)
     options = config.data.source_options
-    options.per_condition = 8
-    if "seen" in options:
-        options.seen = 8
-    config.data.train_split = f"train[:{options.get('seen', 64)}]"
+    small = {"per_condition": 8, "seen": 8}
+    options.update({name: value for name, value in small.items() if name in options})
+    few = 64 if config.data.source in ("sea", "dominoes") else 8
+    config.data.train_split = f"train[:{few}]"
+    if "per_condition" not in options:
+        config.data.eval_split = f"test[:{few}]"
     return config

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from perceiver_jax import mesh
-from perceiver_jax.config_types import Channels, Layers, Odd, Pixels, Rate
+from perceiver_jax.config_types import Channels, Layers, Odd, Pixels, Positive, Rate, Size
 from perceiver_jax.layers import apply_head
+from perceiver_jax.modalities.audio import magnitudes
 
 
 def picture(batch: Mapping[str, jax.Array], dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -63,16 +64,24 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
         """A prepared batch -> what `output` predicts (float32)."""
-        x = picture(batch, self.dtype)
+        pooled = self.trunk(picture(batch, self.dtype), self.widths, train)
+        return readout(self.output, pooled, self.dtype)
+
+    def trunk(
+        self, x: jax.Array, widths: tuple[int, ...], train: bool, prefix: str = ""
+    ) -> jax.Array:
+        """`[B, H, W, C]`, or a sequence `[B, T, C]` -> the mean of the last stage, `[B, D]`."""
+        axes = x.ndim - 2
         strides = 2 if self.stem > 3 else 1
-        x = nn.relu(self.normed(x, self.widths[0], self.stem, strides, train, name="stem"))
+        x = nn.relu(self.normed(x, widths[0], self.stem, strides, train, name=f"{prefix}stem"))
         if self.stem > 3:
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for stage, (width, count) in enumerate(zip(self.widths, self.blocks, strict=True)):
+            x = nn.max_pool(x, (3,) * axes, strides=(2,) * axes, padding=((1, 1),) * axes)
+        for stage, (width, count) in enumerate(zip(widths, self.blocks, strict=True)):
             for index in range(count):
                 strides = 2 if stage and not index else 1
-                x = self.block(x, width, strides, train, name=f"stage_{stage}_block_{index}")
-        return readout(self.output, jnp.mean(x, axis=(1, 2), dtype=jnp.float32), self.dtype)
+                name = f"{prefix}stage_{stage}_block_{index}"
+                x = self.block(x, width, strides, train, name=name)
+        return jnp.mean(x, axis=tuple(range(1, 1 + axes)), dtype=jnp.float32)
 
     def block(self, x: jax.Array, width: int, strides: int, train: bool, *, name: str) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H / strides, W / strides, width or bottleneck x width]`."""
@@ -92,7 +101,7 @@ class ResNet(nn.Module):
         """A convolution without bias, and batch norm."""
         x = nn.Conv(
             width,
-            (size, size),
+            (size,) * (x.ndim - 2),
             strides=strides,
             padding=size // 2,
             use_bias=False,
@@ -108,6 +117,29 @@ class ResNet(nn.Module):
             dtype=self.dtype,
             name=f"{name}_norm",
         )(x)
+
+
+class ResNetWithSound(ResNet):
+    """A `ResNet` of the image beside one of the sound's spectrogram, along time; both are read.
+
+    Attributes:
+      sound_widths: of the stages of the second one.
+      window, hop, floor: of the spectrogram, see `audio.Spectrogram`.
+    """
+
+    sound_widths: tuple[Channels, ...] = (16, 32, 64)
+    window: Size = 256
+    hop: Size = 128
+    floor: Positive = 1e-3
+
+    @nn.compact
+    def __call__(self, batch: Mapping[str, jax.Array], *, train: bool) -> jax.Array:
+        """A prepared batch with `image` and `audio [B, S]` -> what `output` predicts (float32)."""
+        spectrum = magnitudes(batch["audio"], self.window, self.hop)  # [B, T, F]
+        sound = jnp.log1p(spectrum / self.floor).astype(self.dtype)
+        seen = self.trunk(picture(batch, self.dtype), self.widths, train)
+        heard = self.trunk(sound, self.sound_widths, train, prefix="sound_")
+        return readout(self.output, jnp.concatenate([seen, heard], axis=-1), self.dtype)
 
 
 class ViT(nn.Module):

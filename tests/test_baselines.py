@@ -116,3 +116,18 @@ def test_patches_must_tile_the_image():
     model = baselines.ViT(PooledClassification(5), patch=5, width=8, depth=1, num_heads=2)
     with pytest.raises(ValueError, match=r"config\.model\.patch=5 does not divide"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), images(1, 8), train=False))
+
+
+def test_a_second_trunk_hears():
+    """Its parameters are those of the first and new ones; a change of the sound is a change."""
+    model = build(section("ResNetWithSound", widths=(4, 8), blocks=(1, 1), sound_widths=(4, 8)))
+    batch = images(2, 8, audio=np.random.default_rng(1).normal(size=(2, 1024)).astype(np.float32))
+    variables = jax.jit(lambda key: model.init(key, batch, train=False))(jax.random.key(0))
+    alone = build(section("ResNet", widths=(4, 8), blocks=(1, 1)))
+    shapes = jax.eval_shape(lambda: alone.init(jax.random.key(0), images(2, 8), train=False))
+    new = {name for name in variables["params"] if name.startswith("sound_")}
+    assert set(variables["params"]) - new == set(shapes["params"])
+    assert variables["params"]["sound_stem_conv"]["kernel"].shape == (3, 129, 4), "along time"
+    params = jax.tree.map(lambda x: x + 0.1, variables["params"])  # the head starts at zero
+    heard = jax.jit(lambda b: model.apply({**variables, "params": params}, b, train=False))
+    assert np.any(heard(batch) != heard(batch | {"audio": 0.1 * batch["audio"]}))

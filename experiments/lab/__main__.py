@@ -12,8 +12,8 @@ workdir belongs to one commit. `--jobs` starts processes that share the cells; `
 
 First the learning rate of each model is chosen, where no shortcut is (WORKDIR/tuning.json). Then
 come WORKDIR/lab_STUDY.csv, a row for each cell and seed, and at the end WORKDIR/lab.md and
-lab.html, with a verdict on each claim. A cell that diverged is a row that says so. A study whose
-data are not there says what it needs, and the others run.
+lab.html, with a verdict on each claim. A cell that diverged is a row that says so. A study or a
+part of one whose data are not there says what it needs, and the others run.
 
 Exit codes: 0, finished, whatever the verdicts are. 75, stopped by SIGTERM or Ctrl-C: run it again.
 1, any other error, or no study has its data.
@@ -45,7 +45,10 @@ def define_flags(where: flags.FlagValues) -> None:
     flags.DEFINE_integer("seeds", 5, "How many seeds of each cell.", 1, flag_values=where)
     workdir = "Folder of all of them, made if it is not there."
     flags.DEFINE_string("workdir", "runs/lab", workdir, flag_values=where)
-    data_dir = "Of TFDS: `dominoes` needs mnist and cifar10 prepared, `conv` cifar10."
+    data_dir = (
+        "Of TFDS: `dominoes` needs mnist and cifar10 prepared, `conv` cifar10, `change` cifar10, "
+        "mnist and spoken_digit."
+    )
     flags.DEFINE_string("data_dir", "", data_dir, flag_values=where)
     report = "Trains nothing: writes the report of what is there."
     flags.DEFINE_bool("report", False, report, flag_values=where)
@@ -72,20 +75,26 @@ def parse_part(flag: str, text: str) -> tuple[int, int]:
     return index, count
 
 
-def with_data(names: list[str], data_dir: str) -> list[str]:
-    """The studies whose data are there; says what the others need.
+def with_data(jobs: Sequence[runner.Job], data_dir: str) -> list[runner.Job]:
+    """The jobs whose data are there; says what the others need, and which cells they are.
 
     Raises:
       ValueError: none has.
     """
-    found, needs = [], []
-    for name in names:
-        variant = f"{name}.{STUDIES[name].cells(tiny=True)[0].name}"
+    groups: dict[tuple[str, str], list[runner.Job]] = {}
+    for job in jobs:
+        groups.setdefault((job.cell.study, runner.source_of(job.variant)), []).append(job)
+    missing, needs = set(), []
+    for (study, _), group in groups.items():
         try:
-            open_data(runner.cell_config(variant, data_dir=data_dir, tiny=True))
-            found.append(name)
+            open_data(runner.cell_config(group[0].variant, data_dir=data_dir, tiny=True))
         except (OSError, ValueError, ImportError) as error:
-            needs.append(f"study {name} is left out: {error}")
+            missing.update(group)
+            settings = dict.fromkeys(job.cell.setting for job in group)
+            whole = all(job in missing for job in jobs if job.cell.study == study)
+            what = "" if whole else f" in part ({', '.join(settings)})"
+            needs.append(f"study {study} is left out{what}: {error}")
+    found = [job for job in jobs if job not in missing]
     if not found:
         raise ValueError("; ".join(needs))
     for line in needs:
@@ -117,8 +126,7 @@ def main(argv):
 
 def train(given, workdir: pathlib.Path, jobs: Sequence[runner.Job]) -> list[runner.Job]:
     """Does the jobs whose data are there, and returns them."""
-    names = with_data(list(dict.fromkeys(job.cell.study for job in jobs)), given.data_dir)
-    jobs = [job for job in jobs if job.cell.study in names]
+    jobs = with_data(jobs, given.data_dir)
     if given.jobs > 1:
         if code := spawn(given):
             sys.exit(code)

@@ -32,8 +32,9 @@ import flax
 import jax
 from ml_collections import ConfigDict
 
-from configs import lab
+from configs import lab, lab_change
 from experiments import check_config, make_task
+from experiments.lab import permuted
 from experiments.lab.studies import RATES, RULE, STUDIES, TUNING_SEED, Study, Tuning
 from perceiver_jax.train import loop, start
 from perceiver_jax.train.log import duration, say, warn
@@ -74,6 +75,13 @@ class Job:
     def cell(self) -> lab.Cell:
         """What it trains."""
         return lab.CELLS[self.variant]
+
+    @property
+    def trained_in(self) -> str:
+        """The folder of the same seed whose weights are evaluated; '' where it is a training."""
+        setting = lab_change.EVALUATED.get(self.cell.setting)
+        cell = dataclasses.replace(self.cell, setting=setting)
+        return f"{cell.study}/{cell.name}/{self.seed}" if setting else ""
 
     @property
     def study(self) -> Study:
@@ -159,8 +167,15 @@ class Runner:
         return True
 
     def ready(self, job: Job) -> bool:
-        """Whether the learning rate is known."""
-        return job.learning_rate is not None or self.rate(job) is not None
+        """Whether the learning rate is known, and the training done that it evaluates."""
+        known = job.learning_rate is not None or self.rate(job) is not None
+        return known and (not job.trained_in or self.trained(job) is not None)
+
+    def trained(self, job: Job) -> Mapping[str, str] | None:
+        """The row of the training that a job evaluates, if it is there."""
+        study, *wanted = job.trained_in.split("/")
+        found = (row for row in self.rows(study) if [row["cell"], row["seed"]] == wanted)
+        return next(found, None)
 
     def rate(self, job: Job) -> float | None:
         """The learning rate of a job; None while its tuning is not done."""
@@ -227,7 +242,12 @@ class Runner:
             "commit": self.commit,
             "config_hash": config_hash(config),
             "software": f"jax {jax.__version__}, flax {flax.__version__}",
+            **job.study.about(job.cell),
         }
+        if job.trained_in:
+            config.start.weights = str(self.workdir / job.trained_in)
+            row["steps"] = 0
+            row["command"] += f" --mode=eval --config.start.weights={config.start.weights}"
         with (
             (folder / "log.txt").open("a") as log,
             contextlib.redirect_stdout(log),
@@ -239,7 +259,7 @@ class Runner:
             program = self.program(task, config)
             began = time.monotonic()
             try:
-                result = loop.train(task, config, folder, program=program)
+                result = self.evaluate_or_train(job, task, config, program)
                 row |= {"status": "ok"} | {k: v for k, v in result.items() if k not in NOT_METRICS}
                 # Of images as they are, where there are others: the mean over all tells nothing.
                 row["accuracy"] = row.get("accuracy_original", row["accuracy"])
@@ -254,6 +274,22 @@ class Runner:
             "hardware": f"{len(jax.devices())} x {device}, {cores()} of {os.cpu_count()} cores",
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
+
+    def evaluate_or_train(
+        self, job: Job, task, config: ConfigDict, program: start.Program
+    ) -> dict[str, Any]:
+        """The result of a run.
+
+        Raises:
+          Diverged: the training, or the one that is evaluated.
+        """
+        folder = self.workdir / job.folder
+        if not job.trained_in:
+            return loop.train(task, config, folder, program=program)
+        if self.trained(job)["status"] != "ok":
+            raise Diverged(f"{job.trained_in} diverged")
+        result = loop.evaluate(task, config, folder)
+        return result | {"logits_difference": permuted.difference(task, config, program)}
 
     def program(self, task, config: ConfigDict) -> start.Program:
         """The compiled steps; trainings that differ in seed, pairing or transforms share them."""
@@ -311,9 +347,10 @@ class Runner:
 
     def report(self, job: Job, row: Mapping[str, Any], left: Sequence[Job]) -> None:
         """Prints a line on a job that is done, and when the rest will be."""
-        self.latest.append(row["seconds"] / row["steps"])
+        if row["steps"]:
+            self.latest.append(row["seconds"] / row["steps"])
         steps = sum(steps_of(job.variant, self.tiny) for job in left)
-        remaining = statistics.median(self.latest) * steps / self.processes
+        remaining = statistics.median(self.latest or [0]) * steps / self.processes
         done, total = len(self.jobs) - len(left), len(self.jobs)
         what = f"{job.variant}, seed {job.seed}" if job.learning_rate is None else job.folder
         seen = {
@@ -330,8 +367,16 @@ class Runner:
 
 
 @functools.cache
+def source_of(variant: str) -> str:
+    """Which data a cell reads."""
+    return lab.get_config(variant).data.source
+
+
+@functools.cache
 def steps_of(variant: str, tiny: bool) -> int:
     """How long a cell is trained."""
+    if lab.CELLS[variant].setting in lab_change.EVALUATED:
+        return 0
     return lab.get_config(variant + ":tiny" * tiny).steps
 
 
@@ -357,7 +402,10 @@ def jobs(
         for name in names
         for seed in range(seeds)
         for cell in STUDIES[name].cells(tiny=tiny, large=large)
-    ][index::count]
+    ]
+    trained = [job for job in cells if not job.trained_in][index::count]
+    folders = {job.folder for job in trained}  # what is evaluated is in the shard of its training
+    cells = [job for job in cells if job.folder in folders or job.trained_in in folders]
     wanted = dict.fromkeys((job.study.tuning.name, job.cell.model) for job in cells)
     tunings = {job.study.tuning.name: job.study.tuning for job in cells}
     tried = [

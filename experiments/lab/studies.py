@@ -5,9 +5,10 @@ see `RULE`. Models of a study cost the same within `TOLERANCE`.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from configs import lab
+from configs import lab, lab_change
+from experiments.lab import surgery
 
 RATES = (5e-4, 1e-3, 2e-3, 4e-3)
 TUNING_SEED = 1_000_000
@@ -17,7 +18,8 @@ RULE = (
 )
 TOLERANCE = 0.15
 TUNED = 2000  # training images of the cells of study `conv` by which rates are chosen
-TINY_SETTINGS = ("base", "mnist_random", "cutout", "wrong_places", "shuffled_stem", *lab.CONTROLS)
+TINY_SETTINGS = ("base", "mnist_random", "cutout", "wrong_places", "shuffled_stem", *lab.CONTROLS,
+                 "raw", "permuted", "two_eyes", "image_and_sound")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Tuning:
     Attributes:
       name: of the folder.
       cells: by model the variant of `configs/lab.py` that is trained with each rate.
-      metric: of its evaluation, the larger the better.
+      metric: of its row, the larger the better.
     """
 
     name: str
@@ -43,11 +45,16 @@ class Study:
       name: a key of `lab.STUDIES`.
       tuning: where its learning rates are from.
       flops: forward FLOPs of one example that every model has, within `TOLERANCE`.
+      flops_of: those of settings that have others; None where the input decides, which is as large
+        as a setting makes it.
+      about: columns of a cell that are known without training.
     """
 
     name: str
     tuning: Tuning
     flops: float = 2.8e6
+    flops_of: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
+    about: Callable[[lab.Cell], Mapping[str, float]] = lambda cell: {}
 
     def cells(self, *, tiny: bool, large: bool = False) -> Sequence[lab.Cell]:
         """All cells, or those of a few models and settings.
@@ -61,18 +68,19 @@ class Study:
 
     def check_cost(self, cell: lab.Cell, flops: float) -> None:
         """Raises ValueError where a cell costs more or less than the others."""
-        if abs(flops / self.flops - 1) > TOLERANCE:
+        wanted = self.flops_of.get(cell.setting, self.flops)
+        if wanted and abs(flops / wanted - 1) > TOLERANCE:
             raise ValueError(
                 f"{self.name}: {cell.name} costs {flops / 1e6:.3g} MFLOP an example, more than "
-                f"{TOLERANCE:.0%} off the study's {self.flops / 1e6:.3g}: change its sizes in "
-                "configs/lab.py"
+                f"{TOLERANCE:.0%} off the study's {wanted / 1e6:.3g}: change its sizes in "
+                "configs/lab_models.py"
             )
 
 
 def is_tiny(cell: lab.Cell) -> bool:
     """Whether a cell is in the tables of `--tiny`, which show that all kinds of cells run."""
     return (
-        cell.model in ("stem", "resnet")
+        cell.model in ("stem", "resnet", *["pixels"] * (cell.study == "change"))
         and cell.cue in ("", lab.CUES[0])
         and cell.rho in (lab.CHANCE.get(cell.study), 0.95)
         and cell.n in (None, lab.COUNTS[0])
@@ -85,6 +93,25 @@ def _tuning(name: str, cell: str, metric: str) -> Tuning:
 
 
 SEA = _tuning("sea", "uncorrelated", "accuracy_uncorrelated")
+
+
+def _surgery(cell: lab.Cell) -> Mapping[str, float]:
+    """What a change of the input changes in the model of a cell."""
+    before = lab_change.BEFORE.get(cell.setting)
+    if before is None:
+        return {}
+    return surgery.columns(
+        lab.get_config(f"{cell.study}.{cell.model}.{before}"),
+        lab.get_config(f"{cell.study}.{cell.name}"),
+    )
+
+
+CHANGE = Tuning("change", {m: f"change.{m}.raw" for m in lab_change.MODELS["raw"]}, "accuracy")
+CHANGE_FLOPS = {
+    **dict.fromkeys(("one_eye", "left_twice", "two_eyes", "two_eyes_6"), 12.5e6),
+    **dict.fromkeys(("side_by_side", "side_by_side_6", "sound_below", "sound"), None),
+    "image_and_sound": None,
+}
 CONV = _tuning("conv", f"n{TUNED}", "accuracy_original")
 DOMINOES = _tuning("dominoes", "mnist_random", "accuracy_mnist_random")
 STUDIES = {
@@ -94,5 +121,6 @@ STUDIES = {
         Study("dominoes", DOMINOES),
         Study("regularisation", SEA),
         Study("conv", CONV),
+        Study("change", CHANGE, flops_of=CHANGE_FLOPS, about=_surgery),
     )
 }

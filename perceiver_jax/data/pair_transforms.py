@@ -50,6 +50,26 @@ def label_pair(
 
 
 @transform
+def left_twice(example: Example, rng: np.random.Generator) -> Example:
+    """The left view in both places: a pair without any disparity."""
+    return {**example, "frames": example["frames"][[0, 0]]}
+
+
+@transform
+def left_view(example: Example, rng: np.random.Generator) -> Example:
+    """Makes `image` of the left view, in place of `frames`."""
+    rest = {name: value for name, value in example.items() if name != "frames"}
+    return {**rest, "image": example["frames"][0]}
+
+
+@transform
+def side_by_side(example: Example, rng: np.random.Generator) -> Example:
+    """Makes `image` [H, 2 W, C] of both views, in place of `frames`: the left one at the left."""
+    rest = {name: value for name, value in example.items() if name != "frames"}
+    return {**rest, "image": np.concatenate(list(example["frames"]), axis=1)}
+
+
+@transform
 def pad_pair(example: Example, rng: np.random.Generator, height: Pixels, width: Pixels) -> Example:
     """Pads below and at the right to one size: frames by their border pixels, `valid` by False."""
     frames = example["frames"]

@@ -7,10 +7,11 @@ resonances alike, and so does a change of speed (Ko et al. 2015, "Audio Augmenta
 Recognition").
 """
 
+import cv2
 import numpy as np
 from scipy import fft, signal
 
-from perceiver_jax.config_types import NonNegative, Number, Rate
+from perceiver_jax.config_types import NonNegative, Number, Pixels, Rate
 from perceiver_jax.data.transforms import Example, transform
 
 
@@ -50,3 +51,30 @@ def add_noise(example: Example, rng: np.random.Generator, low: Number, high: Num
     level = below * np.sqrt(np.mean(np.square(audio)))
     noise = rng.standard_normal(audio.shape, np.float32)
     return {**example, "audio": audio + np.float32(level) * noise}
+
+
+@transform
+def spectrogram_image(
+    example: Example, rng: np.random.Generator, height: Pixels, width: Pixels
+) -> Example:
+    """Makes `image` uint8 [height, width, 1] of the sound: high frequencies below, late right.
+
+    The levels are those of `audio.Spectrogram` with its defaults, log(1 + 1000 |STFT|), averaged
+    over what a pixel covers; a sine of amplitude 1 has 255 where it is.
+    """
+    _, _, spectrum = signal.stft(
+        example["audio"], nperseg=256, noverlap=128, boundary=None, padded=False
+    )  # [129, windows]
+    levels = np.log1p(np.abs(spectrum) * 1000).astype(np.float32) * (255 / np.log1p(500))
+    image = cv2.resize(levels, (width, height), interpolation=cv2.INTER_AREA)
+    return {**example, "image": np.rint(image).clip(0, 255).astype(np.uint8)[..., None]}
+
+
+@transform
+def spectrogram_below(example: Example, rng: np.random.Generator, height: Pixels) -> Example:
+    """Pastes the sound's `spectrogram_image`, so many rows, below a grey `image`."""
+    image = example["image"]
+    if image.shape[-1] != 1:
+        raise ValueError(f"spectrogram_below: the image has {image.shape[-1]} channels, not 1")
+    below = spectrogram_image(example, rng, height, image.shape[1])["image"]
+    return {**example, "image": np.concatenate([image, below])}

@@ -246,3 +246,18 @@ def test_augmentation_grows_with_the_position(line, changed):
     assert differ
     with pytest.raises(ValueError, match=r"grow\(20, 20\): positions ascend"):
         parse("grow(20, 20) | keep('field')")({"position": 3}, np.random.default_rng(0))
+
+
+def test_views_as_one_picture():
+    frames = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    rng = np.random.default_rng(0)
+
+    def run(line):
+        return parse(line)({"frames": frames, "label": 1}, rng)
+
+    left, right = frames
+    np.testing.assert_array_equal(run("left_twice | keep('frames')")["frames"], [left, left])
+    np.testing.assert_array_equal(run("left_view | keep('image')")["image"], left)
+    beside = run("side_by_side | keep('image', 'label')")
+    np.testing.assert_array_equal(beside["image"], np.concatenate([left, right], axis=1))
+    assert set(beside) == {"image", "label"}

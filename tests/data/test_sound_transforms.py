@@ -57,3 +57,19 @@ def test_a_range_of_noise_is_used_whole():
     levels = [np.std(run("add_noise(10, 30)", wave, s) - wave) for s in range(60)]
     decibels = -20 * np.log10(np.array(levels) / np.sqrt(0.5))
     assert 9.5 < decibels.min() < 12 and 28 < decibels.max() < 30.5
+
+
+def test_a_spectrogram_is_an_image_with_time_to_the_right_and_may_lie_below_another():
+    """A sine of 2,000 of 4,000 hertz, in the second half: bright in the middle, at the right."""
+    audio = (np.sin(2 * np.pi * 2000 * SECONDS) * (SECONDS > 0.25)).astype(np.float32)
+    example = {"audio": audio, "image": np.full((8, 16, 1), 9, np.uint8)}
+    rng = np.random.default_rng(0)
+    image = parse("spectrogram_image(9, 16) | keep('image')")(example, rng)["image"]
+    assert image.shape == (9, 16, 1) and image.dtype == np.uint8
+    assert np.argmax(image[:, 12, 0]) == 4 and image[4, 12, 0] > 40 and not image[:, :7].any()
+    below = parse("spectrogram_below(9) | keep('image')")(example, rng)["image"]
+    np.testing.assert_array_equal(below, np.concatenate([example["image"], image]))
+    with pytest.raises(ValueError, match="spectrogram_below: the image has 3 channels, not 1"):
+        parse("spectrogram_below(9) | keep('image')")(
+            example | {"image": np.zeros((8, 16, 3), np.uint8)}, rng
+        )

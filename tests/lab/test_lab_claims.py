@@ -201,7 +201,7 @@ def test_the_cells_of_a_study_have_all_that_its_claims_need(name):
     """Claims find cells by their columns: a setting that is spelled otherwise would be missing."""
     metrics = {
         "accuracy", "accuracy_training", "gap", "bg_gap", "ship_by_sea", "surgery_share", "shape",
-        "texture", "shape_bias", "accuracy_original",
+        "texture", "shape_bias", "accuracy_original", "logits_difference",
         *(f"accuracy_{condition}" for condition in (
             "aligned", "conflict", "object_only", "ground_only", "uncorrelated", "standard",
             "mnist_random", "cifar_random",

@@ -12,12 +12,14 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from tfds_files import write_tfds
 
-from configs import lab
+from configs import lab, lab_change, lab_models
 from experiments import check_config
 from experiments.lab import __main__ as lab_command
-from experiments.lab import runner
+from experiments.lab import runner, surgery
 from experiments.lab.studies import RATES, STUDIES, TOLERANCE, TUNING_SEED
 from perceiver_jax import flops
 from perceiver_jax.build import build
@@ -78,11 +80,46 @@ def test_every_cell_is_a_valid_config():
 def test_models_cost_the_same():
     for size in (16,):
         shapes = {"image": jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)}
-        costs = [flops.forward(build(lab.model(m, 10).to_dict()), shapes) for m in lab.MODELS]
+        costs = [
+            flops.forward(build(lab_models.model(m, 10).to_dict()), shapes) for m in lab.MODELS
+        ]
         for study in STUDIES.values():
             assert all(abs(cost / study.flops - 1) < TOLERANCE for cost in costs), costs
-        with pytest.raises(ValueError, match=r"costs 4\.2 MFLOP .* configs/lab\.py"):
+        with pytest.raises(ValueError, match=r"costs 4\.2 MFLOP .* configs/lab_models\.py"):
             STUDIES["sea"].check_cost(lab.STUDIES["sea"][0], 4.2e6)
+
+
+def test_what_takes_another_input_costs_the_same_unless_the_input_is_larger():
+    study = STUDIES["change"]
+    for cell in study.cells(tiny=False):
+        same = cell.setting in (*lab_change.EVALUATED, "raw", "wrong_places", "image")
+        if (same and cell.model != "learned") or cell.setting.endswith("_6"):
+            continue  # `test_models_cost_the_same`, or as without
+        config = lab.get_config(f"change.{cell.name}")
+        cost = flops.forward(build(config.model.to_dict()), surgery.example(config))
+        study.check_cost(cell, cost)
+        if cell.setting in ("side_by_side", "sound_below"):
+            before = lab.get_config(f"change.{cell.model}.{lab_change.BEFORE[cell.setting]}")
+            small = flops.forward(build(before.model.to_dict()), surgery.example(before))
+            assert 1.9 < cost / small < 2.2, "the picture is twice as large"
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "modules"),
+    [
+        ("pixels.two_eyes", 0.0, 0),  # its input module alone
+        ("resnet.two_eyes", 0.012, 0),  # its first convolution
+        ("resnet.side_by_side", 0.0, 0),
+        ("vit.side_by_side", 0.029, 0),  # positions
+        ("pixels.image_and_sound", 0.174, 2),  # tokens are wider: keys and values
+        ("resnet.image_and_sound", 0.324, 1),  # the second trunk
+        ("resnet.wrong_places", 0.0, 0),
+    ],
+)
+def test_surgery_is_counted(name, share, modules):
+    found = STUDIES["change"].about(lab.CELLS[f"change.{name}"])
+    assert found["surgery_share"] == pytest.approx(share, abs=1e-3)
+    assert found["surgery_modules"] == modules
 
 
 def test_the_seed_draws_data_and_weights():
@@ -159,7 +196,7 @@ def test_conv_has_the_same_steps_and_model_at_every_number_of_images():
         assert config.data.train == f"flip | {moved}keep('image', 'label')"
     assert len({config.steps for config in configs.values()}) == 1
     base, shuffled = (configs[f"conv.stem.{s}n500"].model.to_dict() for s in ("", "shuffled_stem."))
-    assert shuffled["input"].pop("permutation_seed") == lab.PERMUTATION + 1
+    assert shuffled["input"].pop("permutation_seed") == lab_change.PERMUTATION + 1
     assert base["input"].pop("permutation_seed") is None and base == shuffled
 
 
@@ -208,6 +245,53 @@ def test_another_commit_or_config_is_refused(trained, tmp_path, monkeypatch):
         runner.Runner(tmp_path, sea_jobs()).run()
 
 
+def test_permuted_pixels_are_no_training(trained, tmp_path, monkeypatch):
+    """The weights of the same seed are evaluated, after they were trained; in one shard."""
+    evaluated = []
+
+    def evaluate(task, config, folder):
+        evaluated.append((config.start.weights, config.model.input.permutation_seed))
+        return {"accuracy": 0.5, "step": 1, "seconds": 1.0}
+
+    monkeypatch.setattr(runner.loop, "evaluate", evaluate)
+    monkeypatch.setattr(runner.permuted, "difference", lambda task, config, program: 1e-6)
+    for shard in range(3):
+        jobs = [
+            job
+            for job in runner.jobs(["change"], 2, tiny=False, shard=(shard, 3))
+            if job.cell.model == "pixels" and job.cell.setting in ("raw", "permuted")
+        ]
+        for lone in (jobs[::-1], jobs):  # whichever comes first
+            runner.Runner(tmp_path / str(shard), lone).run()
+    assert len(evaluated) == 2
+    for weights, seed in evaluated:
+        shard = pathlib.Path(weights).relative_to(tmp_path).parts[0]
+        assert "/".join(pathlib.Path(weights).parts[-3:]) in [folder for folder, _ in trained]
+        rows = {r["cell"]: r for r in table(tmp_path / shard, "change")}
+        assert seed == lab_change.PERMUTATION and rows["pixels.permuted"]["steps"] == "0"
+        assert rows["pixels.permuted"]["logits_difference"] == "1e-06"
+        assert f"--mode=eval --config.start.weights={weights}" in rows["pixels.permuted"]["command"]
+
+
+@pytest.mark.slow
+def test_permuted_pixels_give_the_same_logits(tmp_path):
+    """Of trained weights, as the study asserts."""
+    images = [(np.random.default_rng(i).integers(0, 256, (32, 32, 3), np.uint8), "png", i % 10)
+              for i in range(12)]  # fmt: skip
+    write_tfds(tmp_path / "tfds", "cifar10", "3.0.2", {"train": images, "test": images})
+    jobs = [
+        job
+        for job in runner.jobs(["change"], 1, tiny=True)
+        if job.cell.model == "pixels" and job.cell.setting in ("raw", "permuted")
+    ]
+    lone = runner.Runner(tmp_path, jobs, data_dir=str(tmp_path / "tfds"), tiny=True)
+    lone.run()
+    raw, permuted = table(tmp_path, "change")
+    assert raw["cell"] == "pixels.raw" and permuted["cell"] == "pixels.permuted"
+    assert 0 <= float(permuted["logits_difference"]) < 1e-4
+    assert permuted["accuracy"] == raw["accuracy"]
+
+
 def test_a_cell_that_another_process_has_is_left_to_it(trained, tmp_path):
     jobs = sea_jobs()
     mine, other = (runner.Runner(tmp_path, jobs) for _ in range(2))
@@ -253,14 +337,22 @@ def test_new_metrics_become_columns(trained, tmp_path):
 
 def test_a_study_without_its_data_is_left_out(monkeypatch, capsys):
     def open_data(config):
-        if config.data.source == "dominoes":
+        if config.data.source in ("dominoes", "av_digits"):
             raise FileNotFoundError("mnist is not prepared in '': tfds build mnist")
 
     monkeypatch.setattr(lab_command, "open_data", open_data)
-    assert lab_command.with_data(["sea", "dominoes"], "") == ["sea"]
+    sea, dominoes, change = (
+        runner.jobs([name], 1, tiny=False) for name in ("sea", "dominoes", "change")
+    )
+    assert lab_command.with_data([*sea, *dominoes], "") == sea
     assert "study dominoes is left out: mnist is not prepared" in capsys.readouterr().err
     with pytest.raises(ValueError, match="study dominoes is left out: mnist"):
-        lab_command.with_data(["dominoes"], "")
+        lab_command.with_data(dominoes, "")
+    left = lab_command.with_data(change, "")
+    silent = {job.cell.setting for job in change} - set(lab_change.SOUND)
+    assert {job.cell.setting for job in left} == silent
+    told = capsys.readouterr().err
+    assert "study change is left out in part (image, sound, image_and_sound, sound_below)" in told
 
 
 @pytest.mark.slow

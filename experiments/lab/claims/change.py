@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Sequence
 
-from experiments.lab.claims.common import CHANCE, CLEAR, MODELS, NEAR, SMALL, gate, series
+from experiments.lab.claims.common import CHANCE, CLEAR, GATE, MODELS, NEAR, SMALL, gate, series
 from experiments.lab.rows import Row, Series, Study
 from experiments.lab.verdict import Claim, Test
 
@@ -44,22 +44,30 @@ def _learned(study: Study, *, models: Sequence[str]) -> Sequence[Test]:
     ]  # fmt: skip
 
 
-def _eyes(study: Study) -> Sequence[Test]:
-    generic, niche = accuracy(study, "pixels", EYES), accuracy(study, "resnet", BESIDE)
+def _permuted_controls(study: Study) -> Sequence[Test]:
+    largest = series(study, "logits_difference", model="pixels", setting=PERMUTED)
+    label = "same function: largest difference of a logit, pixels permuted after their positions"
+    return [*_learned(study, models=("pixels",)), Test(label, largest, "below", 1e-4)]
+
+
+def _eyes(study: Study, *, disparity: str) -> Sequence[Test]:
+    generic = accuracy(study, "pixels", EYES + disparity)
+    niche = accuracy(study, "resnet", BESIDE + disparity)
     label = "two eyes: pixels less resnet on both eyes side by side"
     return [Test(label, generic - niche, "above", SMALL)]
 
 
-def _eyes_controls(study: Study) -> Sequence[Test]:
+def _eyes_controls(study: Study, *, disparity: str) -> Sequence[Test]:
     tests = [
         Test(f"{name}: accuracy of {model}, off chance",
              accuracy(study, model, setting) - CHANCE["change"], "within", NEAR)
         for model in ("pixels", "resnet")
         for name, setting in (("one eye alone", ONE_EYE), ("left eye twice", LEFT_TWICE))
     ]  # fmt: skip
-    best = max((s.mean for m in MODELS if (s := accuracy(study, m, EYES).interval)), default=1.0)
+    seen = EYES + disparity
+    best = max((s.mean for m in MODELS if (s := accuracy(study, m, seen).interval)), default=1.0)
     label = "gate: pixels, two eyes"
-    return [*tests, Test(label, accuracy(study, "pixels", EYES) / best, "above", 0.9)]
+    return [*tests, Test(label, accuracy(study, "pixels", seen) / best, "above", GATE)]
 
 
 def _sound(study: Study) -> Sequence[Test]:
@@ -96,7 +104,7 @@ CLAIMS = [
         "A generic architecture loses nothing when pixels are permuted with their positions: "
         "within 2 points.",
         functools.partial(_same, model="pixels", after=PERMUTED),
-        functools.partial(_learned, models=("pixels",)),
+        _permuted_controls,
     ),
     Claim(
         "change.wrong_places.learned",
@@ -113,12 +121,16 @@ CLAIMS = [
         )
         for model in ("stem", "resnet", "vit")
     ),
-    Claim(
-        "change.eyes",
-        "A second eye needs nothing new: pixels is more than 2 points above a ResNet that sees "
-        "both eyes in one picture. (Stacking both eyes in channels is one line for a ResNet too.)",
-        _eyes,
-        _eyes_controls,
+    *(
+        Claim(
+            f"change.eyes{disparity}",
+            f"A second eye needs nothing new, at a disparity of {disparity[1:] or 2}: pixels is "
+            "more than 2 points above a ResNet that sees both eyes in one picture. (Stacking both "
+            "eyes in channels is one line for a ResNet too.)",
+            functools.partial(_eyes, disparity=disparity),
+            functools.partial(_eyes_controls, disparity=disparity),
+        )
+        for disparity in ("", "_6")
     ),
     Claim(
         "change.sound",
