@@ -61,5 +61,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]>=0.10,<0.13"],
         "gcs": ["etils[epath-gcs]>=1.9.1,<2"],
         "cuda": ["jax[cuda13]>=0.10,<0.13"],
+        # Compiles for a GPU where there is none: the plugin without the libraries that run there.
+        "plan_gpu": ["jax-cuda13-plugin>=0.10,<0.13", "jax-cuda13-pjrt>=0.10,<0.13"],
     },
 )

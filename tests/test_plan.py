@@ -7,6 +7,7 @@ All of it without a TPU's compiler, but for the tests marked `tpu`: `pytest -m t
 import importlib
 import pathlib
 import sys
+import types
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from train import toy
 
 from configs import digits
 from experiments.plan import __main__ as command
-from experiments.plan import chips, hlo, program, report, search
+from experiments.plan import chips, hlo, program, reading, report, search, work
 from perceiver_jax.train import sharding
 
 # As XLA writes it, less what is not read: a loop of 5 trips around one of 3, which the compiler
@@ -113,6 +114,90 @@ def test_group_sizes(text, devices):
     assert hlo.group_size(text) == devices
 
 
+KINDS = """
+%product (p: bf16[8,16], q: bf16[16,4]) -> f32[8,4] {
+  %p = bf16[8,16]{1,0} parameter(0)
+  %q = bf16[16,4]{1,0} parameter(1)
+  ROOT %dot.1 = f32[8,4]{1,0} dot(%p, %q), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%row (p.1: f32[5,8], i: s32[]) -> f32[8,1] {
+  %p.1 = f32[5,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %slice = f32[1,8]{1,0} dynamic-slice(%p.1, %next), dynamic_slice_sizes={1,8}
+  ROOT %turned = f32[8,1]{1,0} transpose(%slice), dimensions={1,0}
+}
+
+%body (s: (s32[], f32[5,8], bf16[8,16], bf16[16,4])) -> (s32[], f32[5,8], bf16[8,16], bf16[16,4]) {
+  %s = (s32[], f32[5,8], bf16[8,16], bf16[16,4]) parameter(0)
+  %n = s32[] get-tuple-element(%s), index=0
+  %x = f32[5,8]{1,0} get-tuple-element(%s), index=1
+  %a = bf16[8,16]{1,0} get-tuple-element(%s), index=2
+  %b = bf16[16,4]{1,0} get-tuple-element(%s), index=3
+  %f.1 = f32[8,4]{1,0} fusion(%a, %b), kind=kOutput, calls=%product, config={"estimated_cycles":"300"}
+  %f.2 = f32[8,1]{1,0} fusion(%x, %n), kind=kLoop, calls=%row, config={"estimated_cycles":"20"}
+  %e = f32[8,4]{1,0} exponential(%f.1), config={"estimated_cycles":"7"}
+  %c = f32[8,4]{0,1} copy(%e)
+  ROOT %t = (s32[], f32[5,8], bf16[8,16], bf16[16,4]) tuple(%n, %x, %a, %b)
+}
+
+%condition (s.1: (s32[], f32[5,8], bf16[8,16], bf16[16,4])) -> pred[] {
+  %s.1 = (s32[], f32[5,8], bf16[8,16], bf16[16,4]) parameter(0)
+  ROOT %more = pred[] constant(true)
+}
+
+ENTRY %main (z: (s32[], f32[5,8], bf16[8,16], bf16[16,4])) -> (s32[], f32[5,8], bf16[8,16], bf16[16,4]) {
+  %z = (s32[], f32[5,8], bf16[8,16], bf16[16,4]) parameter(0)
+  ROOT %w = (s32[], f32[5,8], bf16[8,16], bf16[16,4]) while(%z), condition=%condition, body=%body, c={"known_trip_count":{"n":"5"}}
+}
+"""  # noqa: E501
+
+
+def test_instructions_are_timed_by_what_they_do():
+    found = work.operations(KINDS)
+    kinds = ["products", "moving", "rest", "moving"]
+    assert [(o.kind, o.times, o.cycles) for o in found] == [
+        (kind, 5, cycles) for kind, cycles in zip(kinds, (300, 20, 7, None), strict=True)
+    ]
+    assert [o.flops for o in found] == [2 * 8 * 16 * 4, 0, 0, 0]
+    v5e = work.estimate(found, chips.CHIPS["v5e"])
+    assert v5e == work.Estimate(*(pytest.approx(5 * n / 1.5e9) for n in (300, 20, 7)), 20, 5)
+    h100 = work.estimate(found, chips.CHIPS["h100"])  # all as short as a launch
+    assert (h100.unknown, h100.moving) == (0, pytest.approx(2 * 5 * work.LAUNCH))
+
+
+def test_clocks_follow_from_peaks():
+    units = {"v2": 2, "v3": 4, "v4": 8, "v5e": 4, "v5p": 8, "v6e": 16}  # of 128x128 multipliers
+    for name, count in units.items():
+        chip = chips.CHIPS[name]
+        assert chip.clock == pytest.approx(chip.flops / (2 * 128 * 128 * count), rel=0.01)
+
+
+def test_what_hosts_must_read():
+    line = reading.line("blank:imagenet2012", 16, 16_000)
+    assert line.startswith("each of 16 hosts must read 1,000 examples a second: 1.5 cores at the")
+    assert "17 ms of CPU each of experiments/results/clips.csv" in reading.line("clips", 1, 10)
+    assert "the host must read" in reading.line("clips", 1, 10)
+    assert "'mine:Data' is in no table" in reading.line("mine:Data", 1, 10)
+
+
+def test_gpus_take_a_plugin(monkeypatch):
+    monkeypatch.setattr(chips, "has_cuda", lambda: False)
+    with pytest.raises(chips.NoCompiler, match=r"pip install -e '.\[plan_gpu\]'"):
+        chips.slice_devices("h100:8")
+    monkeypatch.setattr(chips, "has_cuda", lambda: True)
+
+    def describe(**options):
+        assert options["topology"] == "1x1x8" and "core_count: 132" in options["target_config"]
+        return types.SimpleNamespace(devices=range(8))
+
+    monkeypatch.setattr(chips.topologies, "get_topology_desc", describe)
+    monkeypatch.setattr(chips, "answer_for_the_gpu", lambda: None)
+    assert len(chips.slice_devices("h100:8")) == 8
+
+
 def test_text_of_something_else_is_refused():
     with pytest.raises(ValueError, match="not the text of a compiled program"):
         hlo.traffic("module @jit_f { }")
@@ -185,9 +270,13 @@ def test_the_roofline_is_the_longest_of_three():
     assert (core.compute, core.bound) == (0.02, "compute")  # a device is half a chip
 
 
-@pytest.mark.parametrize("name", ["v9:2x2", "v5e", "v5e:64", "v5e:0x4", "cpu"])
+@pytest.mark.parametrize(
+    "name", ["v9:2x2", "v5e", "v5e:64", "v5e:0x4", "cpu", "h100:2x4", "h100:9"]
+)
 def test_an_unknown_slice_is_told_what_there_is(name):
-    with pytest.raises(ValueError, match=rf"--topology='{name}' is no TPU slice.* v5e:1x1, 2x2"):
+    with pytest.raises(
+        ValueError, match=rf"--topology='{name}' is no slice of TPUs.* v5e:1x1, 2x2.*h100"
+    ):
         chips.slice_devices(name)
 
 
@@ -225,6 +314,12 @@ STEP = program.Step(
     executed=1.97e12,
     textbook=8 * 0.985e12,
     seconds=12.0,
+    operations=[
+        work.Operation("products", 1000, 18_000, 0.0, 0),
+        work.Operation("moving", 1000, 12_000, 0.0, 0),
+        work.Operation("rest", 7, None, 0.0, 0),
+    ],
+    hosts=2,
 )
 
 
@@ -262,12 +357,18 @@ def test_a_plan_that_fits(small, capsys):
         "compute      10.0 ms    memory       2.4 ms (2 GB)    links       8.8 ms",
         "bound by compute: 6,400 examples a second, 50% of the peak",
         "0.0 hours for 3,600 steps, 0 chip-hours",
+        "products 12.0 ms (60%)    only moving data 8.0 ms    rest 0.0 ms",
+        "20.0 ms: 3,200 examples a second, 25% of the peak in textbook FLOPs (50% at the bound)",
+        "2,007 instructions run, 7 without an estimate",
+        "each of 2 hosts must read 1,600 examples a second; config.data.source='digits' is in no",
     ):
         assert line in text, text
     row = report.row(plan)
     assert row["fits"] == "yes" and row["peak_gib"] == "3.000" and row["note"] == ""
     assert row["collectives"] == "all-reduce 6 x, 1000.0 MB"
     assert (row["estimated_compute_ms"], row["estimated_links_ms"]) == ("10.0", "8.8")
+    assert (row["instructions_step_ms"], row["instructions_moving_ms"]) == ("20.0", "8.0")
+    assert row["instructions_utilization"] == "0.250"
 
 
 def test_what_would_fit_is_found_and_named(small, capsys):

@@ -1,4 +1,4 @@
-"""Compiles a config's training step for a TPU slice, without a TPU: does it fit?
+"""Compiles a config's training step for TPUs or GPUs that are not there: does it fit?
 
     python -m experiments.plan --config=configs/imagenet.py:fourier --topology=v5e:8x8 \\
         --config.model.dtype=bfloat16
@@ -10,8 +10,15 @@ GB, Linux). It takes one to five minutes. The config and its `--config.name=valu
 `experiments.run`, and the program is the one that a run on that slice would compile.
 
 It prints whether the step fits, the peak memory of each device, the data sent over the links, the
-arithmetic, and an estimate of the time: the longest of arithmetic, main memory and links at their
-published peak rates. A real step is slower.
+arithmetic, and two estimates of the time. The first is a bound: the longest of arithmetic, main
+memory and links at their published peak rates. The second adds up all instructions, by the
+compiler's own count of cycles, and says how much of that are products and how much only moves data.
+A real step is nearer to the second. The last line says what each host must read for it, beside what
+reading was measured to cost.
+
+GPUs: h100:1 ... h100:8, one host (`pip install -e '.[plan_gpu]'`, Linux). Their compiler counts no
+cycles, so each instruction takes the longest of arithmetic, memory and a launch. Kernels are not
+tuned without a GPU.
 
 A slice is a generation and its sides in chips: v2, v3 (2x2 ... 16x16; each core is a JAX device),
 v4, v5p (2x2x1 ... 4x4x4), v5e, v6e (1x1, 2x2 ... 16x16).
@@ -74,7 +81,14 @@ def plan(config, topology: str, *, name: str, settings: str, search: bool) -> re
     devices = chips.slice_devices(topology)
     print(report.heading(name, settings, config), flush=True)
     made = functools.partial(
-        report.Plan, name, settings, topology, chip, config.batch_size, config.steps
+        report.Plan,
+        name,
+        settings,
+        topology,
+        chip,
+        config.batch_size,
+        config.steps,
+        source=config.data.source,
     )
     try:
         result = made(compile_step(config, devices))

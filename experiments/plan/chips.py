@@ -1,12 +1,15 @@
-"""TPU generations: what a chip has, which slices there are, and the least time that work takes.
+"""TPUs and GPUs: what a chip has, which slices there are, and the least time that work takes.
 
 Peaks are published ones, for bfloat16: v3, v4, v5e, v5p and v6e by Google Cloud's "System
 architecture" pages (cloud.google.com/tpu/docs), v2 and the links of v2 and v3 by Jouppi et al. 2020
 ("A domain-specific supercomputer for training deep neural networks", Table 3), those of v4 by
-Jouppi et al. 2023 (arXiv:2304.01433, Table 4).
+Jouppi et al. 2023 (arXiv:2304.01433, Table 4). Clocks follow from the peaks: 2, 4, 8, 4 and 8
+units of 128x128 multipliers for v2 to v5p, 4 of 256x256 for v6e. H100: NVIDIA's data sheet of the
+SXM model, without sparsity; 900 GB/s of NVLink are 450 each way.
 """
 
 import dataclasses
+import importlib.util
 import os
 import re
 from typing import Any
@@ -27,6 +30,7 @@ class Chip:
       link_rate: bytes per second that the chip can send, over all its links together.
       devices: JAX devices on a chip: of v2 and v3, each core is one.
       slices: examples of topologies.
+      clock: cycles per second; 0 where the compiler tells no cycles.
       options: for `topologies.get_topology_desc`.
     """
 
@@ -36,13 +40,14 @@ class Chip:
     link_rate: float
     devices: int
     slices: tuple[str, ...]
+    clock: float = 0.0
     options: tuple[tuple[str, Any], ...] = ()
 
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "16x16")
 CHIPS = {
-    "v2": Chip(46e12, 16 * GIB, 700e9, 248e9, 2, ("2x2", "4x4", "8x8", "16x16")),
-    "v3": Chip(123e12, 32 * GIB, 900e9, 328e9, 2, ("2x2", "4x4", "8x8", "16x16")),
+    "v2": Chip(46e12, 16 * GIB, 700e9, 248e9, 2, ("2x2", "4x4", "8x8", "16x16"), 0.7e9),
+    "v3": Chip(123e12, 32 * GIB, 900e9, 328e9, 2, ("2x2", "4x4", "8x8", "16x16"), 0.94e9),
     "v4": Chip(
         275e12,
         32 * GIB,
@@ -50,14 +55,42 @@ CHIPS = {
         300e9,
         1,
         ("2x2x1", "2x2x2", "2x2x4", "4x4x4"),
+        1.05e9,
         (("chip_config_name", "megacore"),),
     ),
-    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 1, FLAT),
-    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 1, ("2x2x1", "2x2x2", "2x2x4", "4x4x4")),
-    "v6e": Chip(
-        918e12, 32e9, 1638e9, 400e9, 1, ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "16x16")
-    ),
+    "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 1, FLAT, 1.5e9),
+    "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 1, ("2x2x1", "2x2x2", "2x2x4", "4x4x4"), 1.75e9),
+    "v6e": Chip(918e12, 32e9, 1638e9, 400e9, 1, FLAT, 1.75e9),
+    "h100": Chip(989e12, 84942979072, 3352e9, 450e9, 1, ("1", "8")),
 }
+
+# An H100 SXM as XLA describes the GPU that it compiles for (NVIDIA's data sheet; the limits of
+# compute capability 9.0 are those of the CUDA C++ programming guide, "Compute Capabilities").
+H100 = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA H100 80GB HBM3"
+dnn_version_info { major: 9 minor: 12 patch: 0 }
+gpu_device_info {
+  cuda_compute_capability { major: 9 }
+  core_count: 132
+  fpus_per_core: 128
+  clock_rate_ghz: 1.98
+  memory_bandwidth: 3352000000000
+  device_memory_size: 84942979072
+  l2_cache_size: 52428800
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  shared_memory_per_core: 233472
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 232448
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+"""
 
 # Keeps libtpu from looking for a TPU, and lets several processes load it.
 LIBTPU = {
@@ -66,6 +99,10 @@ LIBTPU = {
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
+NO_CUDA = (
+    "compiling for a GPU takes JAX's CUDA plugin, which is not installed here (the GPU itself is "
+    "not needed). Run\n  pip install -e '.[plan_gpu]'"
+)
 NO_LIBTPU = (
     "compiling for a TPU takes its compiler, libtpu, which is not installed here (the TPU itself "
     "is not needed). Run\n  pip install -e '.[tpu]'"
@@ -73,7 +110,7 @@ NO_LIBTPU = (
 
 
 class NoCompiler(RuntimeError):
-    """libtpu is not installed."""
+    """The compiler for these chips is not installed."""
 
 
 def examples() -> str:
@@ -88,9 +125,11 @@ def read_topology(name: str) -> tuple[Chip, tuple[int, ...]]:
       ValueError: no such generation, or no sizes.
     """
     generation, _, sides = name.partition(":")
-    if generation not in CHIPS or not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", sides):
+    form = r"[1-8]" if generation == "h100" else r"[1-9]\d*(x[1-9]\d*){1,2}"
+    if generation not in CHIPS or not re.fullmatch(form, sides):
         raise ValueError(
-            f"--topology={name!r} is no TPU slice. There are, for example: {examples()}"
+            f"--topology={name!r} is no slice of TPUs or host of GPUs. There are, for example: "
+            f"{examples()}"
         )
     return CHIPS[generation], tuple(map(int, sides.split("x")))
 
@@ -103,6 +142,8 @@ def slice_devices(name: str) -> list[Any]:
       NoCompiler: libtpu is not installed.
     """
     chip, sides = read_topology(name)
+    if name.startswith("h100"):
+        return gpu_devices(*sides)
     for variable, value in LIBTPU.items():
         os.environ.setdefault(variable, value)
     options = dict(chip.options)
@@ -119,6 +160,43 @@ def slice_devices(name: str) -> list[Any]:
             f"--topology={name!r}: the compiler knows no such slice "
             f"({str(error).splitlines()[0]}). Some that it knows: {examples()}"
         ) from error
+
+
+def has_cuda() -> bool:
+    """Whether JAX's plugin for GPUs is installed."""
+    find = importlib.util.find_spec
+    return bool(find("jax_plugins") and find("jax_plugins.xla_cuda13"))
+
+
+def answer_for_the_gpu() -> None:
+    """Tells JAX the version and capability that it asks a GPU for before a call of cuDNN.
+
+    There is none to ask, and no public way to answer.
+    """
+    from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+    cudnn.check_cudnn_version = lambda: 91200
+    cudnn.check_compute_capability = lambda *_: True
+    cudnn.is_cuda_compute_capability_equal = lambda *_: False
+
+
+def gpu_devices(count: int) -> list[Any]:
+    """Described H100s of one host.
+
+    Raises:
+      NoCompiler: the plugin is not installed.
+    """
+    if not has_cuda():
+        raise NoCompiler(NO_CUDA)
+    answer_for_the_gpu()
+    return list(
+        topologies.get_topology_desc(
+            platform="cuda",
+            topology_name="h100",
+            topology=f"1x1x{count}",  # hosts of a slice, slices, GPUs of a host
+            target_config=H100,
+        ).devices
+    )
 
 
 @dataclasses.dataclass(frozen=True)

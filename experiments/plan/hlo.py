@@ -87,6 +87,27 @@ class Traffic:
     unknown_loops: int
 
 
+@dataclasses.dataclass
+class Run:
+    """An instruction that is no loop or call, and how often it runs.
+
+    Attributes:
+      moved: bytes of main memory, each time.
+      beside: the instructions of its computation by name.
+    """
+
+    instruction: Instruction
+    times: int
+    moved: int
+    beside: dict[str, Instruction]
+
+
+def dimensions(shape: str) -> list[int]:
+    """The sides of the first array of a shape."""
+    found = _SHAPE.search(shape)
+    return [int(d) for d in found[2].split(",") if d] if found else []
+
+
 def size(shape: str, *, main_memory: bool = False) -> int:
     """Bytes of a shape, or of all shapes of a tuple; `main_memory` leaves on-chip ones out."""
     total = 0
@@ -136,10 +157,12 @@ def _closing(text: str) -> int:
     raise ValueError(f"unbalanced: {text[:80]}")
 
 
-def traffic(text: str) -> Traffic:
-    """Reads a compiled program's text (`compiled.as_text()`)."""
+def runs(text: str) -> tuple[list[Run], dict[str, list[Instruction]], int]:
+    """What a program runs, loops unrolled; its computations; and how many loops count as one trip.
+
+    Of a conditional's branches, the one that moves most.
+    """
     computations, entry = parse(text)
-    collectives = collections.defaultdict(Collective)
     unknown = 0
 
     @functools.cache
@@ -148,30 +171,40 @@ def traffic(text: str) -> Traffic:
 
     def walk(computation, times):
         nonlocal unknown
-        moved = 0
+        found = []
         for instruction in computations[computation]:
             opcode = instruction.opcode
-            kind = opcode.removesuffix("-start")
-            if kind in COLLECTIVES:
-                _count(collectives[kind], instruction, times)
             if opcode == "while":
                 condition, body = (instruction.attribute(n) for n in ("condition", "body"))
                 trips = trip_count(instruction, computations[condition], by_name(computation))
                 unknown += trips is None
                 trips = 1 if trips is None else trips
-                moved += walk(condition, times * trips) + walk(body, times * trips)
+                found += walk(condition, times * trips) + walk(body, times * trips)
             elif opcode == "conditional":
                 branches = re.findall(r"%([\w.-]+)", _braces(instruction.rest))
                 names = [instruction.attribute(f"{b}_computation") for b in ("true", "false")]
-                moved += max(walk(b, times) for b in [*branches, *filter(None, names)])
+                walked = [walk(b, times) for b in [*branches, *filter(None, names)]]
+                found += max(walked, key=lambda of: sum(run.times * run.moved for run in of))
             elif opcode in {"call", "async-start"}:
                 called = instruction.attribute("to_apply") or instruction.attribute("calls")
-                moved += walk(called, times)
+                found += walk(called, times)
             elif opcode not in FREE and not opcode.endswith(("-done", "-update")):
-                moved += times * _moved(instruction, by_name(computation), computations)
-        return moved
+                moved = _moved(instruction, by_name(computation), computations)
+                found.append(Run(instruction, times, moved, by_name(computation)))
+        return found
 
-    memory_bytes = walk(entry, 1)
+    return walk(entry, 1), computations, unknown
+
+
+def traffic(text: str) -> Traffic:
+    """Reads a compiled program's text (`compiled.as_text()`)."""
+    found, _, unknown = runs(text)
+    collectives = collections.defaultdict(Collective)
+    for run in found:
+        kind = run.instruction.opcode.removesuffix("-start")
+        if kind in COLLECTIVES:
+            _count(collectives[kind], run.instruction, run.times)
+    memory_bytes = sum(run.times * run.moved for run in found)
     return Traffic(dict(sorted(collectives.items())), memory_bytes, unknown)
 
 

@@ -4,14 +4,14 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from experiments import make_task
-from experiments.plan import hlo
+from experiments.plan import hlo, work
 from perceiver_jax import flops
 from perceiver_jax.datasets import registry
 from perceiver_jax.train import sharding, start
@@ -52,6 +52,8 @@ class Step:
     executed: float  # FLOPs of matrix products and convolutions, as often as they run
     textbook: float  # FLOPs of the textbook model, forward and backward, the whole batch
     seconds: float  # of compilation
+    operations: Sequence[work.Operation] = ()
+    hosts: int = 1
 
 
 class OutOfMemory(Exception):
@@ -102,13 +104,16 @@ def compile_task(
         if "RESOURCE_EXHAUSTED" in str(error):
             raise out_of_memory(str(error)) from error
         raise
+    text = compiled.as_text()
     return Step(
         devices=len(devices),
         memory=measure(compiled.memory_analysis(), program.target, batch),
-        traffic=hlo.traffic(compiled.as_text()),
+        traffic=hlo.traffic(text),
         executed=executed / len(devices),
         textbook=BACKWARD * task.flops_per_example * config.batch_size,
         seconds=time.perf_counter() - begin,
+        operations=work.operations(text),
+        hosts=len({device.process_index for device in devices}),
     )
 
 
@@ -130,15 +135,16 @@ def blank_task(config: ConfigDict) -> tuple[Task, Mapping[str, Any]]:
 
 def measure(analysis: Any, state: Any, batch: Any) -> Memory:
     """The memory of a compiled step, split by what is known of its arguments."""
+    reserved = (
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes
+        + analysis.temp_size_in_bytes
+        + analysis.generated_code_size_in_bytes
+    )
     return Memory(
-        peak=analysis.peak_memory_in_bytes,
-        reserved=(
-            analysis.argument_size_in_bytes
-            + analysis.output_size_in_bytes
-            - analysis.alias_size_in_bytes
-            + analysis.temp_size_in_bytes
-            + analysis.generated_code_size_in_bytes
-        ),
+        peak=analysis.peak_memory_in_bytes or reserved,  # the compiler for GPUs does not tell
+        reserved=reserved,
         parameters=on_a_device(state.params),
         optimizer=on_a_device((state.opt_state, state.ema)),
         batch=on_a_device(batch),

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.plan import reading, work
 from experiments.plan.chips import GIB, Chip, Roofline, roofline
 from experiments.plan.program import Step
 
@@ -24,6 +25,7 @@ class Plan:
       chip: its generation.
       batch, steps: of the whole run.
       step: the compiled step; None if it does not fit.
+      source: of the data.
       note: if it does not fit, the compiler's message and the advice.
     """
 
@@ -35,6 +37,7 @@ class Plan:
     steps: int
     step: Step | None
     note: str = ""
+    source: str = ""
 
     @property
     def roofline(self) -> Roofline:
@@ -46,6 +49,12 @@ class Plan:
             memory_bytes=self.step.traffic.memory_bytes,
             sent_bytes=sent,
         )
+
+    @property
+    def estimate(self) -> work.Estimate | None:
+        """The time of one step, one instruction after the other; None if no instruction has one."""
+        found = work.estimate(self.step.operations, self.chip)
+        return found if found.seconds else None
 
     @property
     def chips(self) -> int:
@@ -109,12 +118,35 @@ def text(plan: Plan) -> str:
         f"({step.traffic.memory_bytes / 1e9:,.0f} GB)    links {limits.links * 1e3:9.1f} ms",
         f"  step    {limits.seconds * 1e3:9.1f} ms, bound by {limits.bound}: "
         f"{plan.batch / limits.seconds:,.0f} examples a second, "
-        f"{utilization(plan):.0%} of the peak in textbook FLOPs",
+        f"{utilization(plan, limits.seconds):.0%} of the peak in textbook FLOPs",
         f"  run     {plan.hours:9.1f} hours for {plan.steps:,} steps, "
         f"{plan.hours * plan.chips:,.0f} chip-hours",
+        *one_after_the_other(plan),
         f"compiled in {step.seconds:.0f} s",
     ]
     return "\n".join(lines)
+
+
+def one_after_the_other(plan: Plan) -> list[str]:
+    """The estimate that a real step is nearer to, and what the hosts must read for it."""
+    found = plan.estimate
+    seconds = found.seconds if found else plan.roofline.seconds
+    read = f"input: {reading.line(plan.source, plan.step.hosts, plan.batch / seconds)}"
+    if not found:
+        return ["", read]
+    ways = "the compiler's count of cycles" if plan.chip.clock else "rates that good kernels reach"
+    left_out = f"{found.unknown:,} without an estimate" if found.unknown else "all estimated"
+    return [
+        "",
+        f"ESTIMATED, one instruction after the other by {ways}: nearer to a real step",
+        f"  products {found.products * 1e3:.1f} ms ({found.products / found.seconds:.0%})    only "
+        f"moving data {found.moving * 1e3:.1f} ms    rest {found.rest * 1e3:.1f} ms",
+        f"  step    {found.seconds * 1e3:9.1f} ms: {plan.batch / found.seconds:,.0f} examples a "
+        f"second, {utilization(plan, found.seconds):.0%} of the peak in textbook FLOPs "
+        f"({utilization(plan, plan.roofline.seconds):.0%} at the bound)",
+        f"  {found.launches:,} instructions run, {left_out}",
+        read,
+    ]
 
 
 def counted(loops: int) -> str:
@@ -122,9 +154,9 @@ def counted(loops: int) -> str:
     return f"{loops} loop" + "s" * (loops != 1)
 
 
-def utilization(plan: Plan) -> float:
-    """Textbook FLOPs per second at the estimated time, as a fraction of the peak."""
-    return plan.step.textbook / plan.roofline.seconds / (plan.chips * plan.chip.flops)
+def utilization(plan: Plan, seconds: float) -> float:
+    """Textbook FLOPs per second if a step takes so long, as a fraction of the peak."""
+    return plan.step.textbook / seconds / (plan.chips * plan.chip.flops)
 
 
 def row(plan: Plan) -> dict[str, Any]:
@@ -160,6 +192,9 @@ def row(plan: Plan) -> dict[str, Any]:
             "estimated_compute_ms": f"{limits.compute * 1e3:.1f}",
             "estimated_memory_ms": f"{limits.memory * 1e3:.1f}",
             "estimated_links_ms": f"{limits.links * 1e3:.1f}",
+        }
+        | instructions(plan)
+        | {
             "steps": plan.steps,
             "estimated_hours": f"{plan.hours:.1f}",
             "estimated_chip_hours": f"{plan.hours * plan.chips:.0f}",
@@ -167,6 +202,17 @@ def row(plan: Plan) -> dict[str, Any]:
             "note": plan.note,
         }
     )
+
+
+def instructions(plan: Plan) -> dict[str, str]:
+    """The columns of the estimate, one instruction after the other."""
+    found = plan.estimate
+    if not found:
+        return {}
+    parts = {"step": found.seconds, "products": found.products, "moving": found.moving}
+    return {f"instructions_{name}_ms": f"{value * 1e3:.1f}" for name, value in parts.items()} | {
+        "instructions_utilization": f"{utilization(plan, found.seconds):.3f}"
+    }
 
 
 def write(path: pathlib.Path, new: dict[str, Any]) -> None:

@@ -1,0 +1,127 @@
+"""How long a program takes by what it does: products, moving data, the rest.
+
+A bound (`chips.roofline`) has everything at its peak at the same time. Here one instruction follows
+the other. For TPUs the time of each is what the compiler says, `estimated_cycles`, which is
+pessimistic about movement. For GPUs, whose compiler does not tell, it is the longest of arithmetic,
+memory and a launch, at rates that good kernels reach; a call of cuDNN counts without its FLOPs.
+"""
+
+import dataclasses
+import math
+import re
+
+from experiments.plan import hlo
+from experiments.plan.chips import Chip
+
+# A fusion of these alone, and of arithmetic with single numbers, only moves data.
+MOVES = {
+    "broadcast",
+    "concatenate",
+    "copy",
+    "copy-start",
+    "dynamic-slice",
+    "dynamic-update-slice",
+    "gather",
+    "pad",
+    "reshape",
+    "reverse",
+    "slice",
+    "slice-start",
+    "transpose",
+}
+PRODUCTS = {"convolution", "dot"}
+LIBRARY_PRODUCTS = re.compile(r'custom_call_target="__(cublas|cudnn)')
+
+# Of a GPU: the share of the peaks that large products and copies reach, and seconds of a launch.
+ARITHMETIC, MEMORY, LAUNCH = 0.7, 0.85, 3e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """Instructions that run `times` times; FLOPs, bytes and cycles (None: not said) of each time.
+
+    `kind` is 'products', 'moving' or 'rest'.
+    """
+
+    kind: str
+    times: int
+    cycles: int | None
+    flops: float
+    moved: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Seconds of one run of a program on a device, one instruction after the other.
+
+    Attributes:
+      products: of instructions with a matrix product or convolution.
+      moving: of those that only copy, slice, pad or broadcast.
+      rest: of all others.
+      launches, unknown: how many instructions run; how many of them have no estimate.
+    """
+
+    products: float
+    moving: float
+    rest: float
+    launches: int
+    unknown: int
+
+    @property
+    def seconds(self) -> float:
+        """All together."""
+        return self.products + self.moving + self.rest
+
+
+def operations(text: str) -> list[Operation]:
+    """What a compiled program (`compiled.as_text()`) runs."""
+    runs, computations, _ = hlo.runs(text)
+    found = []
+    for run in runs:
+        inside = list(_inside(run.instruction, run.beside, computations))
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', run.instruction.rest)
+        flops = sum(_flops(i, beside) for i, beside in inside if i.opcode == "dot")
+        kind = _kind([i for i, _ in inside])
+        found.append(
+            Operation(kind, run.times, int(cycles[1]) if cycles else None, flops, run.moved)
+        )
+    return found
+
+
+def estimate(found: list[Operation], chip: Chip) -> Estimate:
+    """The time of all operations on a device of a chip."""
+    seconds, unknown = {"products": 0.0, "moving": 0.0, "rest": 0.0}, 0
+    for each in found:
+        if chip.clock:
+            unknown += each.times * (each.cycles is None)
+            one = (each.cycles or 0) / chip.clock
+        else:
+            memory = each.moved / (MEMORY * chip.hbm_rate)
+            one = max(each.flops / (ARITHMETIC * chip.flops), memory, LAUNCH)
+        seconds[each.kind] += each.times * one
+    return Estimate(**seconds, launches=sum(each.times for each in found), unknown=unknown)
+
+
+def _inside(instruction, beside, computations):
+    """The instruction itself, or those that it fuses, each with those beside it."""
+    if instruction.opcode != "fusion":
+        yield instruction, beside
+        return
+    fused = computations[instruction.attribute("calls")]
+    names = {i.name: i for i in fused}
+    for each in fused:
+        yield from _inside(each, names, computations)
+
+
+def _kind(inside: list[hlo.Instruction]) -> str:
+    if any(i.opcode in PRODUCTS or LIBRARY_PRODUCTS.search(i.rest) for i in inside):
+        return "products"
+    numbers = (i for i in inside if i.opcode not in hlo.FREE | MOVES)
+    return "rest" if any(math.prod(hlo.dimensions(i.shape)) > 1 for i in numbers) else "moving"
+
+
+def _flops(dot: hlo.Instruction, beside: dict[str, hlo.Instruction]) -> float:
+    left = hlo.dimensions(beside[dot.operands[0]].shape)
+    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.rest)[1]
+    depth = math.prod(left[int(axis)] for axis in contracted.split(",") if axis)
+    return 2.0 * math.prod(hlo.dimensions(dot.shape)) * depth
