@@ -15,6 +15,7 @@ each kind:
 - `regularisation.stem.colour.cutout.rho95`: one setting changed.
 - `conv.resnet.n500`, `conv.stem.n50000`: so many photographs; `conv.vit.wrong_places.n2000` and
   `conv.stem.shuffled_stem.n2000`: controls.
+- `released.conv.cue_conflict`: a variant of `robustness.py`, evaluated.
 - `change.resnet.side_by_side`: another input, see `lab_change.py`.
 
 `config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
@@ -28,7 +29,7 @@ import itertools
 
 from ml_collections import ConfigDict
 
-from configs import common, lab_change, lab_models
+from configs import common, lab_change, lab_models, robustness
 from configs.lab_models import MODELS
 
 CUES = ("colour", "texture")
@@ -154,8 +155,20 @@ def change() -> list[Cell]:
     ]
 
 
+def released() -> list[Cell]:
+    """The published weights on each set that they are evaluated on as they are."""
+    trained = (*robustness.TRAINED, "cifar10_c")
+    return [
+        Cell("released", model, setting=name)
+        for name in robustness.VARIANTS
+        if name not in trained
+        for model in robustness.MODELS
+    ]
+
+
 STUDIES = {
-    study.__name__: tuple(study()) for study in (sea, dominoes, regularisation, conv, change)
+    study.__name__: tuple(study())
+    for study in (sea, dominoes, regularisation, conv, change, released)
 }
 CELLS = {f"{name}.{cell.name}": cell for name, cells in STUDIES.items() for cell in cells}
 VARIANTS = (
@@ -181,6 +194,8 @@ def get_config(variant: str = ""):
             "also with ':tiny'"
         )
     cell = CELLS[name]
+    if cell.study == "released":
+        return robustness.get_config(f"{cell.setting}.{cell.model}{':tiny' * bool(size)}")
     config = common.base(batch_size=BATCH_SIZE, steps=STEPS.get(cell.study, 0))
     config.log_every = 100
     config.checkpoint_every = 0

@@ -33,6 +33,7 @@ from experiments import command
 from experiments.lab import runner
 from experiments.lab.studies import STUDIES
 from experiments.tasks.data import open_data
+from perceiver_jax import pretrained
 from perceiver_jax.train import compilation
 from perceiver_jax.train.log import say, warn
 from perceiver_jax.train.stop import Preempted
@@ -47,9 +48,15 @@ def define_flags(where: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", "runs/lab", workdir, flag_values=where)
     data_dir = (
         "Of TFDS: `dominoes` needs mnist and cifar10 prepared, `conv` cifar10, `change` cifar10, "
-        "mnist and spoken_digit."
+        "mnist and spoken_digit, `released` what configs/robustness.py lists, ImageNet-9 in its "
+        "folder `imagenet9`."
     )
     flags.DEFINE_string("data_dir", "", data_dir, flag_values=where)
+    weights = (
+        "Study `released`: a folder with imagenet_fourier, imagenet_learned and imagenet_conv, for "
+        "which the published weights are fetched otherwise."
+    )
+    flags.DEFINE_string("weights", "", weights, flag_values=where)
     report = "Trains nothing: writes the report of what is there."
     flags.DEFINE_bool("report", False, report, flag_values=where)
     flags.DEFINE_bool("tiny", False, "Few cells of two steps each: it runs.", flag_values=where)
@@ -75,7 +82,7 @@ def parse_part(flag: str, text: str) -> tuple[int, int]:
     return index, count
 
 
-def with_data(jobs: Sequence[runner.Job], data_dir: str) -> list[runner.Job]:
+def with_data(jobs: Sequence[runner.Job], data_dir: str, weights: str = "") -> list[runner.Job]:
     """The jobs whose data are there; says what the others need, and which cells they are.
 
     Raises:
@@ -84,10 +91,12 @@ def with_data(jobs: Sequence[runner.Job], data_dir: str) -> list[runner.Job]:
     groups: dict[tuple[str, str], list[runner.Job]] = {}
     for job in jobs:
         groups.setdefault((job.cell.study, runner.source_of(job.variant)), []).append(job)
+    if not jobs:
+        raise ValueError("no cell to train: --tiny has none of study released")
     missing, needs = set(), []
     for (study, _), group in groups.items():
         try:
-            open_data(runner.cell_config(group[0].variant, data_dir=data_dir, tiny=True))
+            check_there(group[0], data_dir, weights)
         except (OSError, ValueError, ImportError) as error:
             missing.update(group)
             settings = dict.fromkeys(job.cell.setting for job in group)
@@ -100,6 +109,19 @@ def with_data(jobs: Sequence[runner.Job], data_dir: str) -> list[runner.Job]:
     for line in needs:
         warn(line)
     return found
+
+
+def check_there(job: runner.Job, data_dir: str, weights: str) -> None:
+    """Raises an error that says what is missing: the data of a job, or weights that it needs."""
+    published = job.study.tuning is None
+    config = runner.cell_config(job.variant, data_dir=data_dir, tiny=not published)
+    open_data(config)
+    if published:
+        place = runner.place_of_weights(config.start.weights, weights)
+        if url := pretrained.URLS.get(place):
+            pretrained.download.fetch(url)  # as the evaluation does
+        elif not pathlib.Path(place).exists():
+            raise FileNotFoundError(f"--weights={weights!r} has no {config.start.weights}")
 
 
 @command.one_line_errors
@@ -126,7 +148,7 @@ def main(argv):
 
 def train(given, workdir: pathlib.Path, jobs: Sequence[runner.Job]) -> list[runner.Job]:
     """Does the jobs whose data are there, and returns them."""
-    jobs = with_data(jobs, given.data_dir)
+    jobs = with_data(jobs, given.data_dir, given.weights)
     if given.jobs > 1:
         if code := spawn(given):
             sys.exit(code)
@@ -134,7 +156,7 @@ def train(given, workdir: pathlib.Path, jobs: Sequence[runner.Job]) -> list[runn
     worker, workers = parse_part("worker", given.worker or "0/1")
     share_cores(worker, workers)
     command.keep_programs(workdir / compilation.FOLDER)
-    settings = {"data_dir": given.data_dir, "tiny": given.tiny}
+    settings = {"data_dir": given.data_dir, "tiny": given.tiny, "weights": given.weights}
     runner.Runner(workdir, jobs, processes=workers, **settings).run()
     return jobs
 
@@ -153,7 +175,7 @@ def spawn(given) -> int:
       The exit code of the first that failed, else 0. The others are then asked to stop.
     """
     shared = ["study", "seeds", "workdir", "shard", "data_dir"]
-    shared += ["tiny", "large", "compilation_cache"]
+    shared += ["tiny", "large", "weights", "compilation_cache"]
     arguments = [f"--{name}={given[name].value}" for name in shared]
     start = [sys.executable, "-m", "experiments.lab", *arguments]
     codes: list[int] = []

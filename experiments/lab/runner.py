@@ -36,6 +36,7 @@ from configs import lab, lab_change
 from experiments import check_config, make_task
 from experiments.lab import permuted
 from experiments.lab.studies import RATES, RULE, STUDIES, TUNING_SEED, Study, Tuning
+from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import loop, start
 from perceiver_jax.train.log import duration, say, warn
 from perceiver_jax.train.stop import Diverged, Preempted, stop_on_signals
@@ -84,6 +85,11 @@ class Job:
         return f"{cell.study}/{cell.name}/{self.seed}" if setting else ""
 
     @property
+    def is_evaluation(self) -> bool:
+        """Whether nothing is trained."""
+        return bool(self.trained_in) or self.study.tuning is None
+
+    @property
     def study(self) -> Study:
         """Of which study."""
         return STUDIES[self.cell.study]
@@ -97,6 +103,7 @@ class Runner:
       processes: how many share them, this one included.
       data_dir: of TFDS.
       tiny: whether each takes two steps.
+      weights: folder with other weights for study `released`, by their names; '' is the published.
     """
 
     def __init__(
@@ -107,9 +114,10 @@ class Runner:
         processes: int = 1,
         data_dir: str = "",
         tiny: bool = False,
+        weights: str = "",
     ):
         self.workdir, self.jobs, self.processes = workdir, jobs, processes
-        self.data_dir, self.tiny = data_dir, tiny
+        self.data_dir, self.tiny, self.weights = data_dir, tiny, weights
         self.commit = commit()
         self.programs: dict[str, start.Program] = {}
         self.chosen: dict[tuple[str, str], float] = {}  # learning rates by tuning and model
@@ -181,6 +189,8 @@ class Runner:
         """The learning rate of a job; None while its tuning is not done."""
         if job.learning_rate is not None:
             return job.learning_rate
+        if job.study.tuning is None:  # there as it is in every config
+            return lab.LEARNING_RATE
         key = job.study.tuning.name, job.cell.model
         if key not in self.chosen:
             scores = self.scores(job.study.tuning, job.cell.model)
@@ -244,8 +254,8 @@ class Runner:
             "software": f"jax {jax.__version__}, flax {flax.__version__}",
             **job.study.about(job.cell),
         }
-        if job.trained_in:
-            config.start.weights = str(self.workdir / job.trained_in)
+        if job.is_evaluation:
+            config.start.weights = self.weights_of(job, config)
             row["steps"] = 0
             row["command"] += f" --mode=eval --config.start.weights={config.start.weights}"
         with (
@@ -275,6 +285,12 @@ class Runner:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
+    def weights_of(self, job: Job, config: ConfigDict) -> str:
+        """What a job evaluates."""
+        if job.trained_in:
+            return str(self.workdir / job.trained_in)
+        return place_of_weights(config.start.weights, self.weights)
+
     def evaluate_or_train(
         self, job: Job, task, config: ConfigDict, program: start.Program
     ) -> dict[str, Any]:
@@ -284,8 +300,10 @@ class Runner:
           Diverged: the training, or the one that is evaluated.
         """
         folder = self.workdir / job.folder
-        if not job.trained_in:
+        if not job.is_evaluation:
             return loop.train(task, config, folder, program=program)
+        if not job.trained_in:
+            return loop.evaluate(task, config, folder)
         if self.trained(job)["status"] != "ok":
             raise Diverged(f"{job.trained_in} diverged")
         result = loop.evaluate(task, config, folder)
@@ -375,7 +393,7 @@ def source_of(variant: str) -> str:
 @functools.cache
 def steps_of(variant: str, tiny: bool) -> int:
     """How long a cell is trained."""
-    if lab.CELLS[variant].setting in lab_change.EVALUATED:
+    if Job(variant, 0, "").is_evaluation:
         return 0
     return lab.get_config(variant + ":tiny" * tiny).steps
 
@@ -400,14 +418,15 @@ def jobs(
     cells = [
         Job(f"{name}.{cell.name}", seed, f"{name}/{cell.name}/{seed}")
         for name in names
-        for seed in range(seeds)
+        for seed in range(min(seeds, STUDIES[name].seeds or seeds))
         for cell in STUDIES[name].cells(tiny=tiny, large=large)
     ]
     trained = [job for job in cells if not job.trained_in][index::count]
     folders = {job.folder for job in trained}  # what is evaluated is in the shard of its training
     cells = [job for job in cells if job.folder in folders or job.trained_in in folders]
-    wanted = dict.fromkeys((job.study.tuning.name, job.cell.model) for job in cells)
-    tunings = {job.study.tuning.name: job.study.tuning for job in cells}
+    tuned = [job for job in cells if job.study.tuning]
+    wanted = dict.fromkeys((job.study.tuning.name, job.cell.model) for job in tuned)
+    tunings = {job.study.tuning.name: job.study.tuning for job in tuned}
     tried = [
         Job(
             tunings[name].cells[model],
@@ -434,7 +453,14 @@ def cell_config(
     config.seed = seed
     config.optimizer.learning_rate = learning_rate
     config.data.data_dir = data_dir
+    if config.data.source == "imagenet9" and data_dir:  # a folder of its own
+        config.data.data_dir = str(user_path(data_dir) / "imagenet9")
     return config
+
+
+def place_of_weights(name: str, folder: str) -> str:
+    """The published weights of a name, or those of a folder in their place."""
+    return str(user_path(folder) / name) if folder else name
 
 
 def rates(tiny: bool) -> Sequence[float]:

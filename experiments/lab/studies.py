@@ -43,18 +43,20 @@ class Study:
 
     Attributes:
       name: a key of `lab.STUDIES`.
-      tuning: where its learning rates are from.
-      flops: forward FLOPs of one example that every model has, within `TOLERANCE`.
+      tuning: where its learning rates are from; None where nothing is trained.
+      flops: forward FLOPs of one example that every model has, within `TOLERANCE`; 0 is any.
       flops_of: those of settings that have others; None where the input decides, which is as large
         as a setting makes it.
       about: columns of a cell that are known without training.
+      seeds: how many there are at most; None is any number.
     """
 
     name: str
-    tuning: Tuning
+    tuning: Tuning | None
     flops: float = 2.8e6
     flops_of: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     about: Callable[[lab.Cell], Mapping[str, float]] = lambda cell: {}
+    seeds: int | None = None
 
     def cells(self, *, tiny: bool, large: bool = False) -> Sequence[lab.Cell]:
         """All cells, or those of a few models and settings.
@@ -122,5 +124,6 @@ STUDIES = {
         Study("regularisation", SEA),
         Study("conv", CONV),
         Study("change", CHANGE, flops_of=CHANGE_FLOPS, about=_surgery),
+        Study("released", None, flops=0.0, seeds=1),
     )
 }

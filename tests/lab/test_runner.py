@@ -10,21 +10,24 @@ import sys
 import time
 import types
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tfds_files import write_tfds
 
-from configs import lab, lab_change, lab_models
+from configs import lab, lab_change, lab_models, robustness
 from experiments import check_config
 from experiments.lab import __main__ as lab_command
 from experiments.lab import runner, surgery
 from experiments.lab.studies import RATES, STUDIES, TOLERANCE, TUNING_SEED
 from perceiver_jax import flops
 from perceiver_jax.build import build
+from perceiver_jax.datasets.shifts import imagenet9
 from perceiver_jax.train.stop import Diverged
 
+IN9 = [f"{k:02d}_class" for k in range(9)]
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
@@ -290,6 +293,67 @@ def test_permuted_pixels_give_the_same_logits(tmp_path):
     assert raw["cell"] == "pixels.raw" and permuted["cell"] == "pixels.permuted"
     assert 0 <= float(permuted["logits_difference"]) < 1e-4
     assert permuted["accuracy"] == raw["accuracy"]
+
+
+def test_released_weights_are_evaluated_once_by_name_or_from_a_folder(
+    trained, tmp_path, monkeypatch
+):
+    evaluated = []
+
+    def evaluate(task, config, folder):
+        evaluated.append((config.data.source, config.data.data_dir, config.start.weights))
+        return {"accuracy": 0.5, "accuracy_original": 0.9, "bg_gap": 0.1, "step": 0, "seconds": 1.0}
+
+    monkeypatch.setattr(runner.loop, "evaluate", evaluate)
+    jobs = runner.jobs(["released"], 5, tiny=False)
+    assert len(jobs) == 21 and {job.seed for job in jobs} == {0}
+    some = [job for job in jobs if job.variant.endswith(("fourier.imagenet9", "conv.imagenet_a"))]
+    for folder in ("", "weights"):
+        runner.Runner(tmp_path / f"run{folder}", some, data_dir="data", weights=folder).run()
+    assert not trained and evaluated == [
+        ("imagenet9", "data/imagenet9", "imagenet_fourier"),
+        ("some_classes", "data", "imagenet_conv"),
+        ("imagenet9", "data/imagenet9", "weights/imagenet_fourier"),
+        ("some_classes", "data", "weights/imagenet_conv"),
+    ]
+    row = table(tmp_path / "run", "released")[0]
+    assert (row["setting"], row["bg_gap"], row["steps"]) == ("imagenet9", "0.1", "0")
+
+
+@pytest.mark.slow
+def test_released_in_its_exact_formats(tmp_path, monkeypatch):
+    """Random weights of a workdir, two images of each class of ImageNet-9: a row."""
+    config = robustness.get_config("imagenet9.fourier:tiny")
+    config.steps, config.optimizer.schedule.warmup_steps = 0, 0
+    runner.loop.train(runner.make_task(config), config, tmp_path / "weights/imagenet_fourier")
+    for variation in ("original", "mixed_same", "mixed_rand"):
+        for k, name in enumerate(IN9):
+            folder = tmp_path / "data/imagenet9" / variation / "val" / name
+            folder.mkdir(parents=True)
+            for i in range(2):
+                image = np.random.default_rng((k, i)).integers(0, 256, (24, 24, 3), np.uint8)
+                cv2.imwrite(str(folder / f"{i}.JPEG"), image)
+    mapping = {str(i): i % 9 if i < 18 else -1 for i in range(1000)}
+    (tmp_path / "data/imagenet9" / imagenet9.MAP).write_text(json.dumps(mapping))
+
+    def small(variant):
+        found = robustness.get_config("imagenet9.fourier:tiny")
+        found.data.source, found.data.train_split, found.data.eval_split = "imagenet9", "", "val"
+        found.start.weights = "imagenet_fourier"
+        return found
+
+    monkeypatch.setattr(lab, "get_config", small)
+    job = runner.Job("released.fourier.imagenet9", 0, "released/fourier.imagenet9/0")
+    given = {"data_dir": str(tmp_path / "data"), "weights": str(tmp_path / "weights")}
+    assert lab_command.with_data([job], *given.values()) == [job]
+    runner.Runner(tmp_path / "lab", [job], **given).run()
+    (row,) = table(tmp_path / "lab", "released")
+    assert row["status"] == "ok" and row["accuracy"] == row["accuracy_original"] != ""
+    assert float(row["bg_gap"]) == pytest.approx(
+        float(row["accuracy_mixed_same"]) - float(row["accuracy_mixed_rand"])
+    )
+    with pytest.raises(ValueError, match=r"released is left out: --weights='none' has no imagenet"):
+        lab_command.with_data([job], given["data_dir"], "none")
 
 
 def test_a_cell_that_another_process_has_is_left_to_it(trained, tmp_path):
