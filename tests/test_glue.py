@@ -1,18 +1,24 @@
 """GLUE: what its configs read, ask and score; files in TFDS's format stand for the data."""
 
 import ast
+import functools
 import importlib.util
+import math
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from tfds_files import write_glue
 
 from configs import glue
 from experiments import check_config, make_task
 from experiments.tasks import text_tasks
+from perceiver_jax import pretrained
+from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.data import checks
 from perceiver_jax.modalities import label, text
@@ -119,6 +125,27 @@ def test_the_recipe_is_that_of_the_paper():
     assert (optimizer.name, optimizer.learning_rate, optimizer.weight_decay) == ("lamb", 2e-5, 0.01)
     assert optimizer.schedule.to_dict() == {"name": "constant", "warmup_steps": 200}
     assert (config.start.weights, config.start.fresh) == ("language", ("^output/",))
+
+
+@pytest.mark.parametrize(
+    ("variant", "size"), [("rte", 200_128_002), ("stsb", 200_127_233), ("multitask", 204_278_288)]
+)
+def test_all_but_the_output_is_that_of_the_released_model(variant, size):
+    """So its weights fit, and `config.start.fresh` names all that does not."""
+    config, released = glue.get_config(variant), pretrained.released("language")
+    batch = released.batch | {"indices": jax.ShapeDtypeStruct((1, 1), jnp.int32)}
+    model = build(config.model.to_dict())
+    init = functools.partial(model.init, jax.random.key(0), train=False)
+    shapes = jax.eval_shape(init, batch)["params"]
+    ours, theirs = (
+        {name: x.shape for name, x in flatten_dict(tree, sep="/").items()}
+        for tree in (shapes, released.shapes["params"])
+    )
+    (fresh,) = config.start.fresh
+    common = {name for name in ours if not re.search(fresh, name)}
+    assert common == {name for name in theirs if not re.search(fresh, name)}
+    assert all(ours[name] == theirs[name] for name in common)
+    assert sum(map(math.prod, ours.values())) == size
 
 
 def test_ids_are_marked_as_by_the_tokenizer_of_hugging_face(data_dir):
