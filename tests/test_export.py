@@ -13,7 +13,7 @@ from etils import epath
 from image_files import write_folder
 
 import perceiver_jax as pj
-from configs import folder, language
+from configs import flow, folder, kinetics, language
 from experiments import make_task
 from experiments.tasks import image
 from perceiver_jax import pretrained
@@ -168,8 +168,11 @@ def test_models_of_our_configs_have_their_counterpart(kind):
     assert found.spec["output"]["num_classes"] == 5
 
 
-def test_language_has_its_counterpart():
+def test_other_tasks_have_their_counterpart():
     assert counterpart(language.get_config("bytes")).name == "language"
+    assert counterpart(flow.get_config("sintel")).name == "flow"
+    found = counterpart(kinetics.get_config("autoencode"))
+    assert found.name == "kinetics" and found.spec["output"]["channels"] == 512
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ PAIR = {"frames": np.zeros((2, 4, 6, 3), np.uint8), "valid": np.ones((4, 6), boo
         (PAIR | {"field": FIELD[..., :1], "size": np.array([3, 4])}, FIELD[..., :1], ["img"] * 3,
          "mean error 0 px; loss 1"),
         (*text_example(), [], "text ab__d ef; guess xx; truth  c; loss 1"),
+        ({"text": np.frombuffer(b"a pen", np.uint8), "label": np.int32(1)}, logits(1, 0), [],
+         "text a pen; guess a 73%; truth b; loss 1"),
         (clip(label=np.int32(0)),
          {"video": np.zeros((3, 4, 4, 3)), "audio": np.zeros(30), "label": logits(0, 1)},
          ["img"] * 2 + ["audio"] * 2, "guess b 73%; truth a; loss 1"),

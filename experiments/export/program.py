@@ -57,10 +57,10 @@ def save(
 
 def check_scores(config: ConfigDict, asked: object) -> None:
     """Raises ConfigError unless the run scores classes or tags."""
-    if not isinstance(asked, Scores):
+    if not getattr(asked, "fixed_size", False):
         raise ConfigError(
-            f"config.experiment={config.experiment!r} scores no classes, and only such runs have a "
-            "StableHLO form: --to=safetensors takes every run"
+            f"config.experiment={config.experiment!r} scores no classes of examples of one size, "
+            "and only such runs have a StableHLO form: --to=safetensors takes every run"
         )
 
 

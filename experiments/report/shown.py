@@ -15,6 +15,7 @@ from perceiver_jax.modalities import text as text_modality
 from perceiver_jax.plots import page
 
 LARGEST = 256  # pixels of a side of an embedded picture
+MOST_TEXT = 300  # characters of an example that are shown
 AROUND = 40  # bytes shown before and after a hidden run
 
 
@@ -72,10 +73,15 @@ def _words(mistake: Mistake, names: Sequence[str]) -> list[str]:
         return names[k] if k < len(names) else str(k)
 
     logits = prediction.get("label") if isinstance(prediction, Mapping) else prediction
+    words = []
+    if "text" in given and "hidden" not in given:
+        ids = given["text"].astype(np.int32) + text_modality.NUM_RESERVED
+        text = text_modality.decode(ids[given["text_mask"]] if "text_mask" in given else ids)
+        words = [f"text {text[:MOST_TEXT]}"]
     if "label" in given and np.ndim(logits) == 1:
         chances = np.exp(logits - logits.max())
         best = int(np.argmax(logits))
-        return [f"guess {name(best)} {chances[best] / chances.sum():.0%}",
+        return [*words, f"guess {name(best)} {chances[best] / chances.sum():.0%}",
                 f"truth {name(int(given['label']))}"]  # fmt: skip
     if "labels" in given and np.ndim(logits) == 1:
         best = np.argsort(-logits, kind="stable")[:3]
@@ -86,7 +92,7 @@ def _words(mistake: Mistake, names: Sequence[str]) -> list[str]:
     if "field" in given:
         difference = np.linalg.norm(prediction - given["field"], axis=-1)[given["valid"]]
         return [f"mean error {difference.mean():.3g} px"] if difference.size else []
-    return []
+    return words
 
 
 def _text(given, logits) -> list[str]:

@@ -13,6 +13,7 @@ from perceiver_jax.pretrained.models import Released, modules_of, released
 PARTS = ("qk_channels", "v_channels")
 # Fields that change training or memory, and not what is computed.
 UNSEEN = ("name", "parent", "dtype", "remat", "dropout_rate", "attention_dropout_rate",
+          "mask_rates", "drop_rates",
           "latent_init_scale", "query_init_scale", "position_init_scale")  # fmt: skip
 NOTES = {
     "imagenet_learned": "transformers adds the query to the decoder's output, which this model "
@@ -37,7 +38,7 @@ def counterpart(spec: Mapping[str, Any], *, image_size: int | None = None) -> Re
     refused = "no model of transformers is like it: {}. --to=safetensors takes every model"
     if "module" in spec:
         raise ValueError(refused.format(f"config.model.module={spec['module']!r}"))
-    kinds = {name: modules_of(name) for name in ARCHITECTURES if name != "kinetics"}
+    kinds = {name: modules_of(name) for name in ARCHITECTURES}
     ours = {part: spec[part]["module"] for part in ("input", "output")}
     name = next((n for n, found in kinds.items() if found == tuple(ours.values())), None)
     if name is None:
@@ -77,12 +78,29 @@ def _sizes(name: str, model: nn.Module, image_size: int | None) -> dict[str, Any
     sizes["num_cross_attend_heads"] = encoder.num_cross_attend_heads
     if encoder.cross_attend_qk_channels and (widths := _common_widths(encoder)):
         sizes |= widths
+    if name == "kinetics":
+        return sizes | _clip_sizes(model.output)
     if name == "flow":
         return sizes | dict(zip(("height", "width"), model.output.shape, strict=True))
     sizes["num_classes"] = model.output.num_classes
     if name == "imagenet_learned":
         sizes["image_size"] = image_size
     return sizes
+
+
+def _clip_sizes(output: nn.Module) -> dict[str, Any]:
+    """Those of `models.kinetics`."""
+    audio, label, video = (output.modalities[name] for name in ("audio", "label", "video"))
+    num_frames, image_size, _ = video.shape
+    return {
+        "num_frames": num_frames,
+        "image_size": image_size,
+        "samples_per_frame": audio.num_patches * audio.samples_per_patch // num_frames,
+        "samples_per_patch": audio.samples_per_patch,
+        "num_classes": label.num_classes,
+        "label_query_channels": label.query_channels,
+        "output_channels": output.channels,
+    }
 
 
 def _common_widths(encoder: nn.Module) -> dict[str, int]:
@@ -111,7 +129,10 @@ def _differences(ours: Any, theirs: Any, image_size: int | None, name: str = "")
         a, b = getattr(ours, field.name), getattr(theirs, field.name)
         if field.name in UNSEEN or (field.name == "share_weights" and ours.num_blocks == 1):
             continue
-        if isinstance(a, nn.Module) or isinstance(b, nn.Module):
+        if field.name == "modalities" and a.keys() == b.keys():
+            for key in a:
+                lines += _differences(a[key], b[key], image_size, f"{name}.modalities.{key}")
+        elif isinstance(a, nn.Module) or isinstance(b, nn.Module):
             lines += _differences(a, b, image_size, f"{name}.{field.name}")
         elif _value(ours, field.name, image_size) != _value(theirs, field.name, image_size):
             lines.append(f"config.model{name}.{field.name}={a!r}, where they have {b!r}")
