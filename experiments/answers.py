@@ -2,6 +2,8 @@
 
 Each function takes a record of `tasks.ask`, which says how a model answers files, for a released
 model as for a run; writes its results; and returns `Answers`.
+
+One file, because the kinds share how results are named, described and written.
 """
 
 import functools
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 
 from experiments import inputs
-from experiments.tasks.ask import Clip, Field, Scores, Text
+from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
 from perceiver_jax import files, inference, plots
 from perceiver_jax.data.checks import EXPECTED
 from perceiver_jax.inference.batches import Results, predict_each
@@ -99,6 +101,43 @@ def fill_masks(asked: Text, load: Load, values: Sequence[str], settings: Setting
     text = []
     for result in filled:
         text += [result.text, " ".join(("  filled in:", *map(repr, result.fills)))]
+    return Answers([path], text, left_out, len(texts))
+
+
+def reply(asked: Questions, load: Load, values: Sequence[str], settings: Settings) -> Answers:
+    """The answers to all questions about each text that have as many texts: predictions.json."""
+    texts, count = inputs.find_texts(values), len(asked.classes)
+    parts = [[part.strip() for part in text.split("[SEP]")] for _, text in texts]
+    predict = jax.jit(asked.answer)
+    results = predict_each(
+        lambda index: asked.read(parts[index // count], index % count),
+        functools.partial(predict, load()),
+        len(texts) * count,
+        blank=asked.example,
+        batch_size=settings.batch_size,
+        progress=settings.bar("answers"),
+    )
+    records, left_out, text = {}, {}, []
+    for number, (name, _) in enumerate(texts):
+        records[name] = {}
+        rows = results.rows[number * count : (number + 1) * count]
+        for row, (question, classes) in zip(rows, asked.classes.items(), strict=True):
+            if row is None:
+                continue
+            if classes:
+                best = np.argsort(-row["probability"][: len(classes)], kind="stable")
+                best = best[: settings.top]
+                found = describe(best, row["probability"][best], classes)
+                text += lines(f"{name} | {question}", found)
+            else:
+                found = {"number": float(row["number"])}
+                text.append(f"{name} | {question}: {found['number']:.3g}")
+            records[name][question] = found
+        if not records[name]:
+            del records[name]
+            left_out[name] = results.unreadable[number * count]
+    check_any(left_out, len(texts))
+    path = write_json(settings.output / "predictions.json", records)
     return Answers([path], text, left_out, len(texts))
 
 
@@ -248,4 +287,10 @@ def write_json(path: pathlib.Path, content: Any) -> pathlib.Path:
     return path
 
 
-ANSWERS = {Scores: score, Text: fill_masks, Field: estimate, Clip: autoencode}
+ANSWERS = {
+    Scores: score,
+    Text: fill_masks,
+    Questions: reply,
+    Field: estimate,
+    Clip: autoencode,
+}

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 
 from perceiver_jax.datasets.images import some
 from perceiver_jax.files.image import IMAGES, natural_key
+from perceiver_jax.files.mesh import MESHES
 from perceiver_jax.files.paths import read_text, user_path, walk_files
 
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv")
-ENDINGS = {"image": IMAGES, "sound": (".wav",), "video": VIDEOS, "text": (".txt",)}
+ENDINGS = {
+    "image": IMAGES,
+    "sound": (".wav",),
+    "video": VIDEOS,
+    "text": (".txt",),
+    "mesh": (*MESHES, ".npy"),
+}
 
 
 def find_inputs(
@@ -49,15 +56,16 @@ def find_inputs(
 def find_texts(values: Sequence[str]) -> list[tuple[str, str]]:
     """The texts, each with its name: a .txt file's path, or the text itself.
 
-    What holds `[MASK` is a text. Else it is a file, a folder or a pattern if it ends in .txt or is
-    there.
+    What holds `[MASK` or `[SEP]` is a text. Else it is a file, a folder or a pattern if it ends in
+    .txt or is there.
 
     Raises:
       ValueError: a file that is not there or not UTF-8.
     """
     texts = []
     for value in values:
-        if "[MASK" not in value and (value.lower().endswith(".txt") or _exists(value)):
+        marked = "[MASK" in value or "[SEP]" in value
+        if not marked and (value.lower().endswith(".txt") or _exists(value)):
             paths = _files(value, "text").values()
             texts += [(path, read_text(path).removesuffix("\n")) for path in paths]
         else:
@@ -121,7 +129,7 @@ def _files(value: str, kind: str) -> dict[str, str]:
         ):
             return {path.name: value}  # the frames of one video
         if not names:
-            raise ValueError(f"--input={value} is a folder without {kind}s ({' '.join(endings)})")
+            raise ValueError(f"--input={value} is a folder without {kind} ({' '.join(endings)})")
         paths = {name: os.fspath(path / name) for name in names}
     elif path.exists():
         return {path.stem: value}

@@ -16,6 +16,9 @@ files, write FILE,FILE, or two folders or patterns, whose files of one name belo
     images       predictions.json: the likeliest classes of each, or its tags. One file each; two
                  for pairs of views (left,right) and for an image with a sound (image,sound.wav).
     videos       tags: predictions.json, the mean over clips of each file, as in the evaluation.
+    questions    predictions.json: the answers to all questions of the run about a text, or about
+                 two, written 'A[SEP]B'.
+    meshes       predictions.json, of points drawn from a mesh, or of an .npy file of points [n, 3].
     texts        filled.txt, a line for each text or .txt file. [MASK] hides a byte, [MASK*9] nine.
     flow         flow.flo and flow.png (hue: direction, saturation: length, full at 24 pixels).
     disparity    disparity.pfm and disparity.png, of the left image.
@@ -50,27 +53,24 @@ import sys
 import time
 from collections.abc import Sequence
 
-import numpy as np
 from absl import flags, logging
 from etils import epath
 from ml_collections import config_flags
 
 from experiments import answers, ask, check_config, command, inputs
 from experiments.answers import Load
-from experiments.tasks.ask import Clip, Field, Scores, Text, read_pixels, sound_of, stack_pair
-from perceiver_jax import files, inference, pretrained
+from experiments.tasks import released as released_models
+from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
+from perceiver_jax import inference, pretrained
 from perceiver_jax.config_types import ConfigError
-from perceiver_jax.data import on_device
 from perceiver_jax.files.paths import read_text, user_path
-from perceiver_jax.inference.clips import clip_lengths
 from perceiver_jax.loading import is_workdir, load
-from perceiver_jax.modalities import image as image_modality
 from perceiver_jax.pretrained.download import cache_directory
 from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
 from perceiver_jax.train.workdir import CONFIG, load_config
 
-Asked = Scores | Text | Field | Clip
+Asked = Scores | Text | Questions | Field | Clip
 # What a run's own config says.
 RELEASED_ONLY = (
     *("config", "random_weights", "seed", "conv_kernel"),
@@ -155,65 +155,18 @@ def ask_released() -> tuple[Asked, Load, int | None, Sequence[str] | None]:
         model, variables = inference.random_weights(released, chosen.seed)
     else:
         model, variables = load(chosen.model, model=released, conv_kernel=chosen.conv_kernel)
-    asked = RELEASED[type(model.output).__name__](model, variables)
+    asked = released_models.ask(
+        model,
+        variables,
+        native_size=chosen.native_size,
+        min_overlap=chosen.min_overlap,
+        frame_rate=chosen.frame_rate,
+    )
     label = getattr(model.output, "modalities", {"label": model.output}).get("label")
     num_classes, names = getattr(label, "num_classes", None), None
     if num_classes and not chosen.random_weights and not chosen.labels:
         names = pretrained.class_names(chosen.model, num_classes)
     return asked, lambda: variables, num_classes, names
-
-
-def classes_of_images(model, variables) -> Scores:
-    """Prepared as in the official evaluation, or at their own size."""
-    native = flags.FLAGS.native_size
-    learned = isinstance(model.input, image_modality.LearnedPositions)
-    if native and learned:
-        raise ValueError("--native_size needs Fourier positions: the learned ones fit one size")
-    size = inference.images.image_size(model, variables) if not native else 224
-
-    def read(paths, part=0):
-        image = read_pixels(paths[0])
-        return {"image": image if native else inference.images.prepare(image, size)}
-
-    def logits(variables, batch):
-        image = on_device.normalize(batch["image"])
-        return model.apply(variables, {"image": image}, train=False)
-
-    kind = np.uint8 if native else np.float32
-    example = {"image": np.zeros((size, size, 3), kind)}
-    return Scores(("image",), read, example, logits, fixed_size=not native)
-
-
-def flow_of_pairs(model, variables) -> Field:
-    """Images at least as large as the model's window."""
-
-    def read(paths):
-        frames = stack_pair(*(read_pixels(path) for path in paths))
-        return frames, frames.shape[1:3]
-
-    return Field(model, ("first image", "second image"), read, flags.FLAGS.min_overlap)
-
-
-def clips_with_sound(model, variables) -> Clip:
-    """The central square of each frame, at the rate of the flags."""
-    frames, samples = clip_lengths(model)
-    size, rate = model.output.modalities["video"].shape[1], flags.FLAGS.frame_rate
-    sample_rate = round(rate * samples / frames)
-
-    def read(paths, max_clips):
-        video, audio = files.read_video(
-            paths[0],
-            size,
-            frames_per_second=rate,
-            samples_per_second=sample_rate,
-            max_frames=frames * max_clips or None,
-        )
-        count = len(video) // frames
-        if not count:
-            raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
-        return video[: count * frames], sound_of(paths, audio, sample_rate, count * samples)
-
-    return Clip(model, read, rate, sample_rate)
 
 
 def bar(unit: str):
@@ -247,14 +200,6 @@ def names_of_labels(num_classes: int | None) -> list[str]:
         classes = f"{num_classes} classes" if num_classes else "none"
         raise ValueError(f"--labels={file} has {len(names)} lines, the model {classes}")
     return names
-
-
-RELEASED = {
-    "TiedLogits": lambda model, variables: Text(model),
-    "Flow": flow_of_pairs,
-    "Outputs": clips_with_sound,
-    "Classification": classes_of_images,
-}
 
 
 @command.one_line_errors

@@ -10,10 +10,23 @@ from calling import call
 from clip_files import write_clips, write_tagged_clips
 from etils import epath
 from image_files import write_folder, write_image
+from point_files import write_princeton
 from scipy.io import wavfile
-from tfds_files import write_spoken_digits, write_tfds
+from tfds_files import write_glue, write_spoken_digits, write_tfds
 
-from configs import audioset, av_digits, bounce, digits, flow, folder, kinetics, language, stereo
+from configs import (
+    audioset,
+    av_digits,
+    bounce,
+    digits,
+    flow,
+    folder,
+    glue,
+    kinetics,
+    language,
+    points,
+    stereo,
+)
 from experiments import make_task
 from experiments.tasks import ask, autoencode
 from experiments.tasks.autoencode import hide
@@ -22,6 +35,7 @@ from perceiver_jax.config_types import ConfigError
 from perceiver_jax.data import transforms
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference.text import fill_masks
+from perceiver_jax.modalities import text
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.state import TrainState, prepared_example
 from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, as_json, make_ours
@@ -116,7 +130,7 @@ def test_images_of_a_folder(predict, tmp_path):
     for wrong, said in (
         (["--input=W/in/x*.png"], f"no file matches --input={tmp_path}/in/x*.png"),
         (["--input=W/none.png"], f"{tmp_path}/none.png does not exist"),
-        (["--input=W/run/checkpoints"], "is a folder without images (.png"),
+        (["--input=W/run/checkpoints"], "is a folder without image (.png"),
         (["--input=W/in/0.png", "--input=W/in/0.png"], "0.png twice"),
         (["--input=W/in/bad.png"], "bad.png is no readable image"),
         (["--input=W/in/bad.png", "--input=W/in/large.png"], "none of 2 inputs can be read"),
@@ -241,7 +255,7 @@ def test_masked_texts(predict, tmp_path):
     args = [f"--input={texts[0]}", "--input=W/in", f"--input={texts[2]}", "--input=no marker"]
     code, _, err = predict(*args, "--batch_size=2")
     lines = (tmp_path / "out/filled.txt").read_text(encoding="utf-8").splitlines()
-    assert lines == [fill_masks(task.model, variables, text).text for text in texts]
+    assert lines == [fill_masks(task.model, variables, x).text for x in texts]
     assert code == 1 and "left out: no marker: nothing to fill in: write [MASK]" in err
 
 
@@ -314,6 +328,58 @@ def test_an_image_and_a_sound(predict, tmp_path):
     assert predict("--input=W/0.png,W/long.wav")[0] == 0
     code, _, err = predict("--input=W/0.png,W/1.png")
     assert code == 1 and "1.png is no readable WAV file" in err
+
+
+@pytest.mark.parametrize("variant", ["stsb", "multitask"])
+def test_questions_about_texts(variant, predict, tmp_path):
+    write_glue(tmp_path / "tfds", glue.QUESTIONS)
+    config = glue.get_config(f"{variant}:tiny")
+    config.data.data_dir = str(tmp_path / "tfds")
+    task, variables = write_run(config, tmp_path / "run")
+    batches = task.eval_data()
+    while True:  # of all questions some are about one text
+        batch = next(batches)
+        ids = np.asarray(task.prepare(batch, None)["text"])[1]
+        ends = np.flatnonzero(ids == text.SEP)
+        if len(ends) == 2:
+            break
+    batches.close()
+    pair = " [SEP] ".join(text.decode(part) for part in np.split(ids, ends)[:2])
+    args = [f"--input={pair}"] + ["--input=one text"] * (variant != "multitask")
+    code, _, err = predict(*args)
+    assert code == (variant != "multitask"), err
+    if code:
+        assert "is about 2 texts, not 1: write --input='A[SEP]B'" in err
+    (answers,) = predictions(tmp_path).values()
+    logits = evaluated(task, variables, batch)[1, 0]
+    if variant == "stsb":
+        np.testing.assert_allclose(answers["stsb"]["number"], 5 * logits[0], rtol=1e-4)
+    else:
+        pairs = ["mnli", "mrpc", "qnli", "qqp", "rte", "stsb"]
+        assert sorted(answers) == pairs and "number" in answers["stsb"]
+        assert answers["rte"][0]["name"] in glue.QUESTIONS["rte"].classes
+        question = sorted(config.text_tasks.classes)[batch["task"][1]]
+        if question != "stsb":
+            close(answers[question], softmax(logits)[: len(answers[question])])
+
+
+def test_meshes_and_clouds(predict, tmp_path):
+    write_princeton(tmp_path / "shapes")
+    config = points.get_config("furniture:tiny")
+    config.data.data_dir, config.data.in_memory = str(tmp_path / "shapes"), False
+    task, variables = write_run(config, tmp_path / "run")
+    batch = next(task.eval_data())
+    shutil.copy(tmp_path / "shapes/bathtub/test/bathtub_0000.off", tmp_path / "a.off")
+    np.save(tmp_path / "b.npy", batch["points"][3])
+    np.save(tmp_path / "c.npy", np.zeros(3))
+    shutil.rmtree(tmp_path / "shapes")
+    code, _, err = predict("--input=W/?.off", "--input=W/?.npy")
+    first, second = predictions(tmp_path).values()
+    chances = softmax(evaluated(task, variables, batch))
+    close(first, chances[0])
+    close(second, chances[3])
+    assert first[0]["name"] in ("bathtub", "night_stand")
+    assert code == 1 and "c.npy is float64 [3], not points [n, 3]" in err
 
 
 def test_a_video_is_read_as_the_source_of_a_run_reads_it(tmp_path):

@@ -68,6 +68,25 @@ class Text:
 
 
 @dataclasses.dataclass(frozen=True)
+class Questions:
+    """A model that answers one or several questions about a text, or a pair of texts.
+
+    Attributes:
+      classes: the names of the answers by question; () where the answer is a number.
+      read: `read(texts, number)` gives an example of question `number`, in alphabetical order.
+        Raises ValueError where the question is about another number of texts.
+      example: zeros of its shapes and types.
+      answer: `answer(variables, batch)` gives by example `probability` `[B, K]`, 0 for classes that
+        its question has not, and `number` `[B]`.
+    """
+
+    classes: Mapping[str, tuple[str, ...]]
+    read: Callable[[Sequence[str], int], Example]
+    example: Example
+    answer: Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Field:
     """A model of optical flow or disparity.
 

@@ -1,14 +1,19 @@
 """Classification of point clouds: a config to a `Task`. Composition only."""
 
 import functools
+import io
 
+import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import TRUTH, Scores, class_names, evaluation_line, require_shapes
 from experiments.tasks.data import Data, open_data
-from perceiver_jax import conditions, losses, metrics
+from perceiver_jax import conditions, files, losses, metrics
 from perceiver_jax.build import build
 from perceiver_jax.config_types import Rate
-from perceiver_jax.data import on_device
+from perceiver_jax.data import on_device, transforms
+from perceiver_jax.datasets.points import Options
+from perceiver_jax.files.mesh import read_mesh, sample_surface
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
 
@@ -42,6 +47,47 @@ def make_task(config: ConfigDict) -> Task:
         whole_metrics={"mean_class_accuracy": metrics.mean_class_accuracy},
         per="cloud",
     )
+
+
+def ask(config: ConfigDict) -> Scores:
+    """How the model of a run answers a mesh, from points of it, or a cloud; needs no data."""
+    data, model = config.data, build(config.model.to_dict())
+    options = data.source_options.to_dict()
+    most, seed = np.max(options.get("num_points", Options.num_points)), options.get("seed", 0)
+    _, kept, _ = transforms.parse(data.eval).steps[-1]
+    fields = [field for field in kept if field not in TRUTH]
+    prepare, example = evaluation_line(config, *fields)
+
+    def read(paths, part=0):
+        cloud = read_points(paths[0], int(most), seed)
+        if missing := sorted({"normal"} & set(fields) - set(cloud)):
+            raise ValueError(f"{paths[0]} has no {missing[0]}s, which the run reads: give a mesh")
+        return require_shapes(prepare(cloud), example, data.eval)
+
+    def logits(variables, batch):
+        return model.apply(variables, batch, train=False)
+
+    names = class_names(config, config.model.output.num_classes)
+    return Scores(("mesh",), read, example, logits, names=names)
+
+
+def read_points(path: str, count: int, seed: int) -> dict[str, np.ndarray]:
+    """The points of a cloud, an .npy file `[n, 3]`, or `count` of a mesh with their normals.
+
+    Raises:
+      ValueError: the file cannot be read.
+    """
+    file = files.existing(path)
+    if file.suffix.lower() != ".npy":
+        rng = np.random.default_rng((seed, 0))  # as the first mesh of a set
+        points, normal = sample_surface(read_mesh(file), count, rng)
+        return {"points": points, "normal": normal}
+    points = np.load(io.BytesIO(file.read_bytes()), allow_pickle=False)
+    if points.ndim != 2 or points.shape[1] != 3 or points.dtype.kind not in "fiu":
+        raise ValueError(f"{path} is {points.dtype} {list(points.shape)}, not points [n, 3]")
+    if not len(points) or not np.isfinite(points).all():
+        raise ValueError(f"{path} holds no points, or coordinates that are not finite")
+    return {"points": points.astype(np.float32)}
 
 
 def prepare_points(batch, key, *, num_classes, label_smoothing):

@@ -16,11 +16,12 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import TRUTH, Questions
 from experiments.tasks.data import Data, open_data
 from perceiver_jax import metrics
 from perceiver_jax.build import build
 from perceiver_jax.config_types import Ascending, ConfigError, Number
-from perceiver_jax.data import text_transforms
+from perceiver_jax.data import text_transforms, transforms
 from perceiver_jax.datasets import mixture
 from perceiver_jax.modalities import text as text_modality
 from perceiver_jax.train import loop
@@ -93,6 +94,41 @@ def make_task(config: ConfigDict) -> Task:
         plots=functools.partial(draw, model, task_data, judge, classes),
         about=("texts that are too long are cut at their ends; the metric `cut` is their share",),
     )
+
+
+def ask(config: ConfigDict) -> Questions:
+    """How the model of a run answers its questions about texts; needs no data."""
+    section, line = config.text_tasks, transforms.parse(config.data.eval)
+    classes = {task: tuple(section.classes[task]) for task in sorted(section.classes)}
+    model = build(config.model.to_dict())
+    judge = Judge(tuple(not names for names in classes.values()), *section.number_range)
+    fields = next(args[1:] for name, args, _ in line.steps if name == "join_texts")
+    counts = dict.fromkeys(classes, len(fields))
+    for name, part in config.data.source_options.to_dict().get("parts", {}).items():
+        if "fields" in part:  # those that are '' are not there
+            counts[part.get("task", name)] = sum(map(bool, part["fields"].values()))
+
+    def read(texts, number):
+        task = list(classes)[number]
+        if len(texts) != counts[task]:
+            raise ValueError(
+                f"the question {task!r} is about {counts[task]} texts, not {len(texts)}: write "
+                f"--input='{'[SEP]'.join('AB'[: counts[task]])}'"
+            )
+        given = dict.fromkeys(fields) | dict(zip(fields, texts, strict=False))
+        truth = TRUTH | {"task": np.int32(number), "part": np.int32(0)}
+        example = line(truth | given, np.random.default_rng(0))
+        kept = {name: example[name] for name in ("text", "text_mask", "marks")}
+        return kept | {"task": np.int32(number)}
+
+    def answer(variables, batch):
+        batch = prepare_texts(batch, None)
+        logits = model.apply(variables, batch, train=False)
+        chances = jax.nn.softmax(logits[:, 0])
+        return {"probability": chances, "number": judge.answer(logits, batch)}
+
+    zeros = jax.tree.map(np.zeros_like, read(["a"] * next(iter(counts.values())), 0))
+    return Questions(classes, read, zeros, answer)
 
 
 def check_label_names(source: Any, classes: Mapping[str, Sequence[str]]) -> None:
