@@ -26,16 +26,18 @@ def _sum(values: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
 def top_accuracy(k: int) -> Callable:
     """Share of examples whose `label` has one of the k largest logits `[B, K]`.
 
-    Ties count as wrong, and so do labels outside 0..K-1 and logits that are NaN.
+    Of several labels, `label_ids` `[B, L]`, one of them must. Ties count as wrong, and so do labels
+    outside 0..K-1 and logits that are NaN.
     """
 
     def metric(logits, batch):
-        label = batch["label"]
+        label = batch["label_ids"] if "label_ids" in batch else batch["label"][:, None]  # [B, L]
         known = (label >= 0) & (label < logits.shape[1])
-        own = jnp.take_along_axis(logits, jnp.where(known, label, 0)[:, None], axis=1)
+        own = jnp.take_along_axis(logits, jnp.where(known, label, 0), axis=1)
+        own = jnp.max(jnp.where(known, own, -jnp.inf), axis=1, keepdims=True)  # [B, 1]
         # Comparisons with NaN are false, so counting smaller logits never favours NaN.
         smaller = jnp.sum(logits < own, axis=1)
-        right = known & (smaller >= logits.shape[1] - k) & ~jnp.isnan(own[:, 0])
+        right = known.any(axis=1) & (smaller >= logits.shape[1] - k) & ~jnp.isnan(own[:, 0])
         return masked_sum(right.astype(jnp.float32), batch)
 
     return metric

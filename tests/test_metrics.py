@@ -213,3 +213,10 @@ def test_the_average_of_the_papers_scores_is_the_printed_one():
 def test_mean_class_accuracy_weighs_classes_alike():
     answers = classes([0, 0, 0, 0, 2], [0, 0, 0, 1, 0])
     assert metrics.mean_class_accuracy(answers) == (0.75 + 0.0) / 2
+
+
+def test_top_accuracy_of_several_labels_asks_for_one_of_them():
+    logits = jnp.array([[0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.1, 0.9, 0.5], [0.1, jnp.nan, 0.5]])
+    ids = jnp.array([[0, 1], [0, 2], [-1, -1], [1, -1]])
+    batch = {"label_ids": ids, "mask": jnp.ones(4, bool)}
+    assert [float(metrics.top_accuracy(k)(logits, batch)[0]) for k in (1, 2)] == [1, 2]

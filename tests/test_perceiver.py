@@ -46,12 +46,25 @@ def imagenet_model(variant):
         ("learned", 62_255_848, 478.0),  # 62.3M; the table repeats 407B for wider tokens
         ("conv", 48_646_522, 369.4),  # 48.6M, 369B
         ("perceiver", 44_912_254, 706.3),  # 2021 Table 6: 44.9M, 707.2B
+        ("b_finetune", 213_082_618, 334.6),  # 212M; 213B are those of 12 layers and 261 channels
+        ("b_conv_finetune", 212_375_930, 231.9),  # 212M; 176B are those of 12 layers
     ],
 )
 def test_published_sizes(variant, parameters, gflop):
     model, image, variables = imagenet_model(variant)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == parameters
     assert flops.textbook(model, image) / 1e9 == pytest.approx(gflop, abs=0.05)
+
+
+@pytest.mark.parametrize(("variant", "gflop"), [("b_finetune", 213), ("b_conv_finetune", 176)])
+def test_the_printed_gflop_of_configuration_b_are_those_of_12_layers(variant, gflop):
+    """And, for Fourier positions, of RGB without the projection; parameters fit 16 layers."""
+    model = imagenet.get_config(variant).model.to_dict()
+    model["encoder"]["num_self_attends_per_block"] = 12
+    if variant == "b_finetune":
+        model["input"] = imagenet.get_config("fourier").model.input.to_dict()
+    image = {"image": jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)}
+    assert flops.textbook(build(model), image) / 1e9 == pytest.approx(gflop, abs=0.5)
 
 
 def test_published_size_without_sharing():

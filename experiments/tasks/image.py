@@ -130,7 +130,7 @@ def fresh_partners(data: ConfigDict) -> bool:
 
 
 def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_alpha):
-    """uint8 `image`, or `frames` of a pair, and `label` -> float32 and `target` `[B, K]`.
+    """uint8 `image`, or `frames` of a pair, and labels -> float32 and `target` `[B, K]`.
 
     Smoothing and mixing only in training (with a `key`): evaluation reports the plain loss. Images
     that are not `readable` are masked, where the source tells.
@@ -139,8 +139,8 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
     field = "frames" if "frames" in batch else "image"
     image = on_device.normalize(batch[field], mean, std)
     if key is None:
-        return batch | {field: image, "target": jax.nn.one_hot(batch["label"], num_classes)}
-    target = on_device.smooth_targets(batch["label"], num_classes, label_smoothing)
+        return batch | {field: image, "target": targets(batch, num_classes)}
+    target = targets(batch, num_classes, label_smoothing)
     if mix_alpha:
         if field == "frames":
             raise ValueError("config.data.mix_alpha mixes images; write 0.0 for pairs of views")
@@ -148,11 +148,18 @@ def prepare_images(batch, key, *, num_classes, mean, std, label_smoothing, mix_a
         if "partner_image" in batch:
             partner = (
                 on_device.normalize(batch["partner_image"], mean, std),
-                on_device.smooth_targets(batch["partner_label"], num_classes, label_smoothing),
+                targets(batch, num_classes, label_smoothing, of="partner_"),
             )
             batch = {name: x for name, x in batch.items() if not name.startswith("partner_")}
         image, target = on_device.mix(image, target, key, mix_alpha, partner)
     return batch | {field: image, "target": target}
+
+
+def targets(batch, num_classes, smoothing=0.0, *, of=""):
+    """Targets `[B, K]` of `label` `[B]`, or of several labels each, `label_ids` `[B, L]`."""
+    if f"{of}label_ids" in batch:
+        return on_device.several_targets(batch[f"{of}label_ids"], num_classes, smoothing)
+    return on_device.smooth_targets(batch[f"{of}label"], num_classes, smoothing)
 
 
 def mask_unreadable(batch):
@@ -174,7 +181,8 @@ def draw(model, prepare, task_data, scores, variables, num_examples):
         shown = np.concatenate([images, batch["frames"][:, 1]], axis=2)
     names = getattr(task_data.eval_source, "classes", None)
     logits = scores(logits)
-    figures = {"predictions": plots.prediction_grid(shown, logits, batch["label"], names)}
+    label = batch["label_ids"][:, 0] if "label_ids" in batch else batch["label"]
+    figures = {"predictions": plots.prediction_grid(shown, logits, label, names)}
     return figures | attention_figures(images, seen, tokens)
 
 

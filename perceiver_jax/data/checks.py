@@ -46,8 +46,14 @@ def check_label(example: Example, num_classes: int | tuple[int, ...]) -> None:
     """Refuses a `label` that is not one integer from 0 to `num_classes` - 1.
 
     A tuple has the classes of each task, which the example's `task` counts (none is the first). A
-    task of one class asks for a number.
+    task of one class asks for a number. Of several labels, `label_ids`, -1 is none.
     """
+    highest = max(example.get("label_ids", ()), default=-1)
+    if isinstance(num_classes, int) and highest >= num_classes:
+        raise ValueError(
+            f"label_ids holds {highest}, which is not one of 0 to {num_classes - 1}: set "
+            f"num_classes={num_classes} to the number of classes"
+        )
     label = example.get("label")
     if label is None:
         return

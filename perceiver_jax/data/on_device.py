@@ -54,6 +54,25 @@ def smooth_targets(label: jax.Array, num_classes: int, smoothing: float = 0.0) -
     return (1.0 - smoothing) * jax.nn.one_hot(label, num_classes) + smoothing / num_classes
 
 
+def several_targets(label_ids: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+    """As `smooth_targets` of several labels, which share the weight of an example alike.
+
+    Perceiver IO's pretraining (app. A.2) has a softmax over several labels; it does not say how
+    they are weighted. Rows add up to 1, so that images of few labels count as much as others.
+
+    Args:
+      label_ids: [B, L], int32, -1 where there is none.
+      num_classes: K.
+      smoothing: the part of each target that is spread over all classes.
+
+    Returns:
+      float32 [B, K]; a row without any label is `smoothing / num_classes`.
+    """
+    hot = jax.nn.one_hot(label_ids, num_classes).sum(axis=1)  # a -1 is all zeros
+    count = jnp.maximum(hot.sum(axis=1, keepdims=True), 1.0)
+    return (1.0 - smoothing) * hot / count + smoothing / num_classes
+
+
 def mix(
     image: jax.Array,
     target: jax.Array,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_jax.config_types import check
+from perceiver_jax.config_types import Count, check
 from perceiver_jax.files.image import decode_image
 
 Example = dict[str, Any]
@@ -142,6 +142,30 @@ def _decode(encoded: Encoded, field: str) -> np.ndarray:
         raise ValueError(
             f"{error}; the dataset's files may be damaged, prepare them again"
         ) from error
+
+
+@transform
+def label_ids(example: Example, rng: np.random.Generator, field: str, most: Count) -> Example:
+    """Makes `label_ids` int32 [most], filled up with -1, of one label or several in `field`.
+
+    A field within another has a point between them: 'objects.label'. Repeated labels count once.
+    """
+    del rng
+    value: Any = example
+    for name in field.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(
+                f"label_ids: no field {field!r} in the example, which has {sorted(example)}"
+            )
+        value = value[name]
+    found = np.unique(np.asarray(value))
+    if found.size and (found.dtype.kind not in "iu" or found[0] < 0):
+        raise ValueError(f"label_ids: {field!r} holds {found[0]}, which is no label from 0 on")
+    if len(found) > most:
+        raise ValueError(f"label_ids: {field!r} has {len(found)} labels, but room is for {most}")
+    ids = np.full(most, -1, np.int32)
+    ids[: len(found)] = found
+    return {**example, "label_ids": ids}
 
 
 @transform

@@ -1,4 +1,4 @@
-"""Images in, three ways: raw pixels, learned positions, convolutional stem.
+"""Images in, four ways: raw or projected pixels, learned positions, convolutional stem.
 
 A batch holds `image`: float `[B, H, W, C]`, normalised. Positions are coordinates
 in the crop that the network sees: with coordinates in the source image it overfits (Perceiver 2021,
@@ -49,6 +49,29 @@ class Pixels(nn.Module):
         if self.permutation_seed is None:
             return tokens
         return tokens.take(jnp.asarray(pixel_permutation(tokens.num_tokens, self.permutation_seed)))
+
+
+class ProjectedPixels(nn.Module):
+    """As `Pixels`, with the channels through a 1x1 convolution first (Perceiver IO, app. A.2).
+
+    Attributes:
+      channels: of the convolution, the width of the content.
+      num_bands, max_resolution: see `Fourier`.
+    """
+
+    channels: Channels = 256
+    num_bands: Bands = 64
+    max_resolution: Resolution = ()
+    dtype: jax.typing.DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch, *, train: bool) -> Tokens:
+        """`image [B, H, W, C]` -> H W tokens of `channels` + positions."""
+        image = batch["image"]
+        chex.assert_rank(image, 4)
+        plain = {"kernel_init": plain_init, "dtype": self.dtype}
+        content = nn.Conv(self.channels, (1, 1), **plain, name="conv")(image)
+        return grid_tokens(content, self.num_bands, self.max_resolution)
 
 
 class LearnedPositions(nn.Module):

@@ -170,3 +170,10 @@ def test_an_error_in_a_worker_is_one_line(tmp_path):
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     assert "mine[train], example 8: label=8 is not one of 0 to 7" in line
+
+
+def test_one_of_several_labels_beyond_the_classes_is_refused():
+    example = {"label_ids": np.array([3, 10, -1], np.int32)}
+    checks.check_label(example, 11)
+    with pytest.raises(ValueError, match=r"label_ids holds 10, which is not one of 0 to 9"):
+        checks.check_label(example, 10)

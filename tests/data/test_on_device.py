@@ -118,3 +118,13 @@ def test_mix_takes_other_partners(solid):
     mixed, share = mix(image, target, jax.random.key(6), 0.2, other)
     assert np.asarray(share).sum() < len(image)  # what is lost to partners without a class
     assert np.abs(np.asarray(mixed) - want[0]).max() > 1
+
+
+def test_several_labels_share_a_target():
+    ids = jnp.array([[1, 3, -1], [2, -1, -1], [-1, -1, -1]])
+    target = on_device.several_targets(ids, 4)
+    np.testing.assert_allclose(target, [[0, 0.5, 0, 0.5], [0, 0, 1, 0], [0, 0, 0, 0]])
+    smooth = on_device.several_targets(ids, 4, 0.2)
+    np.testing.assert_allclose(smooth[0], [0.05, 0.45, 0.05, 0.45], rtol=1e-6)
+    alone = on_device.several_targets(ids[1:2], 4, 0.2)
+    np.testing.assert_allclose(alone, on_device.smooth_targets(jnp.array([2]), 4, 0.2), rtol=1e-6)

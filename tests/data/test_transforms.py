@@ -411,3 +411,21 @@ def test_every_number_of_a_transform_declares_its_range():
         if function.__module__.startswith("perceiver_jax."):
             hints, _ = declared_fields(function)
             assert not {int, float} & set(hints.values()), name
+
+
+def test_label_ids_are_of_one_label_or_several():
+    line = "label_ids('{}', 3) | keep('label_ids')"
+
+    def ids(example, field="label"):
+        return parse(line.format(field))(example, np.random.default_rng(0))["label_ids"].tolist()
+
+    assert ids({"label": np.int32(7)}) == [7, -1, -1]
+    assert ids({"label": [5, 2, 5]}) == [2, 5, -1]
+    assert ids({"objects": {"label": np.array([4, 1])}}, "objects.label") == [1, 4, -1]
+    assert ids({"label": np.zeros(0, np.int64)}) == [-1, -1, -1]
+    for value, message in (([1, 2, 3, 4], "4 labels, but room is for 3"), ([0.5], "no label"),
+                           (-1, "holds -1, which is no label")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            ids({"label": value})
+    with pytest.raises(ValueError, match=r"no field 'objects\.label' in the example"):
+        ids({"label": 1}, "objects.label")
