@@ -16,7 +16,7 @@ from absl import flags
 from jax.sharding import PartitionSpec as P
 from train import toy
 
-from configs import digits
+from configs import digits, lab
 from experiments.plan import __main__ as command
 from experiments.plan import chips, hlo, program, reading, report, search, work
 from perceiver_jax.train import sharding
@@ -409,6 +409,15 @@ def test_nothing_fits(small, capsys):
     # 8 rows on each device: 90 / 16 needs 8 microbatches at least, and there are no more.
     assert tried == [(1, 0), (1, 0), (8, 0), (8, search.SHARD_ABOVE)]
     assert "take a larger slice" in capsys.readouterr().out
+
+
+def test_a_baseline_has_no_encoder_to_compute_again():
+    config = lab.get_config("sea.resnet.uncorrelated")
+    assert report.heading("lab.py", "", config) == "lab.py: batch 32, float32, accumulate 1"
+    assert all("accumulate" in fields for fields in search.remedies(config, 32, 2.0))
+    config = lab.get_config("sea.pixels.uncorrelated")
+    assert "remat 'none'" in report.heading("lab.py", "", config)
+    assert next(search.remedies(config, 32, 2.0)) == {"model.encoder.remat": "full"}
 
 
 def test_a_row_takes_the_place_of_the_earlier_one(tmp_path):

@@ -69,9 +69,10 @@ class Plan:
 
 def heading(config: str, settings: str, fields: ConfigDict) -> str:
     """The line above a report."""
+    remat = f"remat {fields.model.encoder.remat!r}, " if "encoder" in fields.model else ""
     return (
         f"{config} {settings}".strip() + f": batch {fields.batch_size}, {fields.model.dtype}, "
-        f"remat {fields.model.encoder.remat!r}, accumulate {fields.accumulate}"
+        f"{remat}accumulate {fields.accumulate}"
     )
 
 

@@ -22,7 +22,8 @@ def remedies(config: ConfigDict, rows: int, excess: float) -> Iterator[dict[str,
       excess: needed memory / available memory.
     """
     fields = {}
-    if config.model.encoder.remat != "full":
+    # A baseline has no encoder, and keeps all its activations.
+    if "encoder" in config.model and config.model.encoder.remat != "full":
         fields |= {"model.encoder.remat": "full"}
         yield dict(fields)
     parts = 2 ** max(math.ceil(math.log2(max(excess, 1.0))), 1)
