@@ -3,8 +3,8 @@
 | variant      | data                                                      | parameters | expected |
 |--------------|-----------------------------------------------------------|------------|----------|
 | `modelnet40` | 9,840 clouds of 40 classes, 2,468 to test                 | 44,772,202 | 85.7     |
-| `shapes`     | six generated solids of 128 to 256 points                 | 125,586    | >= 99    |
-| `furniture`  | a folder of shapes; the same model                        | 125,911    |          |
+| `shapes`     | six generated solids of 128 to 256 points                 | 125,586    | below    |
+| `furniture`  | a folder of shapes; the same model                        | 125,911    | below    |
 
 Each also with `:tiny`. `modelnet40` follows Perceiver (Jaegle et al. 2021), section 4.3: 2
 cross-attends, 6 self-attends behind each, 64 bands up to 1,120, otherwise as on ImageNet; each
@@ -19,8 +19,8 @@ a last result is a harder score. We have not run this to the end.
         --config.data.data_dir=/data/modelnet40_ply_hdf5_2048
 
 The folder is that of the archive of this name (h5 files with `train_files.txt`), or Princeton's
-`ModelNet40` with OFF files: see docs/data.md. `shapes` needs no data, and minutes on a CPU. Its
-1,000 first steps with seed 0 gave 98.8, in a schedule of that length:
+`ModelNet40` with OFF files: see docs/data.md. `shapes` needs no data, and minutes on a CPU. Cut
+to 1,000 steps (seed 0, 103 CPU seconds) it reached 98.8 on 1,000 test clouds, chance is 16.7:
 
     python -m experiments.run --config=configs/points.py:shapes --workdir=runs/shapes
 
@@ -29,6 +29,10 @@ turns clouds about the vertical, y, and moves points in training, because such s
 
     python -m experiments.run --config=configs/points.py:furniture --workdir=runs/furniture \\
         --config.data.data_dir=/data/furniture_ply_hdf5_2048
+
+On 244 real pieces of 11 classes, 91 others to test, 600 steps (seed 0, 64 CPU seconds, commit
+39a5ad7) gave 63.7. The largest class has 17.6, and the nearest neighbour by the distances between
+random pairs of points (histograms of 32 bins) 51.6.
 """
 
 from ml_collections.config_dict import placeholder
@@ -64,7 +68,7 @@ def modelnet40(tiny: bool):
 
 def shapes(tiny: bool):
     """A small model on generated solids."""
-    config = base(64, 2000, "shapes", points=64 if tiny else 256)
+    config = base(64, 3000, "shapes", points=64 if tiny else 256)
     config.eval_every = 250
     config.data.eval_split = "test[:16]" if tiny else "test[:1000]"
     config.data.source_options = {

@@ -66,7 +66,7 @@ def test_princeton_folders_of_off_files(tmp_path):
     first, again, other = source[0], source[0], source[1]
     np.testing.assert_array_equal(first["points"], again["points"])  # a batch can come again
     assert not np.array_equal(first["points"], other["points"])
-    # On the tetrahedron's faces: |x + y + z| patterns add up to 1 along each face's normal.
+    # Each face of this tetrahedron is 1 / sqrt(3) away from its centre.
     offsets = (first["points"] * first["normal"]).sum(1)
     np.testing.assert_allclose(np.abs(offsets), 1 / np.sqrt(3), rtol=1e-5)
     seeded = registry.load("points", "test", data_dir=str(tmp_path), options=options | {"seed": 1})
