@@ -1,5 +1,7 @@
 """A run answers files as its evaluation reads the same examples, without the run's data."""
 
+import importlib
+import pathlib
 import shutil
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from image_files import write_folder, write_image
 
 from configs import digits, folder, stereo
-from experiments import make_task
+from experiments import answers, ask, make_task
 from experiments.tasks import image
 from perceiver_jax import files
 from perceiver_jax.build import build
@@ -90,3 +92,24 @@ def test_a_set_s_own_pairs_are_pairs_of_files_too(tmp_path):
     whole = files.read_image(tmp_path / "l.png")
     np.testing.assert_array_equal(example["frames"][0], whole[2:18, 2:18])
     assert build(config.model.to_dict()).input.eyes == "both"
+
+
+def asked_variants():
+    """Every variant of every config; of the lab's cells one of each study and model."""
+    for path in sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py")):
+        module, kinds = importlib.import_module(f"configs.{path.stem}"), set()
+        for variant in getattr(module, "VARIANTS", ()):
+            kind = tuple(variant.split(".")[:2])
+            if kind not in kinds:
+                kinds.add(kind)
+                yield module.get_config(f"{variant}:tiny")
+
+
+def test_every_config_says_how_it_answers_files_without_its_data():
+    count = 0
+    for config in asked_variants():
+        if "num_classes" in config.model.output and config.model.output.num_classes is None:
+            config.model.output.num_classes = 3
+        assert type(ask(config)) in answers.ANSWERS
+        count += 1
+    assert count > 50
