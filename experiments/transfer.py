@@ -35,7 +35,7 @@ from perceiver_jax.config_types import ConfigError, Whole
 from perceiver_jax.datasets import digits as dataset
 from perceiver_jax.datasets.arrays import Arrays
 from perceiver_jax.files.paths import user_path
-from perceiver_jax.train import loop
+from perceiver_jax.train import compilation, loop
 from perceiver_jax.train.workdir import RESULT, check_config, git_commit
 
 CLASSES = 10
@@ -162,6 +162,7 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", ".", "Folder of the table and the figure.", **where)
     flags.DEFINE_string("data_dir", "", "Of TFDS, '' is its own default.", **where)
     flags.DEFINE_integer("seeds", 3, "How many seeds, from 0.", 1, **where)
+    command.define_cache(values)
     flags.mark_flags_as_required(["workdir"], **where)
 
 
@@ -170,6 +171,7 @@ def main(argv):
     """The command."""
     del argv
     chosen = flags.FLAGS
+    command.keep_programs(user_path(chosen.workdir) / compilation.FOLDER)
     rows = list(rows_of(user_path(chosen.workdir), chosen.data_dir, range(chosen.seeds)))
     write(rows, user_path(chosen.output))
 
