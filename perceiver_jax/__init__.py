@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from perceiver_jax.maps import attention_maps
     from perceiver_jax.modalities import (
         audio,
+        entities,
         flow,
         image,
         label,
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022  by use
     "Fourier",
     "Table",
     "audio",
+    "entities",
     "flow",
     "image",
     "label",
@@ -75,6 +77,7 @@ _DEFINED_IN = {
 }
 _MODALITIES = (
     "audio",
+    "entities",
     "flow",
     "image",
     "label",
