@@ -118,6 +118,8 @@ def _exists(value: str) -> bool:
 
 def _files(value: str, kind: str) -> dict[str, str]:
     """The paths that a value names, by their names without endings, in natural order."""
+    if not value:
+        raise ValueError("--input is empty: write a file, a folder or a pattern")
     _, _, kind = kind.rpartition(" ")
     path, endings = user_path(value), ENDINGS[kind]
     if path.is_dir():
@@ -145,6 +147,10 @@ def _files(value: str, kind: str) -> dict[str, str]:
         start = len(os.path.commonpath([os.path.dirname(p) for p in paths]))
         paths = {name[start:].lstrip("/"): p for name, p in paths.items()}
     else:
+        if "," in value:
+            raise ValueError(
+                f"{value} does not exist: an input of this model is one file; --input may repeat"
+            )
         raise ValueError(
             f"{value} does not exist: write {'an' if kind == 'image' else 'a'} {kind} file "
             f"({' '.join(endings)}), a folder or a pattern"

@@ -68,7 +68,7 @@ from perceiver_jax.loading import is_workdir, load
 from perceiver_jax.pretrained.download import cache_directory
 from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
-from perceiver_jax.train.workdir import CONFIG, load_config
+from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, load_config
 
 Asked = Scores | Text | Questions | Field | Clip
 # What a run's own config says.
@@ -211,9 +211,11 @@ def main(argv):
     logging.set_verbosity(logging.WARNING)
     command.keep_programs(cache_directory() / compilation.FOLDER)
     chosen = flags.FLAGS
+    if not chosen.output:
+        raise ValueError("--output is empty: write a folder")
     output, workdir = user_path(chosen.output), epath.Path(chosen.model).expanduser()
     inputs.check_output(output)
-    if is_workdir(workdir):
+    if is_workdir(workdir) or (workdir / CHECKPOINTS).is_dir():
         asked, load_variables, num_classes, names = ask_run(workdir)
     else:
         asked, load_variables, num_classes, names = ask_released()
@@ -226,8 +228,14 @@ def main(argv):
         bar=bar,
         names=names_of_labels(num_classes) if chosen.labels else names,
     )
+
+    def prepare():  # once the inputs are found
+        variables = load_variables()
+        answers.make(output)
+        return variables
+
     answer = answers.ANSWERS[type(asked)]
-    paths, text, left_out, count = answer(asked, load_variables, chosen.input, settings)
+    paths, text, left_out, count = answer(asked, prepare, chosen.input, settings)
     print(*text, *(f"wrote {path}" for path in paths), sep="\n")
     for name, reason in left_out.items():
         print(f"left out: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)

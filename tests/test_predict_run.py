@@ -132,6 +132,8 @@ def test_images_of_a_folder(predict, tmp_path):
         (["--input=W/none.png"], f"{tmp_path}/none.png does not exist"),
         (["--input=W/run/checkpoints"], "is a folder without image (.png"),
         (["--input=W/in/0.png", "--input=W/in/0.png"], "0.png twice"),
+        (["--input="], "--input is empty"),
+        (["--input=W/in/0.png,W/in/1.png"], "is one file; --input may repeat"),
         (["--input=W/in/bad.png"], "bad.png is no readable image"),
         (["--input=W/in/bad.png", "--input=W/in/large.png"], "none of 2 inputs can be read"),
         (["--input=W/in/0.png", "--native_size", "--seed=1"], "leave out --seed and --native_size"),
@@ -158,6 +160,10 @@ def test_a_run_without_a_checkpoint_or_of_an_older_config(predict, tmp_path):
     assert f"{tmp_path}/run/config.json is not of this version, which refuses it: " in err
     assert "config.data.readers is missing" in err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "run" / CONFIG).unlink()
+    (tmp_path / "run" / CHECKPOINTS).mkdir()
+    code, _, err = predict("--input=W/a.png")
+    assert code == 1 and "run is not the workdir of a run: it has no config.json" in err
 
 
 @pytest.mark.parametrize("variant", ["small", "tags"])
