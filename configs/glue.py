@@ -33,7 +33,7 @@ windows write `join_texts(2048, ...)` in `data.train` and `data.eval`.
 
 The other ways to ask of Table 2, with `multitask`: one token and one query for all tasks,
 --config.model.output.shared_query=True; and a token for each task in place of [CLS], also
---config.model.input.num_tasks=8.
+--config.model.input.num_tasks=8 --config.start.fresh="('^output/', '^input/tasks')".
 """
 
 from typing import NamedTuple

@@ -41,6 +41,7 @@ QUICK = (
     "datasets/test_pairs.py",
     "datasets/test_points.py",
     "datasets/test_folder.py",
+    "datasets/test_mixture.py",
     "datasets/test_registry.py",
     "datasets/test_table.py",
     "datasets/test_texts.py",

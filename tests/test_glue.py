@@ -14,7 +14,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tfds_files import write_glue
 
-from configs import glue
+from configs import glue, wordnet
 from experiments import check_config, make_task
 from experiments.tasks import text_tasks
 from perceiver_jax import pretrained
@@ -114,6 +114,13 @@ def test_tasks_that_disagree_are_told_before_data_are_opened(message):
         CHANGES[message](config)
     with pytest.raises(ConfigError, match=message):
         check_config(config)
+
+
+def test_fake_data_stand_for_a_mixture():
+    config = wordnet.get_config("both:tiny")
+    config.data.source = "blank:mixture"
+    task = make_task(config)
+    assert task.example["text"].shape == (1, 160) and not task.whole_metrics
 
 
 def test_the_recipe_is_that_of_the_paper():

@@ -212,8 +212,9 @@ class Judge:
 def whole_metrics(source: Any, classes: Mapping[str, Sequence[str]]):
     """The metrics of each part of the evaluation, and the paper's average where all are there."""
     if not isinstance(source, mixture.Mixture):
-        (names,) = classes.values()
-        found = scores(names)
+        if len(classes) > 1:  # fake data tell no parts
+            return {}
+        found = scores(*classes.values())
         found.pop("accuracy", None)  # a mean over examples, among the task's `metrics`
         return found
     result = {}

@@ -177,3 +177,22 @@ def test_one_of_several_labels_beyond_the_classes_is_refused():
     checks.check_label(example, 11)
     with pytest.raises(ValueError, match=r"label_ids holds 10, which is not one of 0 to 9"):
         checks.check_label(example, 10)
+
+
+@pytest.mark.parametrize(
+    ("label", "task", "message"),
+    [
+        (-1, 0, "labels of this split are not public"),
+        (np.float32(-1), 2, "labels of this split are not public"),
+        (2, 0, "label=2 is not one of 0 to 1: set num_classes=2"),
+        (np.float32(3), 1, "label=3 is not one of 0 to 2"),
+        (0.5, 1, "label=0.5 is float, not one integer"),
+        (np.nan, 2, "label=nan is not a finite number"),
+    ],
+)
+def test_labels_are_those_of_the_examples_task(label, task, message):
+    """Two classes, three, and a number."""
+    for good, of in ((1, 0), (np.float32(2), 1), (-3.5, 2)):
+        checks.check_label({"label": good, "task": np.int32(of)}, (2, 3, 1))
+    with pytest.raises(ValueError, match=message):
+        checks.check_label({"label": label, "task": np.int32(task)}, (2, 3, 1))
