@@ -129,6 +129,8 @@ def _count(jaxpr) -> float:
         repeats = 1
         if eqn.primitive.name == "scan":
             repeats = eqn.params["length"]
+        elif eqn.primitive.name == "pallas_call":
+            repeats = math.prod(eqn.params["grid_mapping"].grid)
         elif eqn.primitive.name == "shard_map":  # its shapes are one device's, of all in the mesh
             repeats = eqn.params["mesh"].size
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):

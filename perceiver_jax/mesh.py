@@ -57,6 +57,12 @@ def platform() -> str:
     return layout.mesh.devices.flat[0].platform if layout else jax.default_backend()
 
 
+def device_kind() -> str:
+    """The generation of the devices that are traced for, as JAX names it."""
+    layout = _layout.get()
+    return (layout.mesh.devices.flat[0] if layout else jax.devices()[0]).device_kind
+
+
 def batch_axis() -> str | None:
     """The mapped axis over examples under `jax.pmap`; None elsewhere."""
     layout = _layout.get()

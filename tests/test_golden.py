@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 
 from perceiver_jax import pretrained
+from perceiver_jax.attention import cost
 from perceiver_jax.pretrained import convert
 
 
-@pytest.mark.parametrize("name", golden_models.FILES)
-def test_outputs_and_gradients(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "forced"),
+    [
+        *((name, None) for name in golden_models.FILES),
+        pytest.param("imagenet_fourier", "kernel", marks=pytest.mark.slow),
+        pytest.param("flow", "kernel", marks=pytest.mark.slow),
+        pytest.param("kinetics", "kernel", marks=pytest.mark.slow),
+    ],
+)
+def test_outputs_and_gradients(name, forced, tmp_path):
     golden, released = golden_models.vectors(name), golden_models.released(name)
     path = golden_models.write_official(name, tmp_path / "weights.pystate")
     model, variables = pretrained.load(path, model=released)
@@ -24,7 +33,7 @@ def test_outputs_and_gradients(name, tmp_path):
         result = golden_models.outputs(name, prediction)
         return sum(jnp.sum(cotangents[key] * result[key]) for key in cotangents), result
 
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), cost.forced(forced):
         grads, result = jax.grad(run, has_aux=True)(variables["params"])
     assert set(result) == set(golden["output"])
     for key, expected in golden["output"].items():

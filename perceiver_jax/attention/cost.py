@@ -1,16 +1,22 @@
 """In which order cross-attention contracts: the one that multiplies least, counted from shapes.
 
-The orders are those of `cross`. `forced` overrules the choice in tests and benchmarks.
+The orders are those of `cross`. `kernel_tiling` says where a platform has a kernel for one.
+`forced` overrules both choices in tests and benchmarks.
 """
 
 import contextlib
 import contextvars
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
+from perceiver_jax import mesh
 from perceiver_jax.attention.blockwise import forced_chunk_bytes
 from perceiver_jax.attention.factored import is_grid
+from perceiver_jax.attention.kernel.tiling import Tiling, choose_tiling
 from perceiver_jax.tokens import Tokens
 
 
@@ -20,6 +26,21 @@ class ContractionOrder(NamedTuple):
     logits: str
     values: str
 
+
+ABSORB = ContractionOrder("absorb", "absorb")
+
+# Bytes of a TPU core's vector memory by `device_kind` (from v2 to v4 16 MiB, as in Pallas' table of
+# jax 0.10), and the part of it that the kernel may fill: XLA keeps some for itself.
+VMEM_BYTES = {
+    "TPU v5 lite": 2**27,
+    "TPU v5": 2**26,
+    "TPU v5p": 2**26,
+    "TPU v6 lite": 2**27,
+    "TPU7x": 2**26,
+}
+VMEM_PART = 0.75
+MAX_LANES_A_TOKEN = 1.5  # of the kernel; a grid that needs more wastes too many
+MIN_WEIGHTS = 2**20  # of an example; where there are fewer, there is little to gain
 
 _forced = contextvars.ContextVar("forced", default=None)
 
@@ -31,7 +52,8 @@ def forced(
     """Overrules the choice of order for functions *traced* inside; for tests and benchmarks.
 
     Args:
-      order: 'dense' is the textbook formula; a `ContractionOrder`; None chooses.
+      order: 'dense' is the textbook formula; a `ContractionOrder`, without a kernel; 'kernel' where
+        its shapes fit, interpreted where there is no TPU; None chooses.
       chunk_bytes: in place of `blockwise.CHUNK_BYTES`.
     """
     token = _forced.set(order)
@@ -58,6 +80,8 @@ def encode_order(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -
     """
     if isinstance(order := _forced.get(), ContractionOrder):
         return order
+    if order == "kernel" and is_grid(tokens):
+        return ABSORB
     (c, s, width), total = _widths(tokens), tokens.num_tokens
     _, heads, count, _ = query
     rows = batch * heads * count
@@ -66,6 +90,39 @@ def encode_order(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -
         "absorb": rows * width * depth + rows * total * (c + s),
     }
     return ContractionOrder(_cheapest(_logit_costs(tokens, batch, query)), _cheapest(values))
+
+
+def kernel_tiling(
+    tokens: Tokens, order: ContractionOrder, rows: int, outer: int, dtype: Any
+) -> Tiling | None:
+    """How `kernel` encodes these tokens; None where XLA's program does, as everywhere off a TPU.
+
+    Args:
+      tokens: the many.
+      order: of `encode_order`.
+      rows: of weights, H N.
+      outer: rows of the grid that a device has.
+      dtype: compute dtype.
+    """
+    forced, layout = _forced.get(), mesh.current_layout()
+    on_tpu = forced is None and mesh.platform() == "tpu"
+    by_kernel = (on_tpu or forced == "kernel") and order == ABSORB and is_grid(tokens)
+    if not by_kernel or dtype not in (jnp.float32, jnp.bfloat16):
+        return None
+    if layout and not layout.local and jax.sharding.get_abstract_mesh().manual_axes:
+        return None  # `sharded` cannot split what a caller has split
+    inner = tokens.position.shape[-1]
+    tiling = choose_tiling(
+        rows,
+        _widths(tokens)[0],
+        (outer, inner),
+        masked=tokens.mask is not None,
+        half=dtype == jnp.bfloat16,
+        vmem=int(VMEM_PART * VMEM_BYTES.get(mesh.device_kind(), 2**24)),
+    )
+    fills = tiling and tiling.tokens <= MAX_LANES_A_TOKEN * outer * inner
+    worth = fills and rows * outer * inner >= MIN_WEIGHTS
+    return tiling if worth or forced == "kernel" else None
 
 
 def decode_order(queries: Tokens, keys: Sequence[int], depth: int, out: int) -> ContractionOrder:

@@ -14,9 +14,9 @@ Fourier positions on a grid (y, x) separate, x_j . q = content . q + a(y) + b(x)
 sum needs only the sums of the weights over rows and columns: 258 of 261 channels cost additions.
 
 `encode` takes many tokens in chunks with an online softmax; `decode` takes many queries in chunks.
-In both, the weights of one chunk exist at a time. `cost` picks the order, `factored` has the
-products, and with sharded inputs (`sharded`) each device takes its own tokens or queries. Both are
-in one file because they share the mathematics above.
+In both, the weights of one chunk exist at a time. On a TPU `kernel` encodes grids. `cost` picks the
+order, `factored` has the products, and with sharded inputs (`sharded`) each device takes its own
+tokens or queries. Both are in one file because they share the mathematics above.
 
 Shapes as in `softmax`; C channels of a token, c of its content, p of its position; R = H N rows of
 weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
@@ -41,7 +41,12 @@ from perceiver_jax.attention.blockwise import (
     split_tokens,
     tokens_at_once,
 )
-from perceiver_jax.attention.cost import ContractionOrder, decode_order, encode_order
+from perceiver_jax.attention.cost import (
+    ContractionOrder,
+    decode_order,
+    encode_order,
+    kernel_tiling,
+)
 from perceiver_jax.attention.factored import (
     Contraction,
     contract_logits,
@@ -54,6 +59,7 @@ from perceiver_jax.attention.factored import (
     with_table,
 )
 from perceiver_jax.attention.folding import FoldedNorm, Linear, dot, exact
+from perceiver_jax.attention.kernel.tiling import Tiling
 from perceiver_jax.attention.softmax import MASKED, SoftmaxState, merge, normalize
 from perceiver_jax.tokens import Tokens
 
@@ -84,6 +90,8 @@ class _Encoding(NamedTuple):
     tokens: Tokens
     logits: Contraction
     values: Contraction
+    order: ContractionOrder
+    heads: int
     rows: int  # of weights, H N
     row_size: int
     dtype: Any
@@ -100,12 +108,15 @@ def _encode_set(
     values, project_sums = contract_values(tokens, value.kernel, order.values, dtype)
     rows = ("rows1", logits.rows), ("rows2", values.rows)
     data = data | {name: x for name, x in rows if x is not None}
-    encoding = _Encoding(tokens, logits, values, query.shape[1] * query.shape[2], size, dtype)
+    heads, count = query.shape[1:3]
+    encoding = _Encoding(tokens, logits, values, order, heads, heads * count, size, dtype)
+    tiling = kernel_tiling(tokens, order, heads * count, tokens.num_tokens // size, dtype)
     maximum, totals, by_row = sharded.reduce_tokens(
         functools.partial(_reduce, encoding),
         (logits.params, values.params, padding_row(tokens)),
         data,
         size,
+        by_device=tiling is not None,
     )
     return SoftmaxState(maximum, totals["denominator"], project_sums(totals, by_row))
 
@@ -117,6 +128,10 @@ def _reduce(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tup
     Other dtypes first cut rows into columns, because each further group accumulates the gradients
     of shared parameters once more.
     """
+    outer = data["content"].shape[1] // encoding.row_size
+    order, dtype = encoding.order, encoding.dtype
+    if tiling := kernel_tiling(encoding.tokens, order, encoding.rows, outer, dtype):
+        return _reduce_in_kernel(encoding, tiling, params, data)
     examples = mesh.local_batch_size(batch_size(params, data))
     rows, width = examples * encoding.rows, encoding.row_size
     if encoding.dtype != jnp.float32:
@@ -125,6 +140,33 @@ def _reduce(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tup
     reduce = functools.partial(_reduce_group, encoding)
     maximum, totals = map_examples(reduce, groups, params, data)
     return maximum, totals, totals.pop("rows", None)
+
+
+def _reduce_in_kernel(
+    encoding: _Encoding, tiling: Tiling, params: Any, data: dict[str, jax.Array]
+) -> tuple:
+    """`_reduce` by one kernel."""
+    from perceiver_jax.attention.kernel.sums import (
+        grid_sums,
+    )  # a slow import that few programs need
+
+    split, _, padding = params
+    r = inverse_deviation(encoding.tokens, data, padding)
+    rows = data["rows1"]
+    if split.constant is not None:  # every token is in one row
+        rows = rows + split.constant[..., None]
+    mask = data.get("mask")
+    found = grid_sums(tiling, split.content, rows, split.inner, data["content"], r, mask)
+
+    def by_head(x):  # [B, H N, ..] -> [B, H, N, ..]
+        heads = encoding.heads
+        return x.reshape(x.shape[0], heads, encoding.rows // heads, *x.shape[2:])
+
+    found = type(found)(*map(by_head, found))
+    totals = {name: getattr(found, name) for name in ("denominator", "content", "inner")}
+    if padding is not None:
+        totals["scale"] = jnp.sum(found.inner, axis=-1, keepdims=True)
+    return found.max, totals, found.rows
 
 
 def _reduce_group(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tuple:

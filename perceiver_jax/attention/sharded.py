@@ -25,17 +25,31 @@ def is_sharded(num_rows: int) -> bool:
     return bool(layout and layout.shard_inputs and num_rows >= layout.model)
 
 
-def reduce_tokens(reduce: Callable, params: Any, data: dict, row_size: int) -> tuple:
+def reduce_tokens(
+    reduce: Callable, params: Any, data: dict, row_size: int, *, by_device: bool
+) -> tuple:
     """`reduce(params, data)` over all tokens; merges the results of devices where they are sharded.
 
     Args:
       reduce: gives the max of the logits `[B, H, N]`, a dict of sums `[B, H, N, ...]` that are
         linear in exp(logit - max), and such sums by row of a grid `[B, H, N, rows]` or None.
       params, data, row_size: see the module.
+      by_device: whether `reduce` has a kernel, which the compiler does not spread: each device then
+        calls it for its own examples.
     """
-    num_rows = data["content"].shape[1] // row_size
+    num_rows, layout = data["content"].shape[1] // row_size, current_layout()
     if not is_sharded(num_rows):
-        return reduce(params, data)
+        if not by_device or layout is None or layout.local or layout.mesh.size == 1:
+            return reduce(params, data)
+        return _shard_map(
+            lambda _, params, data: reduce(params, data),
+            PartitionSpec,
+            (),
+            params,
+            data,
+            row_size,
+            tokens=False,
+        )
 
     def merged(_, params, data):
         maximum, sums, by_row = reduce(params, data)
@@ -70,19 +84,22 @@ def map_queries(
     return outputs[:, : data["content"].shape[1]]
 
 
-def _shard_map(function, specs, shared, params, data, row_size):
-    """Runs `function(shared, params, data)` on each device's examples and tokens.
+def _shard_map(function, specs, shared, params, data, row_size, *, tokens=True):
+    """Runs `function(shared, params, data)` on each device's examples, and its `tokens` or all.
 
     Masked tokens fill up a number of rows that does not divide.
     """
     layout, batch = current_layout(), batch_size(params, data)
     examples = DATA if batch % layout.mesh.shape[DATA] == 0 else None
-    data = _fill(data, row_size, -(data["content"].shape[1] // row_size) % layout.model)
+    if tokens:
+        data = _fill(data, row_size, -(data["content"].shape[1] // row_size) % layout.model)
 
     def by_example(x):
         return PartitionSpec(examples if x.shape[0] == batch else None)
 
     def by_token(name, x):
+        if not tokens:
+            return by_example(x) if token_axis(name, row_size)[0] else PartitionSpec()
         axis, _ = token_axis(name, row_size)
         return PartitionSpec(*(by_example(x) if axis else ()), *[None] * (axis - 1), MODEL)
 

@@ -1,0 +1,106 @@
+"""What the kernels compute of one block of tokens, for one slice of queries after another.
+
+Both functions take references to blocks in vector memory, by name: x of the inputs, out of the
+outputs, which stay there from block to block (`sums` says which). Logits have base 2.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from perceiver_jax.attention.kernel.tiling import LANES, Tiling
+from perceiver_jax.attention.softmax import MASKED
+
+LOG2E = math.log2(math.e)  # logits are times this: the exponential unit has base 2
+
+
+def forward_block(tiling: Tiling, x: dict, out: dict) -> None:
+    """Adds a block to the sums, under a running max."""
+    right, scale = _right(x), x["r"][0]
+    group, step = pl.program_id(1), pl.program_id(2)
+
+    @pl.when((group == 0) & (step == 0))
+    def _():
+        out["max"][...] = jnp.full_like(out["max"], MASKED)
+        _clear(out["denominator"], out["inner"])
+
+    pl.when(step == 0)(lambda: _clear(out["sums"]))
+
+    def add(at):
+        logits = (_dot(x["left"][0, 0, at], right, 1, 0) + x["inner"][0, at]) * scale
+        old = out["max"][0, at]
+        new = jnp.maximum(old, jnp.max(logits, axis=1, keepdims=True))
+        weights, decay = jnp.exp2(logits - new[:, :1]), jnp.exp2(old - new)
+        scaled = weights * scale
+        out["max"][0, at] = out["then"][0, 0, at] = new
+        parts = [weights[:, i : i + LANES] for i in range(0, tiling.lanes, LANES)]
+        out["denominator"][0, at] = out["denominator"][0, at] * decay + sum(parts[1:], parts[0])
+        out["inner"][0, at] = out["inner"][0, at] * decay[:, :1] + scaled
+        found = _dot(scaled.astype(right.dtype), right, 1, 1)
+        out["sums"][0, 0, at] = out["sums"][0, 0, at] * decay[:, :1] + found
+
+    _for_queries(tiling, add)
+
+
+def backward_block(tiling: Tiling, x: dict, out: dict) -> None:
+    """Adds a block to the gradients of queries; gives those of its tokens."""
+    right, scale = _right(x), x["r"][0]
+    group, step = pl.program_id(1), pl.program_id(2)
+    pl.when((group == 0) & (step == 0))(lambda: _clear(out["inner"]))
+    pl.when(step == 0)(lambda: _clear(out["sums"]))
+    if "dr" in out:
+        _clear(out["dcontent"], out["dr"])
+
+    def add(at):
+        left, dleft = x["left"][0, 0, at], x["dleft"][0, 0, at]
+        both = _dot(jnp.concatenate([left, dleft], axis=0), right, 1, 0)  # right is loaded once
+        product = both[: tiling.queries] + x["inner"][0, at]
+        dproduct = both[tiling.queries :] + x["dinner"][0, at]
+        weights = jnp.exp2(product * scale - x["max"][0, at, :1])
+        dlogits = weights * (dproduct * scale + x["ddenominator"][0, at, :1])
+        dscaled = dlogits * scale
+        out["inner"][0, at] += dscaled
+        dscaled = dscaled.astype(right.dtype)
+        out["sums"][0, 0, at] += _dot(dscaled, right, 1, 1)
+        if "dr" in out:
+            by_logit = jnp.sum(dlogits * product, axis=0, keepdims=True)
+            out["dr"][0] += by_logit / LOG2E + jnp.sum(weights * dproduct, axis=0, keepdims=True)
+            scaled = (weights * scale).astype(right.dtype)
+            found = _dot(left, dscaled, 0, 0) / LOG2E + _dot(dleft, scaled, 0, 0)
+            out["dcontent"][0] += found[: tiling.content_depth]
+
+    _for_queries(tiling, add)
+
+
+def _right(x: dict) -> jax.Array:
+    return jnp.concatenate([x["content"][0], x["indicator"][0]], axis=0)  # [K, W]
+
+
+def _clear(*references) -> None:
+    for reference in references:
+        reference[...] = jnp.zeros_like(reference)
+
+
+def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
+    """Matrix product over these axes, with float32 sums; of float32 numbers at full precision."""
+    precision = "highest" if x.dtype == jnp.float32 else "default"
+    return jax.lax.dot_general(
+        x,
+        y,
+        (((x_axis,), (y_axis,)), ((), ())),
+        precision=precision,
+        preferred_element_type=jnp.float32,
+    )
+
+
+def _for_queries(t: Tiling, function: Callable) -> None:
+    """`function(at)` for one slice of the N rows of weights after another."""
+
+    def body(i, carry):
+        function(pl.ds(pl.multiple_of(i * t.queries, t.queries), t.queries))
+        return carry
+
+    jax.lax.fori_loop(0, t.padded_count // t.queries, body, 0)
