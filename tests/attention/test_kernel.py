@@ -162,6 +162,19 @@ def test_its_products_are_counted():
     assert counted == 2 * 2 * 2 * layout.padded_count * layout.depth * layout.tokens
 
 
+def test_pallas_lowers_it_for_tpus(monkeypatch):
+    """Forward and backward, without their compiler; two blocks and slices of queries, filled up."""
+    monkeypatch.setattr(mesh, "platform", lambda: "tpu")
+    args = arguments(2, 1, 300, 3, (5, 300), half=True, masked=True)
+    layout = tiling.choose_tiling(300, 3, (5, 300), masked=True, half=True, vmem=2**25)
+
+    def total(*args):
+        return sum(map(jnp.sum, sums.grid_sums(layout, *args)[1:]))
+
+    traced = jax.jit(jax.grad(total, range(5))).trace(*args)
+    assert traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 2
+
+
 def test_where_the_kernel_is_used(monkeypatch):
     grid = Tokens(content=jnp.zeros((1, 224 * 224, 3)), position=Fourier((224, 224), 64))
 
