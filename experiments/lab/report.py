@@ -49,12 +49,12 @@ def write(
       expected: (study, cell, seed) of all that there should be; what is not there is named.
 
     Raises:
-      FileNotFoundError: there is no table and nothing is expected.
+      FileNotFoundError: there is no table, and no workdir or nothing expected.
       ValueError: a table lacks a column or holds something that is no number.
     """
     workdir, expected = epath.Path(workdir).expanduser(), list(expected)
     files = sorted(workdir.glob("lab_*.csv"))
-    if not files and not expected:
+    if not files and not (expected and workdir.is_dir()):
         raise FileNotFoundError(
             f"no lab_STUDY.csv in {workdir}; run the lab without --report first"
         )
