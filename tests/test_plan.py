@@ -4,6 +4,7 @@ All of it without a TPU's compiler, but for the tests marked `tpu`: `pytest -m t
 `tpu` installed.
 """
 
+import dataclasses
 import importlib
 import pathlib
 import sys
@@ -166,6 +167,39 @@ def test_instructions_are_timed_by_what_they_do():
     assert v5e == work.Estimate(*(pytest.approx(5 * n / 1.5e9) for n in (300, 20, 7)), 20, 5)
     h100 = work.estimate(found, chips.CHIPS["h100"])  # all as short as a launch
     assert (h100.unknown, h100.moving) == (0, pytest.approx(2 * 5 * work.LAUNCH))
+
+
+# Calls of the Fourier classifier's kernel as JAX writes them, less what is not read: forward, with
+# its config over several lines, and backward, with numbers of 64 bits as XLA's JSON has them.
+KERNELS = """
+ENTRY %main (x: bf16[16,16,50176], y: bf16[8,96,896]) -> f32[16,512,128] {
+  %x = bf16[16,16,50176]{2,1,0} parameter(0)
+  %y = bf16[8,96,896]{2,1,0} parameter(1)
+  %pallas_call.9 = (f32[16,512,128]{2,1,0}, f32[16,512,896]{2,1,0}) custom-call(%x, %y), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={}}, metadata={op_name="jit(total)/jvp(forward_block)/pallas_call" stack_frame_id=35}, backend_config={"custom_call_config": {"body": "TUzvUg==", "cost_estimate": {
+"bytes_accessed":278478848,
+"flops":184146722816,
+"remote_bytes_transferred":0,
+"transcendentals":411041792
+}, "serialization_format": 1, "needs_layout_passes": true}}
+  %pallas_call.15 = (f32[16,512,896]{2,1,0}, f32[16,16,50176]{2,1,0}) custom-call(%x, %y), custom_call_target="tpu_custom_call", metadata={op_name="jit(total)/transpose(jvp(backward_block))/pallas_call" stack_frame_id=4}, backend_config={"custom_call_config":{"body":"TUzvUg==","cost_estimate":{"flops":"460366807040","transcendentals":"411041792","bytes_accessed":"400000000"},"serialization_format":"1"}}
+  ROOT %other = f32[16,512,128]{2,1,0} custom-call(%x), custom_call_target="tpu_custom_call", metadata={op_name="jit(total)/pallas_call"}, backend_config={}
+}
+"""  # noqa: E501
+
+
+def test_the_kernel_takes_the_cycles_that_the_compiler_made_for_it():
+    forward, backward, other = work.operations(KERNELS)
+    assert (forward.kind, forward.flops, forward.moved) == ("kernels", 184146722816, 278478848)
+    weights, v5e = 411041792, chips.CHIPS["v5e"]
+    for call, cycles in ((forward, 6.6), (backward, 10.7)):  # per 1,024 weights, see the docs
+        found = work.estimate([call], v5e)
+        assert found.kernels == pytest.approx(cycles * weights / 1024 / v5e.clock, rel=0.01)
+        assert (found.seconds, found.unknown) == (found.kernels, 0)
+    core = work.estimate([forward], chips.CHIPS["v3"]).kernels  # half the chip's peak
+    assert core == pytest.approx(forward.flops / 61.5e12 + forward.cycles / 0.94e9)
+    slow = dataclasses.replace(forward, moved=8.19e9)
+    assert work.estimate([slow], v5e).kernels == pytest.approx(0.01)
+    assert (other.kind, work.estimate([other], v5e).unknown) == ("rest", 1)  # states no cost
 
 
 def test_clocks_follow_from_peaks():
@@ -364,11 +398,21 @@ def test_a_plan_that_fits(small, capsys):
     ):
         assert line in text, text
     row = report.row(plan)
+    assert "kernel" not in text and "instructions_kernels_ms" not in row
     assert row["fits"] == "yes" and row["peak_gib"] == "3.000" and row["note"] == ""
     assert row["collectives"] == "all-reduce 6 x, 1000.0 MB"
     assert (row["estimated_compute_ms"], row["estimated_links_ms"]) == ("10.0", "8.8")
     assert (row["instructions_step_ms"], row["instructions_moving_ms"]) == ("20.0", "8.0")
     assert row["instructions_utilization"] == "0.250"
+
+
+def test_the_kernel_has_its_own_line(small, capsys):
+    kernel = work.Operation("kernels", 1, 3_000_000, 1.97e11, 1)  # 1 ms of products and 2 ms
+    plan = small(lambda *_: dataclasses.replace(STEP, operations=[*STEP.operations, kernel]))
+    text = capsys.readouterr().out
+    assert "\n  cross-attention kernel 3.0 ms (13%): products at the peak, the rest " in text
+    assert "23.0 ms: 2,783 examples a second" in text and "7 without an estimate" in text
+    assert report.row(plan)["instructions_kernels_ms"] == "3.0"
 
 
 def test_what_would_fit_is_found_and_named(small, capsys):

@@ -38,6 +38,7 @@ FREE = {
 
 _SHAPE = re.compile(r"\b([a-z]+\d*[a-z\d]*)\[([\d,]*)\](\{[^}]*\})?")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
+_CONTINUED = re.compile(r'\n(?="|\}[^\n])')  # inside the config of a custom call
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
 
 
@@ -127,6 +128,7 @@ def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
       ValueError: the text is of no HLO module.
     """
     computations, entry, current = {}, None, None
+    text = _CONTINUED.sub("", text)
     for line in text.splitlines():
         if line[:1] not in {" ", "}", ""} and (match := _COMPUTATION.match(line)):
             current = computations.setdefault(match[2], [])

@@ -9,6 +9,7 @@ import pytest
 from test_cross import assert_agrees, make_tokens, random
 from test_sharded_inputs import make_layout
 
+from experiments.plan import work
 from perceiver_jax import flops, mesh
 from perceiver_jax.attention import cost
 from perceiver_jax.attention.cost import ABSORB, ContractionOrder
@@ -171,8 +172,36 @@ def test_pallas_lowers_it_for_tpus(monkeypatch):
     def total(*args):
         return sum(map(jnp.sum, sums.grid_sums(layout, *args)[1:]))
 
-    traced = jax.jit(jax.grad(total, range(5))).trace(*args)
-    assert traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 2
+    lowered = jax.jit(jax.grad(total, range(5))).trace(*args).lower(lowering_platforms=("tpu",))
+    program = work.operations(lowered.as_text("hlo", debug_info=True))
+    kernels = [(o.flops, o.cycles) for o in program if o.kind == "kernels"]
+    weights = 2 * layout.padded_count * layout.tokens
+    assert kernels == [
+        (2 * products * layout.depth * weights, round(work.BESIDE[name] * weights / 1024))
+        for products, name in ((2, "forward_block"), (5, "backward_block"))
+    ]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("tokens", [False, True])
+def test_it_states_the_products_that_it_runs(half, tokens):
+    """A float32 one is six of bfloat16. The grid has several groups, steps and slices."""
+    args = arguments(2, 1, 300, 3, (7, 50), half=half, masked=False)
+    layout = tiling.choose_tiling(300, 3, (7, 50), masked=False, half=half, vmem=2**24)
+
+    def total(*args):
+        return sum(map(jnp.sum, sums.grid_sums(layout, *args)[1:]))
+
+    gradient = jax.grad(total, range(5) if tokens else range(3))
+    calls = [e for e in jax.make_jaxpr(gradient)(*args).eqns if e.primitive.name == "pallas_call"]
+    stated = [call.params["cost_estimate"] for call in calls]
+    run = flops.executed(gradient, *args) * (1 if half else 6)
+    assert sum(c.flops for c in stated) == run
+    weights = 2 * layout.padded_count * layout.tokens
+    assert [c.transcendentals for c in stated] == [weights] * 2
+    for call, of in zip(calls, stated, strict=True):
+        arrays = sum(x.aval.size * x.aval.dtype.itemsize for x in (*call.invars, *call.outvars))
+        assert of.bytes_accessed >= arrays
 
 
 def test_where_the_kernel_is_used(monkeypatch):

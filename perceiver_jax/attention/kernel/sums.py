@@ -1,6 +1,7 @@
 """The sums of the package's docstring, as a function with a gradient by hand."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ def _forward(tiling, a, rows, inner, content, r, mask):
         "inner": t.fold_places(inner * LOG2E),
     }
     outputs = {"max": LANES, "denominator": LANES, "inner": t.lanes, "sums": t.depth, "then": LANES}
-    found = _call(t, blocks.forward_block, inputs, outputs)
+    found = _call(t, blocks.forward_block, inputs, outputs, products=2)
     decay = jnp.exp2(found["then"][..., :1] - found["max"][:, None, :, :1])
     by_content, by_row = t.split_sums(found["sums"] * decay)
     result = GridSums(
@@ -96,7 +97,8 @@ def _backward_rule(tiling, residuals, cotangents):
     }
     outputs = {"inner": t.lanes, "sums": t.depth}
     outputs |= {"dcontent": t.content_depth, "dr": 1} if tokens is not None else {}
-    found = _call(t, blocks.backward_block, inputs, outputs)
+    products = 3 if tokens is None else 5
+    found = _call(t, blocks.backward_block, inputs, outputs, products)
     few = *t.split_sums(found["sums"]), t.sum_places(found["inner"])
     gradients = [_fit(g, x) for g, x in zip(few, (a, rows, inner), strict=True)]
     if tokens is None:
@@ -122,13 +124,18 @@ def _tokens(t: Tiling, content, r, mask) -> dict[str, jax.Array]:
 
 
 def _call(
-    tiling: Tiling, block: Callable, inputs: dict[str, jax.Array], outputs: dict[str, int]
+    tiling: Tiling,
+    block: Callable,
+    inputs: dict[str, jax.Array],
+    outputs: dict[str, int],
+    products: int,
 ) -> dict[str, jax.Array]:
     """Runs `block(tiling, inputs, outputs)` for every example, group and step.
 
     Args:
       inputs: by name.
       outputs: by name, the size of the axis that belongs to neither tokens nor queries.
+      products: how many matrix products a block takes, each K multiplications a weight.
     """
     t = tiling
     batch = max(len(x) for name, x in inputs.items() if name != "indicator")
@@ -171,8 +178,27 @@ def _call(
         ),
         interpret=mesh.platform() != "tpu",
         name=block.__name__,
+        cost_estimate=_cost(t, products, batch, inputs, shapes),
     )(*inputs.values())
     return dict(zip(outputs, found, strict=True))
+
+
+def _cost(
+    t: Tiling, products: int, batch: int, inputs: dict[str, jax.Array], outputs: dict[str, tuple]
+) -> pl.CostEstimate:
+    """What a call does, for the compiler and `experiments.plan`.
+
+    FLOPs are those of bfloat16 products: a float32 product at full precision takes six. One
+    exponential a weight. An array moves once, but the indicator for every group of an example.
+    """
+    weights = batch * t.padded_count * t.tokens
+    again = {"indicator": batch * t.groups if t.steps > 1 else 1}
+    read = sum(again.get(name, 1) * x.nbytes for name, x in inputs.items())
+    return pl.CostEstimate(
+        flops=2 * products * t.depth * weights * (1 if t.half else 6),
+        transcendentals=weights,
+        bytes_accessed=read + sum(4 * math.prod(x) for x in outputs.values()),
+    )
 
 
 def _fit(gradient: jax.Array, x: jax.Array) -> jax.Array:
