@@ -13,10 +13,10 @@ each kind:
 - `dominoes.pixels.rho100`: a digit above a photograph, both tell; `dominoes.vit.mnist_random`: the
   photograph alone tells.
 - `regularisation.stem.colour.cutout.rho95`: one setting changed.
-- `conv.resnet.n500`, `conv.stem.n50000`: so many photographs; `conv.vit.wrong_places.n2000` and
+- `conv.resnet.n500`, `conv.stem.n50000`: so many photographs; `conv.stem.wrong_places.n2000` and
   `conv.stem.shuffled_stem.n2000`: controls.
 - `released.conv.cue_conflict`: a variant of `robustness.py`, evaluated.
-- `change.resnet.side_by_side`: another input, see `lab_change.py`.
+- `change.pixels.two_eyes`, `change.resnet.image_and_sound`: another input, see `lab_change.py`.
 
 `config.seed` is a whole replication: the images too. `experiments.lab` sets the learning rate by
 model. With 3,000 steps of 32 on `sea` all four pass the gate, the ViT narrowly: without a

@@ -83,12 +83,12 @@ def main(argv):
         detect=flags.FLAGS.distributed,
         timeout=flags.FLAGS.peer_timeout,
     )
-    command.keep_programs(compilation.beside(flags.FLAGS.workdir))
     if flags.FLAGS.mode == "train":
         run = functools.partial(loop.train, profile=profile.parse_span(flags.FLAGS.profile))
     check_config(config)
     layout = sharding.make_layout(config.parallel)
     sharding.check_batch_size(config.batch_size, layout, accumulate=config.accumulate)
+    command.keep_programs(compilation.beside(flags.FLAGS.workdir))
     run(make_task(config), config, flags.FLAGS.workdir)
 
 

@@ -282,6 +282,7 @@ def test_the_command_refuses_before_data_and_workdir(field, monkeypatch, tmp_pat
     )
     monkeypatch.setattr(run.flags, "FLAGS", flags)
     monkeypatch.setattr(run.distributed, "join", lambda *args, **options: None)
+    monkeypatch.setattr(run.command, "keep_programs", lambda folder: None)
     monkeypatch.setattr(run, "make_task", lambda config: pytest.fail("data were opened"))
     with pytest.raises(SystemExit) as stopped:
         run.main(["run"])

@@ -85,7 +85,9 @@ def test_a_test_split_without_labels_is_refused_by_name(variant, split, data_dir
 
 def test_a_task_without_data_is_told_by_name(tmp_path):
     write_glue(tmp_path, {name: q for name, q in glue.QUESTIONS.items() if name != "qnli"})
-    with pytest.raises(ValueError, match=r"no dataset 'glue/qnli'.*tfds build glue/qnli"):
+    # Whether TFDS can describe the set without its files depends on what else is installed.
+    message = r"(?s)glue/qnli.*tfds build glue/qnli"
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         make_task(config_of("multitask", str(tmp_path)))
 
 

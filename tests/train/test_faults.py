@@ -201,7 +201,7 @@ def test_what_is_told_of_an_error():
     text, code = caught(
         lambda: train(toy.make_task(), toy.make_config(parallel__mode="no"), "none")
     )
-    assert code == 1 and text.startswith("ValueError: config.parallel.mode=")
+    assert code == 1 and text.startswith("ConfigError: config.parallel.mode=")
     assert "Traceback" not in text
     assert caught(lambda: os.stat("/none/here")) == (
         "FileNotFoundError: [Errno 2] No such file or directory: '/none/here'",
