@@ -30,7 +30,18 @@ def get_config(variant: str = ""):
     config.data.in_memory = True
     config.data.mean, config.data.std = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
     config.data.label_smoothing = 0.1
-    config.model = {
+    config.model = model(num_classes=10)
+    config.optimizer = common.adamw(1e-3, warmup_steps=300)
+    if name.startswith("conv"):
+        config.model.input = common.conv_stem(channels=64, num_bands=8)
+    if name.endswith("permuted"):
+        config.model.input.permutation_seed = 0
+    return common.shrink(config) if tiny else config
+
+
+def model(num_classes) -> dict:
+    """Returns the `model` section: each pixel of a small image is a token."""
+    return {
         "dtype": "float32",
         "input": common.pixels(num_bands=8),
         "encoder": common.encoder(
@@ -45,11 +56,5 @@ def get_config(variant: str = ""):
             remat="full",
         ),
         "decoder": common.decoder(),
-        "output": common.classification(num_classes=10, query_channels=128),
+        "output": common.classification(num_classes=num_classes, query_channels=128),
     }
-    config.optimizer = common.adamw(1e-3, warmup_steps=300)
-    if name.startswith("conv"):
-        config.model.input = common.conv_stem(channels=64, num_bands=8)
-    if name.endswith("permuted"):
-        config.model.input.permutation_seed = 0
-    return common.shrink(config) if tiny else config

@@ -25,7 +25,7 @@ Expected: `small` on CIFAR-10 as a folder: see experiments/results/README.md.
 
 from ml_collections.config_dict import placeholder
 
-from configs import common, imagenet
+from configs import cifar10, common, imagenet
 
 VARIANTS = ("small", "tags", "finetune", "finetune_learned", "finetune_conv")
 SIZE = 32
@@ -50,23 +50,7 @@ def get_config(variant: str = ""):
     )
     config.data.mean, config.data.std = MEAN, STD
     config.data.source_options.short_side = 2 * SIZE
-    config.model = {
-        "dtype": "float32",
-        "input": common.pixels(num_bands=8),
-        "encoder": common.encoder(
-            num_latents=32,
-            latent_channels=128,
-            num_blocks=1,
-            num_self_attends_per_block=3,
-            num_cross_attend_heads=4,
-            num_self_attend_heads=4,
-            cross_attend_qk_channels=64,
-            cross_attend_v_channels=64,
-            remat="full",
-        ),
-        "decoder": common.decoder(),
-        "output": common.classification(num_classes=placeholder(int), query_channels=128),
-    }
+    config.model = cifar10.model(num_classes=placeholder(int))
     config.optimizer = common.adamw(1e-3, warmup_steps=300)
     if tags:
         config.experiment = "image_tags"
