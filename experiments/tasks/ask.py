@@ -218,6 +218,42 @@ def read_sound(path: str, samples_per_second: int, count: int) -> np.ndarray:
     return sound[:count]
 
 
+def read_clips(
+    paths,
+    size: int,
+    *,
+    frames: int,
+    samples: int,
+    frames_per_second: float,
+    samples_per_second: int,
+    max_clips: int,
+    square: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The whole clips of a video and its sound, one after the other, at most `max_clips` (0: all).
+
+    Args:
+      paths: the video, and a file of its sound where that is apart.
+      size, square: see `files.read_video`.
+      frames, samples: of one clip.
+
+    Raises:
+      ValueError: the video is shorter than a clip.
+    """
+    video, audio = files.read_video(
+        paths[0],
+        size,
+        frames_per_second=frames_per_second,
+        samples_per_second=samples_per_second,
+        max_frames=max_clips * frames or None,
+        square=square,
+    )
+    count = len(video) // frames
+    if not count:
+        raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
+    sound = sound_of(paths, audio, samples_per_second, count * samples)
+    return video[: count * frames], sound
+
+
 def sound_of(
     paths: Sequence[str], audio: np.ndarray | None, samples_per_second: int, count: int
 ) -> np.ndarray:

@@ -19,11 +19,11 @@ from experiments.tasks.ask import (
     class_names,
     clip_reading,
     evaluation_line,
+    read_clips,
     require_shapes,
-    sound_of,
 )
 from experiments.tasks.data import Data, open_data
-from perceiver_jax import files, flops, losses, maps, metrics, perceiver, plots
+from perceiver_jax import flops, losses, maps, metrics, perceiver, plots
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError, Count, NonNegative, Size
 from perceiver_jax.inference import clips
@@ -138,23 +138,20 @@ def ask(config: ConfigDict) -> Clip:
     frames, samples = len(example["video"]), len(example["audio"])
 
     def read(paths, max_clips):
-        video, audio = files.read_video(
-            paths[0],
+        video, audio = read_clips(
+            paths,
             size,
+            frames=frames,
+            samples=samples,
             frames_per_second=rate,
             samples_per_second=samples_per_second,
-            max_frames=max_clips * frames or None,
+            max_clips=max_clips,
             square=False,
         )
         count = len(video) // frames
-        if not count:
-            raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
-        audio = sound_of(paths, audio, samples_per_second, count * samples)
         clips = [
             require_shapes(prepare({"video": piece, "audio": sound}), example, data.eval)
-            for piece, sound in zip(
-                np.split(video[: count * frames], count), np.split(audio, count), strict=True
-            )
+            for piece, sound in zip(np.split(video, count), np.split(audio, count), strict=True)
         ]
         return tuple(np.concatenate([x[name] for x in clips]) for name in ("video", "audio"))
 

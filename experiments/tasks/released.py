@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.tasks.ask import Clip, Field, Scores, Text, read_pixels, sound_of, stack_pair
-from perceiver_jax import files, inference
+from experiments.tasks.ask import Clip, Field, Scores, Text, read_clips, read_pixels, stack_pair
+from perceiver_jax import inference
 from perceiver_jax.data import on_device
 from perceiver_jax.inference.clips import clip_lengths
 from perceiver_jax.modalities import image as image_modality
@@ -71,16 +71,14 @@ def _clips_with_sound(model, rate: float) -> Clip:
     sample_rate = round(rate * samples / frames)
 
     def read(paths, max_clips):
-        video, audio = files.read_video(
-            paths[0],
+        return read_clips(
+            paths,
             size,
+            frames=frames,
+            samples=samples,
             frames_per_second=rate,
             samples_per_second=sample_rate,
-            max_frames=frames * max_clips or None,
+            max_clips=max_clips,
         )
-        count = len(video) // frames
-        if not count:
-            raise ValueError(f"{paths[0]} has {len(video)} frames, the model needs {frames}")
-        return video[: count * frames], sound_of(paths, audio, sample_rate, count * samples)
 
     return Clip(model, read, rate, sample_rate)
