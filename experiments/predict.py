@@ -64,11 +64,11 @@ from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
 from perceiver_jax import inference, pretrained
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.files.paths import read_text, user_path
-from perceiver_jax.loading import is_workdir, load
+from perceiver_jax.loading import load
 from perceiver_jax.pretrained.download import cache_directory
 from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
-from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, load_config
+from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, is_workdir, load_config
 
 Asked = Scores | Text | Questions | Field | Clip
 # What a run's own config says.

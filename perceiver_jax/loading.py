@@ -1,6 +1,5 @@
 """`pj.load`: a model and its variables, from released weights or from a run of one's own."""
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -19,9 +18,15 @@ from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.pretrained import formats
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import warn
-from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, as_json, load_config, make_ours
-
-EXPORTED = "model.safetensors"  # beside the config.json of an exported run
+from perceiver_jax.train.workdir import (
+    CONFIG,
+    EXPORTED,
+    as_json,
+    is_workdir,
+    load_config,
+    make_ours,
+    read_exported,
+)
 
 
 def load(
@@ -56,9 +61,8 @@ def load(
         )
     workdir = epath.Path(source).expanduser()
     built = build(load_config(workdir).model.to_dict())
-    if not (workdir / CHECKPOINTS).is_dir() and (workdir / EXPORTED).is_file():
-        tensors = formats.read(pathlib.Path(workdir) / EXPORTED).tensors
-        return built, unflatten_dict(jax.tree.map(jnp.asarray, tensors), sep="/")
+    if (arrays := read_exported(workdir)) is not None:
+        return built, unflatten_dict(jax.tree.map(jnp.asarray, arrays), sep="/")
     weights, _ = checkpoint.restore_weights(workdir, None, warn=warn)
     return built, {"params": weights["params"], **weights["model_state"]}
 
@@ -76,11 +80,3 @@ def save(directory: pathlib.Path, config: ConfigDict, variables: Any) -> None:
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     library.numpy.save_file(tensors, directory / EXPORTED, metadata={"format": "perceiver_jax"})
     make_ours(epath.Path(directory) / CONFIG, as_json(config))
-
-
-def is_workdir(path: epath.Path) -> bool:
-    """Whether a run was started there. A Hugging Face folder has another kind of `config.json`."""
-    try:
-        return "model" in json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False

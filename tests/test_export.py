@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from configs import flow, folder, kinetics, language
 from experiments import make_task
 from experiments.tasks import image
 from perceiver_jax import pretrained
+from perceiver_jax.config_types import ConfigError
 from perceiver_jax.files.paths import new_folder
-from perceiver_jax.train import loop, sharding
+from perceiver_jax.train import loop, sharding, start
 from perceiver_jax.train.workdir import load_config, make_ours
 
 PORT = {"module": "image.Pixels", "num_bands": 64, "max_resolution": (224, 224)}
@@ -79,6 +81,25 @@ def test_safetensors_hold_the_run(run, export, tmp_path):
     assert pretrained.class_names(str(tmp_path / "out"), 3) == ["cat", "dog", "eel"]
     code, _, err = export(run, tmp_path / "out", "safetensors")
     assert (code, err.count("\n")) == (1, 0) and "out is there already: choose another" in err
+
+
+def test_a_run_starts_from_an_exported_one(run, export, tmp_path):
+    export(run, tmp_path / "new", "safetensors")
+    config = load_config(epath.Path(run))
+    config.start.weights = str(tmp_path / "new")
+
+    def begin():
+        program = start.build(make_task(config), config, jax.devices()[:1])
+        return start.start(config, epath.Path(tmp_path / "next"), program, set_aside=None)[0]
+
+    _, variables = pj.load(run)
+    chex.assert_trees_all_equal(begin().params, variables["params"])
+    config.model.encoder.num_latents += 1
+    with pytest.raises(ValueError, match="differs: params/encoder/latents"):
+        begin()
+    config.start.conv_kernel = "OIHW"
+    with pytest.raises(ConfigError, match=r"conv_kernel='OIHW' is about released weights"):
+        begin()
 
 
 def test_huggingface_folders_hold_the_run_and_its_classes(run, export, tmp_path):

@@ -19,14 +19,14 @@ from perceiver_jax.train.optimizer import check_patterns, make_optimizer
 from perceiver_jax.train.state import TrainState, create, prepared_example
 from perceiver_jax.train.step import make_eval_step, make_train_step
 from perceiver_jax.train.task import Batch, Task
-from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, load_config
+from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, load_config, read_exported
 
 
 class Start(TypedDict):
     """The fields of `config.start`: where a new run begins; '' is none."""
 
     run: str  # another workdir: its whole state
-    weights: str  # weights alone: of a workdir, or released ones by name, file, folder or address
+    weights: str  # weights alone: see `restore_weights`
     conv_kernel: Literal["", "OIWH", "OIHW"]  # see `pretrained.load`
     fresh: tuple[Annotated[str, Regex()], ...]  # what matches is not taken from the weights
     resize_positions: bool  # interpolate learned positions of another image size
@@ -122,7 +122,8 @@ def restore_weights(
     """Reads the parameters and model state of another run, or released ones of the same model.
 
     Args:
-      weights: a workdir, a checkpoint, or anything that `pretrained.load` accepts.
+      weights: a workdir, a checkpoint, a run exported as safetensors, or anything that
+        `pretrained.load` accepts.
       config: `model` and `start` are used.
       program: built for the model.
 
@@ -136,14 +137,23 @@ def restore_weights(
         not finite.
     """
     path = epath.Path(weights).expanduser()
-    released, section = pretrained.holds_weights(weights), config.start
+    exported, section = read_exported(path), config.start
+    released = exported is None and pretrained.holds_weights(weights)
     if not (released or path.is_dir()):
         raise FileNotFoundError(
-            f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor a "
-            f"checkpoint, a file, a folder, an address or one of {sorted(pretrained.URLS)}"
+            f"no weights in config.start.weights={weights!r}: it is neither a workdir, nor an "
+            "exported run, a checkpoint, a file, a folder, an address or one of "
+            f"{sorted(pretrained.URLS)}"
         )
-    if section.fresh or section.resize_positions:
-        if released:
+    if section.conv_kernel and not released:
+        raise ConfigError(
+            f"config.start.conv_kernel={section.conv_kernel!r} is about released weights, and "
+            f"config.start.weights={weights!r} is a run of this library: leave it empty"
+        )
+    if exported is not None or section.fresh or section.resize_positions:
+        if exported is not None:
+            saved = exported
+        elif released:
             saved = pretrained.load_by_path(weights, conv_kernel=section.conv_kernel or None)
         else:
             items, weights = checkpoint.restore_weights(path, None, warn=warn)

@@ -23,10 +23,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 import perceiver_jax
+from perceiver_jax.pretrained import formats
 from perceiver_jax.train import distributed
 
 CONFIG = "config.json"
@@ -35,6 +37,7 @@ CHECKPOINTS = "checkpoints"
 DAMAGED = "damaged"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+EXPORTED = "model.safetensors"  # beside the config.json of an exported run
 
 # Fields that configs have had for less long than there are workdirs, at what was so before.
 ADDED = {
@@ -75,6 +78,28 @@ def naming(path: epath.Path) -> Iterator[None]:
             raise
         what = f"{error.strerror}; make room there and run the same command again to go on"
         raise OSError(error.errno, what, os.fspath(path)) from error
+
+
+def is_workdir(path: epath.Path) -> bool:
+    """Whether a run was started there. A Hugging Face folder has another kind of `config.json`."""
+    try:
+        return "model" in json.loads((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def read_exported(path: epath.Path) -> dict[str, np.ndarray] | None:
+    """Reads a run that was exported as safetensors: arrays by path, as 'params/encoder/latents'.
+
+    Returns:
+      None where the folder is none, as a workdir with checkpoints.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    if (path / CHECKPOINTS).is_dir() or not (path / EXPORTED).is_file() or not is_workdir(path):
+        return None
+    return formats.read(pathlib.Path(path) / EXPORTED).tensors
 
 
 def as_json(config: ConfigDict) -> dict[str, Any]:
