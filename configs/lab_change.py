@@ -3,14 +3,16 @@
 | change | settings                                             | data                            |
 |--------|------------------------------------------------------|---------------------------------|
 | pixels | `raw`, `permuted`, `wrong_places`                    | CIFAR-10 at 16x16, 8,000 images |
-| eyes   | `one_eye`, `left_twice`, `two_eyes`, `side_by_side`; | digits cut out in depth, 24x24, |
-|        | the last two also with `_6`                          | disparity 2; 6                  |
+| eyes   | `one_eye`, `left_twice`, `two_eyes`, `separate_eyes` | digits cut out in depth, 24x24, |
+|        | `side_by_side`; the last three also with `_6`        | disparity 2; 6                  |
 | sound  | `image`, `sound`, `image_and_sound`, `sound_below`   | MNIST at 16x16, TFDS            |
 |        |                                                      | `spoken_digit`                  |
 
 `permuted` is no training: pixels change places after they have their positions, and the weights of
-`raw` are evaluated so. In `side_by_side` and `sound_below` a baseline sees one larger picture, and
-none of its modules changes. The learning rate of a model is that of `raw` throughout.
+`raw` are evaluated so. In `two_eyes` a token, or a pixel, holds both eyes; in `separate_eyes` each
+eye has tokens of its own, with a learned code that says whose they are. In `side_by_side` and
+`sound_below` a baseline sees one larger picture, and none of its modules changes. The learning rate
+of a model is that of `raw` throughout.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +22,8 @@ from configs.lab_models import changed
 
 PERMUTATION = 0  # seed of the wrong places of all pixels
 IMAGES = 8000
-EYES = ("one_eye", "left_twice", "two_eyes", "side_by_side", "two_eyes_6", "side_by_side_6")
+BOTH_EYES = ("two_eyes", "separate_eyes", "side_by_side")
+EYES = ("one_eye", "left_twice", *BOTH_EYES, *(f"{name}_6" for name in BOTH_EYES))
 SOUND = ("image", "sound", "image_and_sound", "sound_below")
 EVALUATED = {"permuted": "raw"}  # settings that are no training, and whose weights they take
 BEFORE = {
@@ -32,13 +35,15 @@ BEFORE = {
 # Models by setting.
 MODELS = {
     "raw": ("pixels", "learned", "stem", "resnet", "vit"),
-    "permuted": ("pixels",),
+    "permuted": ("pixels", "learned"),
     "wrong_places": ("pixels", "learned", "stem", "resnet", "vit"),
     "two_eyes": ("pixels", "resnet", "vit"),
     "one_eye": ("pixels", "resnet", "vit"),
     "left_twice": ("pixels", "resnet"),
+    "separate_eyes": ("pixels",),
     "side_by_side": ("resnet", "vit"),
     "two_eyes_6": ("pixels", "resnet", "vit"),
+    "separate_eyes_6": ("pixels",),
     "side_by_side_6": ("resnet", "vit"),
     "image": ("pixels", "resnet", "vit"),
     "sound": ("pixels", "resnet"),
@@ -51,8 +56,8 @@ def fill(config: ConfigDict, model: str, setting: str) -> None:
     """Writes what a cell has of its own into a config."""
     config.steps, config.batch_size = 2000, 32
     if setting in EYES:
-        config.steps, config.batch_size = 1000, 64
-        config.optimizer = pairs.small_optimizer()
+        config.steps, config.batch_size = 500, 64
+        config.optimizer = pairs.small_optimizer(warmup_steps=100)
     elif setting in SOUND:
         config.steps = 1500
     config.model = changed(model, setting)

@@ -52,8 +52,8 @@ def model(name: str, num_classes: int) -> ConfigDict:
 def changed(name: str, setting: str) -> ConfigDict:
     """Returns the `model` section of a cell of study `change`; see `configs/lab_change.py`.
 
-    Two eyes, 24x24 each: 12 to 13 MFLOP. An image of 16x16 and a sound: `resnet` gets a second
-    trunk, `pixels` one more kind of tokens.
+    Two eyes, 24x24 each: 12 to 13 MFLOP, 23 to 25 where they are apart. An image of 16x16 and a
+    sound: `resnet` gets a second trunk, `pixels` one more kind of tokens.
     """
     if setting in ("raw", "permuted", "wrong_places", "image", "sound", "sound_below"):
         found = model("pixels" if name == LEARNED else name, 10)
@@ -67,8 +67,9 @@ def changed(name: str, setting: str) -> ConfigDict:
         return with_sound(name)
     if name == "pixels":
         found = model(name, 10)
+        separate = setting.startswith("separate_eyes")
         found.input = common.section(
-            "stereo.StackedEyes",
+            "stereo.SeparateEyes" if separate else "stereo.StackedEyes",
             **{"channels": 32, "patch": (1, 7), "num_bands": 12},
             eyes="left" if setting == "one_eye" else "both",
         )

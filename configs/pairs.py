@@ -114,9 +114,9 @@ def small(
     return config
 
 
-def small_optimizer() -> ConfigDict:
+def small_optimizer(warmup_steps: int = 200) -> ConfigDict:
     """Returns the `optimizer` section of small models of flow and stereo."""
-    return common.adamw(2e-3, warmup_steps=200, b2=0.999, weight_decay=0.01)
+    return common.adamw(2e-3, warmup_steps=warmup_steps, b2=0.999, weight_decay=0.01)
 
 
 def flow_optimizer() -> ConfigDict:

@@ -111,6 +111,7 @@ def _surgery(cell: lab.Cell) -> Mapping[str, float]:
 CHANGE = Tuning("change", {m: f"change.{m}.raw" for m in lab_change.MODELS["raw"]}, "accuracy")
 CHANGE_FLOPS = {
     **dict.fromkeys(("one_eye", "left_twice", "two_eyes", "two_eyes_6"), 12.5e6),
+    **dict.fromkeys(("separate_eyes", "separate_eyes_6"), None),  # twice as many tokens
     **dict.fromkeys(("side_by_side", "side_by_side_6", "sound_below", "sound"), None),
     "image_and_sound": None,
 }

@@ -27,6 +27,13 @@ def pixel_permutation(num_pixels: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(num_pixels)
 
 
+def permuted(tokens: Tokens, seed: int | None) -> Tokens:
+    """The tokens in the fixed order of a seed, each with its position; None leaves them."""
+    if seed is None:
+        return tokens
+    return tokens.take(jnp.asarray(pixel_permutation(tokens.num_tokens, seed)))
+
+
 class Pixels(nn.Module):
     """Every pixel is a token: its channels and the Fourier features of its place.
 
@@ -46,9 +53,7 @@ class Pixels(nn.Module):
         image = batch["image"].astype(self.dtype)
         chex.assert_rank(image, 4)
         tokens = grid_tokens(image, self.num_bands, self.max_resolution)
-        if self.permutation_seed is None:
-            return tokens
-        return tokens.take(jnp.asarray(pixel_permutation(tokens.num_tokens, self.permutation_seed)))
+        return permuted(tokens, self.permutation_seed)
 
 
 class ProjectedPixels(nn.Module):
@@ -83,11 +88,13 @@ class LearnedPositions(nn.Module):
       channels: width of the content.
       position_channels: width of the positions.
       position_init_scale: parameter of their truncated normal.
+      permutation_seed: as in `Pixels`.
     """
 
     channels: Channels = 256
     position_channels: Channels = 256
     position_init_scale: Positive = 0.02
+    permutation_seed: Whole | None = None
     dtype: jax.typing.DTypeLike = jnp.float32
 
     @nn.compact
@@ -101,7 +108,7 @@ class LearnedPositions(nn.Module):
         init = nn.initializers.truncated_normal(self.position_init_scale)
         table = self.param("positions", init, (content.shape[1], self.position_channels))
         table = nn.Dense(self.position_channels, **plain, name="project_positions")(table)
-        return Tokens(content=content, position=Table(table))
+        return permuted(Tokens(content=content, position=Table(table)), self.permutation_seed)
 
 
 class ConvStem(nn.Module):

@@ -332,9 +332,10 @@ def test_wrong_places_are_the_permuted_pixels_with_positions_that_stayed():
     variables = learned.init(jax.random.key(0), batch, train=False)
     table = variables["params"]["positions"][order]
     reordered = {"params": {**variables["params"], "positions": table}}
-    np.testing.assert_allclose(
-        tokens(learned, moved, reordered), tokens(learned, batch, variables)[order], rtol=1e-5
-    )
+    same = tokens(learned, batch, variables)[order]
+    np.testing.assert_allclose(tokens(learned, moved, reordered), same, rtol=1e-5)
+    permuted = tokens(learned.clone(permutation_seed=3), batch, variables)
+    np.testing.assert_array_equal(permuted, same)
 
 
 def test_resize_area_does_not_alias():

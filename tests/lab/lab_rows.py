@@ -52,6 +52,9 @@ def _sea_of(model, seed, noise, effect):
         permuted = 0.2 if cue == "colour" and effect else 0.95
         rows.append(cell(f"{cue}.grounds_permuted", permuted, cue=cue, rho=0.95,
                          setting="grounds_permuted"))  # fmt: skip
+        if cue == "texture":
+            rows.append(cell(f"{cue}.grounds_scattered", 0.95, cue=cue, rho=0.95,
+                             setting="grounds_scattered"))  # fmt: skip
     return rows
 
 

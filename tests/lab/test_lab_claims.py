@@ -114,13 +114,15 @@ def test_the_gate_and_each_control_open_a_claim():
         ("stem.labels_shuffled", "accuracy_object_only", 0.2, "labels shuffled"),
         ("stem.colour.rho100", "accuracy_conflict", 0.4, "rho 1"),
         ("stem.colour.grounds_permuted", "gap", 0.1, "grounds permuted"),
+        ("stem.texture.grounds_scattered", "gap", 0.2, "grounds scattered"),
     ):
         changed = [r | {metric: value} if r["cell"] == cell else r for r in lab_rows.sea()]
-        found = judged(changed, "sea.colour.stem")
+        claim = "sea.texture.stem" if "texture" in cell else "sea.colour.stem"
+        found = judged(changed, claim)
         assert found.verdict == "open"
         assert [r for r in found.reasons if r.startswith(f"control failed: {kind}")], kind
         unrun = [r for r in lab_rows.sea() if r["cell"] != cell]
-        found = judged(unrun, "sea.colour.stem")
+        found = judged(unrun, claim)
         assert found.verdict == "open"
 
 

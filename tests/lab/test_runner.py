@@ -108,6 +108,7 @@ def test_what_takes_another_input_costs_the_same_unless_the_input_is_larger():
     ("name", "share", "modules"),
     [
         ("pixels.two_eyes", 0.0, 0),  # its input module alone
+        ("pixels.separate_eyes", 0.101, 1),  # keys and values of tokens with a code; the module
         ("resnet.two_eyes", 0.012, 0),  # its first convolution
         ("resnet.side_by_side", 0.0, 0),
         ("vit.side_by_side", 0.029, 0),  # positions
@@ -265,12 +266,13 @@ def test_permuted_pixels_are_no_training(trained, tmp_path, monkeypatch):
             runner.Runner(tmp_path / str(shard), lone).run()
     assert len(evaluated) == 2
     for weights, seed in evaluated:
-        shard = pathlib.Path(weights).relative_to(tmp_path).parts[0]
+        shard, *_, place = pathlib.Path(weights).relative_to(tmp_path).parts
         assert "/".join(pathlib.Path(weights).parts[-3:]) in [folder for folder, _ in trained]
-        rows = {r["cell"]: r for r in table(tmp_path / shard, "change")}
-        assert seed == lab_change.PERMUTATION and rows["pixels.permuted"]["steps"] == "0"
-        assert rows["pixels.permuted"]["logits_difference"] == "1e-06"
-        assert f"--mode=eval --config.start.weights={weights}" in rows["pixels.permuted"]["command"]
+        rows = {(r["cell"], r["seed"]): r for r in table(tmp_path / shard, "change")}
+        row = rows["pixels.permuted", place]
+        assert seed == lab_change.PERMUTATION and row["steps"] == "0"
+        assert row["logits_difference"] == "1e-06"
+        assert f"--mode=eval --config.start.weights={weights}" in row["command"]
 
 
 @pytest.mark.slow

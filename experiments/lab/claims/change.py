@@ -10,7 +10,8 @@ from experiments.lab.verdict import Claim, Test
 REFERENCE = ("accuracy", {"model": "pixels"})
 RAW, PERMUTED, WRONG_PLACES = "raw", "permuted", "wrong_places"
 LEARNED = "learned"  # pixels with learned positions
-EYES, BESIDE, ONE_EYE, LEFT_TWICE = "two_eyes", "side_by_side", "one_eye", "left_twice"
+EYES, SEPARATE, BESIDE = "two_eyes", "separate_eyes", "side_by_side"
+ONE_EYE, LEFT_TWICE = "one_eye", "left_twice"
 BOTH, BELOW, IMAGE, SOUND = "image_and_sound", "sound_below", "image", "sound"
 
 
@@ -47,27 +48,33 @@ def _learned(study: Study, *, models: Sequence[str]) -> Sequence[Test]:
 def _permuted_controls(study: Study) -> Sequence[Test]:
     largest = series(study, "logits_difference", model="pixels", setting=PERMUTED)
     label = "same function: largest difference of a logit, pixels permuted after their positions"
-    return [*_learned(study, models=("pixels",)), Test(label, largest, "below", 1e-4)]
+    lost = Test(f"no neighbourhoods: accuracy lost by {LEARNED} positions, permuted",
+                loss(study, LEARNED, PERMUTED), "within", SMALL)  # fmt: skip
+    return [*_learned(study, models=("pixels",)), Test(label, largest, "below", 1e-4), lost]
 
 
-def _eyes(study: Study, *, disparity: str) -> Sequence[Test]:
-    generic = accuracy(study, "pixels", EYES + disparity)
+def _eyes(study: Study, *, setting: str, disparity: str) -> Sequence[Test]:
+    generic = accuracy(study, "pixels", setting + disparity)
     niche = accuracy(study, "resnet", BESIDE + disparity)
-    label = "two eyes: pixels less resnet on both eyes side by side"
+    label = f"{setting.replace('_', ' ')}: pixels less resnet on both eyes side by side"
     return [Test(label, generic - niche, "above", SMALL)]
 
 
-def _eyes_controls(study: Study, *, disparity: str) -> Sequence[Test]:
-    tests = [
+def _one_eye_controls(study: Study) -> Sequence[Test]:
+    return [
         Test(f"{name}: accuracy of {model}, off chance",
              accuracy(study, model, setting) - CHANCE["change"], "within", NEAR)
         for model in ("pixels", "resnet")
         for name, setting in (("one eye alone", ONE_EYE), ("left eye twice", LEFT_TWICE))
     ]  # fmt: skip
+
+
+def _eyes_controls(study: Study, *, disparity: str) -> Sequence[Test]:
     seen = EYES + disparity
     best = max((s.mean for m in MODELS if (s := accuracy(study, m, seen).interval)), default=1.0)
     label = "gate: pixels, two eyes"
-    return [*tests, Test(label, accuracy(study, "pixels", seen) / best, "above", GATE)]
+    gate = Test(label, accuracy(study, "pixels", seen) / best, "above", GATE)
+    return [*_one_eye_controls(study), gate]
 
 
 def _sound(study: Study) -> Sequence[Test]:
@@ -127,8 +134,19 @@ CLAIMS = [
             f"A second eye needs nothing new, at a disparity of {disparity[1:] or 2}: pixels is "
             "more than 2 points above a ResNet that sees both eyes in one picture. (Stacking both "
             "eyes in channels is one line for a ResNet too.)",
-            functools.partial(_eyes, disparity=disparity),
+            functools.partial(_eyes, setting=EYES, disparity=disparity),
             functools.partial(_eyes_controls, disparity=disparity),
+        )
+        for disparity in ("", "_6")
+    ),
+    *(
+        Claim(
+            f"change.separate{disparity}",
+            "A second eye is no more than further tokens with a learned code, at a disparity of "
+            f"{disparity[1:] or 2}: so pixels is more than 2 points above a ResNet that sees both "
+            "eyes in one picture.",
+            functools.partial(_eyes, setting=SEPARATE, disparity=disparity),
+            _one_eye_controls,
         )
         for disparity in ("", "_6")
     ),

@@ -14,9 +14,10 @@ CHANGES = (
      "control of neighbourhoods.", ("change.permuted", "change.wrong", "change.niche"),
      (change.RAW, change.PERMUTED, change.WRONG_PLACES)),
     ("eyes", "A second eye", "one eye and left twice are the controls: neither can tell the class.",
-     ("change.eyes", "change.surgery"),
-     (change.ONE_EYE, change.LEFT_TWICE, change.BESIDE, change.EYES, change.BESIDE + "_6",
-      change.EYES + "_6")),
+     ("change.eyes", "change.separate", "change.surgery"),
+     (change.ONE_EYE, change.LEFT_TWICE,
+      *(setting + disparity for disparity in ("", "_6")
+        for setting in (change.BESIDE, change.EYES, change.SEPARATE)))),
     ("sound", "Sound", "image and sound alone are the controls.",
      ("change.sound", "change.surgery"),
      (change.IMAGE, change.SOUND, change.BELOW, change.BOTH)),
