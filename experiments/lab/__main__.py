@@ -43,7 +43,8 @@ def define_flags(where: flags.FlagValues) -> None:
     """Defines the flags of this command."""
     study = "Which cells."
     flags.DEFINE_enum("study", "all", ["all", *STUDIES], study, flag_values=where)
-    flags.DEFINE_integer("seeds", 5, "How many seeds of each cell.", 1, flag_values=where)
+    seeds = "How many seeds of each cell; `5,conv=3,change=3` gives some studies another number."
+    flags.DEFINE_string("seeds", "5", seeds, flag_values=where)
     workdir = "Folder of all of them, made if it is not there."
     flags.DEFINE_string("workdir", "runs/lab", workdir, flag_values=where)
     data_dir = (
@@ -80,6 +81,27 @@ def parse_part(flag: str, text: str) -> tuple[int, int]:
     if index >= count:
         raise ValueError(f"--{flag}={text}: write i/n with i from 0 to n - 1, as 0/2 and 1/2")
     return index, count
+
+
+def parse_seeds(text: str) -> dict[str, int]:
+    """Reads how many seeds each study has.
+
+    Raises:
+      ValueError: a number is missing or below 1, or there is no such study.
+    """
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, count = part.rpartition("=")
+        names = [name] if name else STUDIES
+        if not re.fullmatch(r"0*[1-9]\d*", count) or not set(names) <= set(STUDIES):
+            raise ValueError(
+                f"--seeds={text}: write a number, as 5, or with others for some of "
+                f"{', '.join(STUDIES)}, as 5,conv=3"
+            )
+        found |= dict.fromkeys(names, int(count))
+    if absent := set(STUDIES) - set(found):
+        raise ValueError(f"--seeds={text}: begin with a number for {', '.join(sorted(absent))}")
+    return found
 
 
 def with_data(jobs: Sequence[runner.Job], data_dir: str, weights: str = "") -> list[runner.Job]:
@@ -133,12 +155,14 @@ def main(argv):
     names = list(STUDIES) if given.study == "all" else [given.study]
     workdir = pathlib.Path(given.workdir).expanduser()
     shard = parse_part("shard", given.shard)
-    jobs = runner.jobs(names, given.seeds, tiny=given.tiny, shard=shard, large=given.large)
+    seeds = parse_seeds(given.seeds)
+    jobs = runner.jobs(names, seeds, tiny=given.tiny, shard=shard, large=given.large)
     if not given.report:
         jobs = train(given, workdir, jobs)
     if not given.worker:
-        from experiments.lab import report  # draws, which no worker does
+        from experiments.lab import attention, report  # draws, which no worker does
 
+        attention.update(workdir)
         expected = [
             (job.cell.study, job.cell.name, job.seed) for job in jobs if job.learning_rate is None
         ]

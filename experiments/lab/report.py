@@ -1,6 +1,7 @@
 """The lab's report: rows to tables, verdicts and plots; no training.
 
     WORKDIR/lab_STUDY.csv      a row per cell and seed, which the lab has written
+    WORKDIR/lab_attention.csv  where the latents look, see `attention`
     WORKDIR/lab.md, lab.html   every claim with its evidence and its controls in one row, every cell
     WORKDIR/figures/           the plots of a study as PNG and PDF
 
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from experiments.lab import claims, figures, stimuli, tables
+from experiments.lab import attention, claims, figures, stimuli, tables
 from experiments.lab.panels import panels
 from experiments.lab.rows import Study, read, studies
 from experiments.lab.verdict import Test, Verdict, judge
@@ -53,12 +54,12 @@ def write(
       ValueError: a table lacks a column or holds something that is no number.
     """
     workdir, expected = epath.Path(workdir).expanduser(), list(expected)
-    files = sorted(workdir.glob("lab_*.csv"))
+    files = sorted(file for file in workdir.glob("lab_*.csv") if file.name != attention.FILE)
     if not files and not (expected and workdir.is_dir()):
         raise FileNotFoundError(
             f"no lab_STUDY.csv in {workdir}; run the lab without --report first"
         )
-    rows = [row for file in files for row in read(file)]
+    rows = attention.join((row for file in files for row in read(file)), workdir)
     parts = [Part.of(study) for study in studies(rows, expected)]
     rates = tuning(workdir)
     paths = [workdir / "lab.md", workdir / "lab.html"]
@@ -166,10 +167,11 @@ def passing(controls: Iterable[Test]) -> str:
 
 def tuning(workdir: epath.Path) -> str:
     """How learning rates were chosen, as the lab wrote it down; '' where it did not."""
-    path = workdir / "tuning.json"
-    if not path.exists():
+    found: dict = {}
+    for path in sorted(workdir.glob("*tuning*.json")):
+        found |= json.loads(path.read_text())
+    if not found:
         return ""
-    found = json.loads(path.read_text())
     lines = [f"Learning rates: {found.pop('rule')}."]
     for name, models in found.items():
         chosen = (f"{model} {about['chosen']}" for model, about in models.items())

@@ -400,7 +400,7 @@ def steps_of(variant: str, tiny: bool) -> int:
 
 def jobs(
     names: Sequence[str],
-    seeds: int,
+    seeds: int | Mapping[str, int],
     *,
     tiny: bool,
     shard: tuple[int, int] = (0, 1),
@@ -410,15 +410,17 @@ def jobs(
 
     Args:
       names: of `STUDIES`.
-      seeds: how many of each cell, from 0.
+      seeds: how many of each cell, from 0; or how many by study.
       tiny, large: which cells, see `Study.cells`.
       shard: (i, n): every n-th cell from the i-th, and the tuning that they need.
     """
     index, count = shard
+    if isinstance(seeds, int):
+        seeds = dict.fromkeys(names, seeds)
     cells = [
         Job(f"{name}.{cell.name}", seed, f"{name}/{cell.name}/{seed}")
         for name in names
-        for seed in range(min(seeds, STUDIES[name].seeds or seeds))
+        for seed in range(min(seeds[name], STUDIES[name].seeds or seeds[name]))
         for cell in STUDIES[name].cells(tiny=tiny, large=large)
     ]
     trained = [job for job in cells if not job.trained_in][index::count]

@@ -94,7 +94,7 @@ KEYS = ("model", "cue", "rho", "n", "setting")
 FACTS = ("parameters", "flops", "steps", "learning_rate")
 SHARES = ("accuracy", "training_accuracy", "weighted_accuracy", "gap", "bg_gap", "ground_choice",
           "reliance", "worst_class", "worst_group", "ship_by_sea", "shape_bias", "surgery_share",
-          "mce", "mean_corruption_error")  # fmt: skip
+          "mce", "mean_corruption_error", "attention")  # fmt: skip
 
 
 def metrics(study: Study) -> list[str]:

@@ -146,6 +146,18 @@ def test_nothing_to_report(tmp_path):
     assert "Missing: pixels.uncorrelated (seed 0)" in found[0].read_text()
 
 
+def test_tables_of_several_workdirs_are_put_together_by_copying(tmp_path):
+    found = [r for r in lab_rows.sea(seeds=2, models=["stem"]) if r["cell"] == "stem.uncorrelated"]
+    for row, name, rate in zip(found, ("lab_sea_2", "lab_sea"), (0.004, 0.002), strict=True):
+        lab_rows.write(tmp_path, [row])
+        (tmp_path / "lab_sea.csv").rename(tmp_path / f"{name}.csv")
+        chosen = {"rule": "the best", f"of_{name}": {"stem": {"chosen": rate}}}
+        (tmp_path / f"{name}_tuning.json").write_text(json.dumps(chosen))
+    text = report.write(tmp_path)[0].read_text()
+    assert re.search(r"\| stem\.uncorrelated \|.*\| 0, 1 \|", text)
+    assert "of_lab_sea: stem 0.002." in text and "of_lab_sea_2: stem 0.004." in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

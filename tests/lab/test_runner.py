@@ -378,6 +378,20 @@ def test_shards_share_the_cells_and_have_the_rates_they_need():
         lab_command.parse_part("shard", "2/2")
 
 
+def test_some_studies_have_another_number_of_seeds():
+    seeds = lab_command.parse_seeds("5,conv=3")
+    assert seeds["sea"] == 5 and seeds["conv"] == 3
+    found = runner.jobs(["sea", "conv"], seeds, tiny=True)
+    counts = {
+        name: {job.seed for job in found if job.cell.study == name and job.learning_rate is None}
+        for name in ("sea", "conv")
+    }
+    assert counts == {"sea": set(range(5)), "conv": set(range(3))}
+    for text in ("", "0", "five", "5,con=3", "conv=3"):
+        with pytest.raises(ValueError, match=f"--seeds={text}: "):
+            lab_command.parse_seeds(text)
+
+
 def test_cells_share_programs(trained, tmp_path, monkeypatch):
     made = []
     program = runner.start.build(None, None)

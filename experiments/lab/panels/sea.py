@@ -2,6 +2,7 @@
 
 from matplotlib.axes import Axes
 
+from experiments.lab.attention import MODELS as PERCEIVERS
 from experiments.lab.claims.common import CHANCE, CUES, MODELS, series
 from experiments.lab.figures import Panel, finish, line
 from experiments.lab.rows import Study
@@ -27,6 +28,38 @@ def panels(study: Study) -> list[Panel]:
         finish(axes, x="rho: share of grounds of the class, in training",
                 y="accuracy, %", chance=CHANCE["sea"])  # fmt: skip
 
+    def look(axes: Axes, cue: str) -> None:
+        for i, model in enumerate(PERCEIVERS):
+            for metric, dashed in (("attention_object", False), ("attention_absent", True)):
+                points = {
+                    j: series(study, metric, model=model, cue=cue, rho=rho, setting="base")
+                    for j, rho in enumerate(rates)
+                }
+                shuffled = series(study, metric, model=model, cue=cue, setting="labels_shuffled")
+                style = {"model": model, "shift": 0.08 * (i - 0.5), "dashed": dashed}
+                line(axes, points, label="" if dashed else model, **style)
+                line(axes, {-1: shuffled}, label="", **style)
+        area = series(study, "attention_area", model=PERCEIVERS[0], cue=cue, rho=rates[0],
+                      setting="base")  # fmt: skip
+        axes.set_xticks(range(-1, len(rates)), ["labels\nshuffled", *(f"{r:g}" for r in rates)])
+        finish(axes, x="rho: share of grounds of the class, in training",
+                y="attention on the digit, %", chance=area.interval and area.interval.mean,
+                level="everywhere alike")  # fmt: skip
+
+    looks = [
+        Panel(
+            f"attention_{cue}",
+            f"Where the latents look, {cue} tells the class",
+            "Full lines: attention on the digit's pixels, where the ground is another class's; the "
+            "rest is on the ground. Controls: the same pixels where there is no digit (dashed), "
+            "the share of the picture that they are (dotted), and models whose labels were "
+            "shuffled. Attention says where information comes from, not what is made of it.",
+            (f"sea.{cue}.pixels", f"sea.{cue}.stem"),
+            lambda axes, cue=cue: look(axes, cue),
+        )
+        for cue in CUES
+        if any(row["cue"] == cue and row.get("attention_object") for row in study.rows)
+    ]
     return [
         Panel(
             cue,
@@ -39,4 +72,4 @@ def panels(study: Study) -> list[Panel]:
         )
         for cue in CUES
         if any(row["cue"] == cue for row in study.rows)
-    ]
+    ] + looks
