@@ -40,6 +40,31 @@ def test_a_blank_task_of_several_labels():
     assert example["labels"].shape == (1, 1) and example["row"].shape == (1,)
 
 
+@pytest.mark.parametrize(
+    ("name", "steps", "classes"),
+    [
+        ("robustness:imagenet9_scratch", 180_000 * 110 // 1024, 9),
+        ("robustness:imagenet9_scratch.conv", 180_000 * 110 // 1024, 9),
+        ("robustness:waterbirds.learned", 4795 * 20 // 128, 2),
+        ("imagenet:fourier_1pct", None, 1000),
+        ("imagenet:conv_10pct", None, 1000),
+    ],
+)
+def test_the_lab_at_paper_scale_can_be_planned(name, steps, classes):
+    """Of the whole models, without their data: they are traced, nothing is compiled."""
+    file, _, variant = name.partition(":")
+    config = importlib.import_module(f"configs.{file}").get_config(variant)
+    task, example = program.blank_task(config)
+    assert example["image"].shape == (1, 224, 224, 3)
+    assert config.steps == (steps or importlib.import_module("configs.imagenet").get_config().steps)
+
+    def run():
+        batch = task.prepare(example, None)
+        return task.model.init_with_output(jax.random.key(0), batch, train=False)[0]
+
+    assert jax.eval_shape(run).shape == (1, classes)
+
+
 def test_collectives_count_as_often_as_their_loops_run():
     found = hlo.traffic(PROGRAM)
     loops = 5 * 3  # the outer loop counts from 2 to 7

@@ -10,6 +10,7 @@ A name stands for a module of this package with two functions:
 """
 
 import dataclasses
+import difflib
 import functools
 import importlib
 import inspect
@@ -136,9 +137,10 @@ def load(
         needed = "c4, wikipedia: only with apache-beam, or prepared"
         if real.startswith("glue/"):
             needed = f"glue: only with tensorflow, or prepared: {remedy}"
+        near = difflib.get_close_matches(real, [*MODULES, *pair_sets.SETS], 1)
         raise ValueError(
-            f"no dataset {real!r}: none of {', '.join(MODULES)}, of datasets.pair_sets.SETS, of "
-            f"TFDS ({needed})"
+            f"no dataset {real!r}{f' (did you mean {near[0]}?)' if near else ''}: it is neither in "
+            f"registry.MODULES, pair_sets.SETS (docs/data.md) nor in TFDS ({needed})"
         ) from None
 
 

@@ -32,8 +32,10 @@ def test_examples_follow_seed_split_and_index():
     np.testing.assert_array_equal(part[-1]["field"], part[19]["field"])
 
 
-def test_an_unknown_name_lists_them():
-    with pytest.raises(ValueError, match=r"no dataset 'stereogram': .* stereograms, "):
+def test_an_unknown_name_suggests_those_near():
+    with pytest.raises(
+        ValueError, match=r"no dataset 'stereogram' \(did you mean stereograms\?\): "
+    ):
         registry.load("stereogram", "train")
     assert "bounce" in registry.MODULES
 

@@ -138,7 +138,7 @@ def test_a_format_without_random_access_says_so(tmp_path):
 def test_an_unknown_name_is_told_shortly():
     with pytest.raises(ValueError, match="no dataset 'imagnet'") as error:
         registry.load("imagnet", "train")
-    assert len(str(error.value)) < 350
+    assert len(str(error.value)) < 240
 
 
 def test_a_source_of_one_s_own_is_found_by_its_module(tmp_path, monkeypatch):
