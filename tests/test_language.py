@@ -36,6 +36,17 @@ def test_hidden_bytes_reach_the_model_as_masks_only():
     np.testing.assert_array_equal(prepared["text"][1], [*ids, text.PAD, text.PAD])
 
 
+def test_the_loss_of_the_bytes_asked_for_is_that_of_all_hidden_ones():
+    """Where all hidden ones are asked for, in any order."""
+    logits = jax.random.normal(jax.random.key(0), (3, 14, text.NUM_IDS))
+    indices = np.tile(np.array([11, 2, 0, 3, 10, 4, 9], np.int32), (3, 1))
+    whole, few = (prepare_text(x, None) for x in (batch(), batch() | {"indices": indices}))
+    np.testing.assert_array_equal(few["text"], whole["text"])
+    asked = jnp.take_along_axis(logits, indices[..., None], axis=1)
+    found = losses.hidden_cross_entropy(asked, few)
+    np.testing.assert_allclose(found[:2], losses.hidden_cross_entropy(logits, whole)[:2], rtol=1e-5)
+
+
 def test_only_hidden_bytes_count():
     prepared = prepare_text(batch(), None)
     chance = np.full((3, 14, text.NUM_IDS), 0.5 / (text.NUM_IDS - 1))

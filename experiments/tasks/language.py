@@ -42,11 +42,21 @@ def ask(config: ConfigDict) -> Text:
 
 
 def prepare_text(batch, key):
-    """uint8 `text` -> ids, MASK where `hidden`, and the original ids as `target`; on the device."""
+    """uint8 `text` -> ids, MASK where `hidden`, and the original ids as `target`; on the device.
+
+    Where `indices` `[B, n]` are the bytes asked for, `target` and `hidden` are of those alone.
+    """
     del key  # the host draws which words are hidden
     ids = batch["text"].astype(jnp.int32) + text_modality.NUM_RESERVED
     ids = jnp.where(batch["text_mask"], ids, text_modality.PAD)
-    return batch | {"text": jnp.where(batch["hidden"], text_modality.MASK, ids), "target": ids}
+    masked = jnp.where(batch["hidden"], text_modality.MASK, ids)
+    asked = {"target": ids, "hidden": batch["hidden"]}
+    if "indices" in batch:
+        asked = {
+            name: jnp.take_along_axis(values, batch["indices"], axis=1)
+            for name, values in asked.items()
+        }
+    return batch | asked | {"text": masked}
 
 
 def draw(model, task_data, variables, num_examples):

@@ -4,8 +4,8 @@
     "join_texts(512, 'premise', 'hypothesis') | keep('text', 'text_mask', 'marks', 'label')"
 
 They make `text` uint8 [M], `text_mask` bool [M], False on padding, and `hidden` bool [M], the bytes
-that the loss is on; `marks` uint8 [M] is CLS or SEP where no byte is. `modalities.text` maps bytes
-to the model's ids.
+that the loss is on; `indices` are those asked for, where not all are; `marks` uint8 [M] is CLS or
+SEP where no byte is. `modalities.text` maps bytes to the model's ids.
 
 Reference: Perceiver IO (Jaegle et al. 2022), section 4.1 and app. F.
 """
@@ -58,6 +58,22 @@ def hide_words(example: Example, rng: np.random.Generator, share: Fraction) -> E
         for number in rng.choice(len(spans), count, replace=False):
             hidden[slice(*spans[number])] = True
     return {**example, "hidden": hidden}
+
+
+@transform
+def query_hidden(example: Example, rng: np.random.Generator, count: Size) -> Example:
+    """Asks for `count` bytes alone, in `indices` int32 [count]: the hidden ones, in training.
+
+    They are filled up with bytes that are not hidden. Of more hidden bytes, `count` are drawn.
+
+    Raises:
+      ValueError: the window is shorter than `count`.
+    """
+    hidden = example["hidden"]
+    if count > len(hidden):
+        raise ValueError(f"query_hidden({count}) asks for more than the window's {len(hidden)}")
+    order = np.argsort(hidden + rng.random(len(hidden)))
+    return {**example, "indices": np.sort(order[-count:]).astype(np.int32)}
 
 
 def _words(text: bytes) -> list[tuple[int, int]]:
