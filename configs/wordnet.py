@@ -7,6 +7,7 @@
 | `finetune` | `nouns` from the weights of `pretrain`                                    |
 | `verbs`    | the question about verbs, of which there are 15 files                     |
 | `both`     | nouns and verbs with one model, a query for each                          |
+| `pairs`    | is a noun's gloss that of another's hypernym, of a sister, or unrelated?   |
 
 Each also with `:tiny`. The database is 6 MB, compressed:
 
@@ -18,7 +19,7 @@ Each also with `:tiny`. The database is 6 MB, compressed:
     python -m experiments.run --config=configs/wordnet.py:nouns --config.data.data_dir=dict \\
         --workdir=runs/wordnet/nouns
 
-With fewer labels, the same ones in every run: --config.data.train_source_options.share=0.01.
+With fewer labels: --config.data.train_source_options.share=0.01; `draw` says which.
 Eight tenths of the labelled glosses are trained on; one is the validation set, and
 --config.data.eval_split=test the last one. `pretrain` reads the texts of all ten, so its own
 evaluation is on glosses that it has trained on.
@@ -29,9 +30,10 @@ so is the recipe; there is no paper to compare with.
 """
 
 from configs import common
-from perceiver_jax.datasets.wordnet import FILES
+from perceiver_jax.datasets.wordnet_files import FILES
+from perceiver_jax.datasets.wordnet_relations import RELATIONS
 
-VARIANTS = ("nouns", "pretrain", "finetune", "verbs", "both")
+VARIANTS = ("nouns", "pretrain", "finetune", "verbs", "both", "pairs")
 LENGTH, CHANNELS = 160, 128  # 95 % of the glosses are not longer
 
 
@@ -57,6 +59,8 @@ def get_config(variant: str = ""):
     }
     if name == "pretrain":
         pretrain(config)
+    elif name == "pairs":
+        relate(config, subtree=6 if tiny else 500)
     else:
         speech = {"verbs": ("verb",), "both": ("noun", "verb")}.get(name, ("noun",))
         classify(config, speech)
@@ -103,14 +107,30 @@ def classify(config, speech: tuple[str, ...]) -> None:
         config.data.source_options = {"parts": parts}
     else:
         config.data.source_options = {"speech": speech}
-        config.data.train_source_options = {"share": 1.0}
+        config.data.train_source_options = {"share": 1.0, "draw": 0}
+    ask(config, {s: tuple(f"{s}.{name}" for name in FILES[s].values()) for s in speech})
+
+
+def relate(config, *, subtree: int) -> None:
+    """The fields of the question about pairs of nouns."""
+    config.experiment = "text_tasks"
+    line = f"join_texts({LENGTH}, 'first', 'second')"
+    line += " | keep('text', 'text_mask', 'marks', 'cut', 'label')"
+    config.data = common.reading("wordnet", train=line, evaluate=line, eval_split="validation")
+    config.data.source_options = {"question": "relation", "speech": ("noun",), "subtree": subtree}
+    config.data.train_source_options = {"share": 1.0, "draw": 0}
+    ask(config, {"relation": RELATIONS})
+
+
+def ask(config, classes: dict[str, tuple[str, ...]]) -> None:
+    """The fields of the answers: the names of the classes of each task."""
     config.text_tasks = {
-        "classes": {s: tuple(f"{s}.{name}" for name in FILES[s].values()) for s in speech},
+        "classes": classes,
         "number_range": (0.0, 1.0),  # no task asks for a number
     }
     config.model.output = common.section(
         "label.Answers",
-        tasks={s: len(FILES[s]) for s in speech},
+        tasks={task: len(names) for task, names in classes.items()},
         query_channels=CHANNELS,
         query_init_scale=1.0,
     )

@@ -78,7 +78,7 @@ def data_dir(tmp_path_factory):
     write_texts(folder, dict.fromkeys(("train", "validation"), words))
     write_texts(folder, {"train": words}, "wikipedia/20230601.en", "1.0.0")
     write_glue(folder, glue.QUESTIONS)
-    write_wordnet(folder / "wordnet")
+    write_wordnet(folder / "wordnet", count=200)
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / "a.txt").write_text("words of a file, to be hidden in part; " * 40)

@@ -1,52 +1,23 @@
-"""WordNet 3.0 from its own files: glosses, and the lexicographer file that each belongs to.
+"""The source `wordnet`: questions about WordNet's glosses; for the files see `wordnet_files`.
 
-    DIR/data.noun, data.verb, data.adj, data.adv     or DIR/dict/, as the archive unpacks
-
-A line of such a file begins with the synset's offset and the number of its lexicographer file
-(`noun.animal`, `verb.motion`, ...) and ends with the gloss behind a bar: see the manual page
-wndb(5WN), and lexnames(5WN) for the 45 names.
-
-Reference: Fellbaum (1998), WordNet: An Electronic Lexical Database.
+source_options = {"speech": ("noun",)}                          a gloss and its subject
+source_options = {"speech": ("noun",), "question": "relation"}  how two glosses are related
 """
 
-import functools
-import pathlib
 import zlib
 from typing import Annotated, Literal
 
 import numpy as np
 
-from perceiver_jax.config_types import Range
+from perceiver_jax.config_types import Range, Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.options import check_reader
-from perceiver_jax.files.paths import user_path
-
-NOUNS = (
-    "Tops act animal artifact attribute body cognition communication event feeling food group "
-    "location motive object person phenomenon plant possession process quantity relation shape "
-    "state substance time"
-)
-VERBS = (
-    "body change cognition communication competition consumption contact creation emotion motion "
-    "perception possession social stative weather"
-)
-# By part of speech, the numbers and names of the lexicographer files.
-FILES = {
-    "noun": dict(enumerate(NOUNS.split(), 3)),
-    "verb": dict(enumerate(VERBS.split(), 29)),
-    "adj": {0: "all", 1: "pert", 44: "ppl"},
-    "adv": {2: "all"},
-}
-SPLITS = {"train": range(2, 10), "validation": range(1, 2), "test": range(1)}  # tenths
-SPLITS["all"] = range(10)
-OBTAIN = (
-    "unpack https://wordnetcode.princeton.edu/3.0/WNdb-3.0.tar.gz there, or install Debian's "
-    "wordnet-base and write /usr/share/wordnet"
-)
+from perceiver_jax.datasets.wordnet_files import FILES, SPLITS, check_split, read
+from perceiver_jax.datasets.wordnet_relations import Relations
 
 
-class WordNet:
+class Subjects:
     """Glosses `text` with `label`, the number of the lexicographer file among those of `speech`.
 
     A tenth of the glosses is `validation`, another one `test`, eight are `train`, by a checksum of
@@ -65,6 +36,7 @@ class WordNet:
         *,
         speech: tuple[Literal["noun", "verb", "adj", "adv"], ...] = ("noun",),
         share: Annotated[float, Range(0, 1, above=True)] = 1.0,
+        draw: Whole = 0,
     ):
         """Reads the files.
 
@@ -72,33 +44,27 @@ class WordNet:
           split: 'train', 'validation', 'test' or 'all'.
           data_dir: the folder of the database.
           speech: the parts of speech.
-          share: of the examples, the same ones whenever they are asked for; a smaller share is part
-            of a larger one.
+          share: of the examples; a smaller share of the same draw is part of a larger one.
+          draw: which examples these are.
 
         Raises:
           FileNotFoundError: a file is not there; says where to get it.
           ValueError: an unknown split, or a line that is not of this format.
         """
-        if split not in SPLITS:
-            raise ValueError(f"wordnet has the splits {[*SPLITS]}, so not {split!r}")
-        if not data_dir:
-            raise FileNotFoundError(
-                f"config.data.data_dir is not set: name WordNet's folder; {OBTAIN}"
-            )
-        folder = user_path(data_dir)
-        folder = folder / "dict" if (folder / "dict").is_dir() else folder
+        check_split(split)
         self.name = f"wordnet[{split}] {' '.join(speech)}"
         numbers = {number: f"{s}.{name}" for s in speech for number, name in FILES[s].items()}
         self.label_names = tuple(numbers[number] for number in sorted(numbers))
         labels = {number: label for label, number in enumerate(sorted(numbers))}
-        self.texts, found = [], []
-        for part in speech:
-            for number, gloss in _read(folder / f"data.{part}", FILES[part]):
-                checksum = zlib.crc32(gloss)
-                if checksum % 10 in SPLITS[split] and zlib.crc32(gloss, 1) < share * 2**32:
-                    self.texts.append(gloss)
-                    found.append(labels[number])
-        self.labels = np.array(found, np.int32)
+        found = [
+            (synset.gloss, labels[synset.file])
+            for part in speech
+            for synset in read(data_dir, part)
+            if zlib.crc32(synset.gloss) % 10 in SPLITS[split]
+        ]
+        kept = np.random.default_rng(draw).random(len(found)) < share
+        self.texts = [found[row][0] for row in np.flatnonzero(kept)]
+        self.labels = np.array([found[row][1] for row in np.flatnonzero(kept)], np.int32)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -110,33 +76,24 @@ class WordNet:
         return self.name
 
 
-def _read(path: pathlib.Path, numbers) -> list[tuple[int, bytes]]:
-    """The number of the lexicographer file and the gloss of every synset."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path} of WordNet: {OBTAIN}")
-    rows = []
-    for count, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line or line.startswith(b"  "):  # the licence
-            continue
-        head, bar, gloss = line.partition(b" | ")
-        number = head[9:11]
-        if not bar or not number.isdigit() or int(number) not in numbers or not gloss.strip():
-            raise ValueError(
-                f"{path}, line {count}: not a synset with a lexicographer file of "
-                f"{min(numbers)} to {max(numbers)} and a gloss: {line[:60]!r}"
-            )
-        rows.append((int(number), gloss.strip()))
-    return rows
+READERS = {"subject": Subjects, "relation": Relations}
+Question = Literal["subject", "relation"]
 
 
-check_options = functools.partial(check_reader, WordNet)
+def check_options(*, question: Question = "subject", **options) -> None:
+    """Raises ConfigError where an option is unknown or its value not allowed; opens nothing."""
+    check(Question, question, "config.data.source_options.question")
+    check_reader(READERS[question], **options)
 
 
-def load(split: str, *, data_dir: str = "", **options) -> WordNet:
-    """Reads the files of `data_dir`; `options` are of `WordNet`."""
-    return WordNet(split, data_dir, **options)
+def load(
+    split: str, *, data_dir: str = "", question: Question = "subject", **options
+) -> Subjects | Relations:
+    """Reads the files of `data_dir`; the other options are of `Subjects` or `Relations`."""
+    return READERS[question](split, data_dir, **options)
 
 
-def spec(**_) -> Example:
+def spec(question: Question = "subject", **_) -> Example:
     """An example of fake text."""
-    return {"text": fake.TEXT, "label": np.int32(0)}
+    names = ("text",) if question == "subject" else ("first", "second")
+    return dict.fromkeys(names, fake.TEXT) | {"label": np.int32(0)}
