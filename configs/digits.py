@@ -15,7 +15,7 @@ ones, for example from there with all but the decoder frozen:
         --config.start.weights=runs/digits_mnist --config.start.fresh=output \\
         --config.optimizer.multipliers='(("^input|^encoder", 0.0),)'
 
-`python -m experiments.transfer` compares this with training from scratch.
+`python -m experiments.transfer --study=digits` compares this with training from scratch.
 
 Expected: see experiments/results/README.md.
 """
@@ -69,7 +69,7 @@ def get_config(variant: str = ""):
         config.data.eval = f"{small} | keep('image', 'label')"
     if name == "few":
         config.batch_size, config.steps, config.eval_every = 10, 300, 0
-        config.data.source = "experiments.transfer:few_digits"
+        config.data.source = "experiments.transfer.digits:few_digits"
         config.data.train_source_options = {"examples": 10, "draw": 0}
         config.data.train = "affine(8, 0.08, 0.5) | keep('image', 'label')"
         config.optimizer = common.adamw(1e-3, warmup_steps=30)

@@ -65,6 +65,18 @@ def hide(text, share, seed=0):
     return example["hidden"], example["text_mask"]
 
 
+def test_hidden_bytes_are_asked_for_before_others():
+    line = "first_window(200) | hide_words(0.3) | query_hidden({}) | keep('hidden', 'indices')"
+    for count in (60, 200, 20):
+        example = parse(line.format(count))({"text": WORDS}, np.random.default_rng(0))
+        indices, hidden = example["indices"], example["hidden"]
+        assert indices.shape == (count,) and (np.diff(indices) > 0).all()
+        assert hidden[indices].sum() == min(count, hidden.sum())
+    assert 20 < hidden.sum() < 60
+    with pytest.raises(ValueError, match=r"query_hidden\(201\) asks for more than .* 200"):
+        parse(line.format(201))({"text": WORDS}, np.random.default_rng(0))
+
+
 def test_whole_words_are_hidden_each_with_the_space_before_it():
     hidden, present = hide(WORDS, 0.3)
     assert len(WORDS) < 200 and not hidden[~present].any()
