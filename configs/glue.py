@@ -22,9 +22,11 @@ F.4, on the validation sets, in percent; 80.95 on average. We have not run these
 
 Recipe of Table 13, the best of 12 on the validation set: `batch_size` 16, 32 or 64;
 `optimizer.learning_rate` 1e-4, 5e-5, 2e-5 or 1e-5; 10 epochs of LAMB, 200 steps of warm-up, weight
-decay 0.01. Ours, because the paper does not say: a linear warm-up to a constant rate; pairs as
-`[CLS] A [SEP] B [SEP]`; the squared error of STS-B's scores on 0..1; `multitask` draws each task by
-its size, of which at most 50,000 count, and weighs all examples alike.
+decay 0.01. `experiments.sweep` prints the 12 commands and collects the best by --metric (`wnli` has
+too few steps for larger batches than --vary=batch_size=16). Ours, because the paper does not say: a
+linear warm-up to a constant rate; pairs as `[CLS] A [SEP] B [SEP]`; the squared error of STS-B's
+scores on 0..1; `multitask` draws each task by its size, of which at most 50,000 count, and weighs
+all examples alike.
 
 Windows are shorter than the released model's 2,048 bytes and use the first rows of its position
 table: padding is masked, so the logits are the same and the encoder's cross-attend costs less.
