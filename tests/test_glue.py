@@ -258,3 +258,18 @@ def test_a_shorter_window_gives_the_same_answer(data_dir):
             variables = jax.jit(lambda b, m=model: m.init(jax.random.key(0), b, train=False))(batch)
         logits.append(jax.jit(lambda v, b, m=model: m.apply(v, b, train=False))(variables, batch))
     np.testing.assert_allclose(*logits, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_shorter_window_gives_the_same_answer_at_full_size():
+    """2,048 bytes against 256, the released model with the output of RTE."""
+    model = build(glue.get_config("rte").model.to_dict())
+    ids = np.random.default_rng(0).integers(text.NUM_RESERVED, text.NUM_IDS, (2, 2048))
+    mask = np.arange(2048) < np.array([[256], [100]])
+    batch = {"text": np.where(mask, ids, text.PAD), "text_mask": mask}
+    short = {name: values[:, :256] for name, values in batch.items()}
+    variables = jax.jit(lambda b: model.init(jax.random.key(0), b, train=False))(short)
+    apply = jax.jit(lambda v, b: model.apply(v, b, train=False))
+    long, short = (np.asarray(apply(variables, b)) for b in (batch, short))
+    assert np.abs(long[0] - long[1]).max() > 1e-3  # the texts make a difference
+    np.testing.assert_allclose(long, short, atol=1e-4 * np.abs(long).max())
