@@ -140,18 +140,25 @@ def local_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.
     return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
 
-def constrain_batch(x: jax.Array) -> jax.Array:
-    """Latents `[B, N, D]` with their examples over as many devices as divide them.
+def batch_axes(batch: int) -> tuple[str, ...]:
+    """The axes of the mesh over which `batch` examples of latents are: as many as divide them.
 
-    Where the width of the latent layers is over 'model', the examples are over 'data' alone. Every
-    layer asks for it: a compiler that sees sharded parameters might shard D in the same way.
+    Where the width of the latent layers is over 'model', the examples are over 'data' alone.
+    """
+    layout = _layout.get()
+    axes = (DATA,) if layout.latents == "width" else (DATA, MODEL)
+    while axes and batch % math.prod(layout.mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    return axes
+
+
+def constrain_batch(x: jax.Array) -> jax.Array:
+    """Latents `[B, N, D]` with their examples over `batch_axes`.
+
+    Every layer asks for it: a compiler that sees sharded parameters might shard D in the same way.
     """
     layout = _layout.get()
     if layout is None or layout.local:
         return x
-    shape = layout.mesh.shape
-    axes = (DATA,) if layout.latents == "width" else (DATA, MODEL)
-    while axes and x.shape[0] % math.prod(shape[axis] for axis in axes):
-        axes = axes[:-1]
-    spec = PartitionSpec(axes or None)
+    spec = PartitionSpec(batch_axes(x.shape[0]) or None)
     return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, spec))

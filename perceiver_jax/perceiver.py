@@ -17,14 +17,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from perceiver_jax import mesh
+from perceiver_jax import mesh, stack
+from perceiver_jax.attention import platforms
+from perceiver_jax.attention.cost import dense_forced
 from perceiver_jax.attention.folding import Head
 from perceiver_jax.config_types import Channels, Layers, Positive, Rate, Size, Widening
 from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
 # What the backward pass of a latent layer keeps; it computes the rest again. "dots" keeps the
-# results of matrix products and of attention.
+# results of matrix products and of attention; `stack` has policies of its own for it.
 REMAT_POLICIES = {
     "none": jax.checkpoint_policies.everything_saveable,
     "dots": jax.checkpoint_policies.save_from_both_policies(
@@ -39,6 +41,8 @@ class LatentTransformer(nn.Module):
     """`num_layers` self-attention layers with their own weights, applied `num_repeats` times over.
 
     One layer is traced and compiled: the weights are stacked `[num_layers, ...]` under `layers`.
+    Where `platforms.is_one_loop`, `stack` applies them, unless something is dropped or the caller
+    collects attention weights.
     """
 
     layers: SelfAttention
@@ -48,6 +52,16 @@ class LatentTransformer(nn.Module):
 
     def __call__(self, latents: jax.Array, *, train: bool) -> jax.Array:
         """`[B, N, D]` -> `[B, N, D]`."""
+        if self.is_by_stack(train):
+            return stack.apply_layers(
+                self.layers.variables["params"],
+                latents,
+                num_heads=self.layers.num_heads,
+                num_repeats=self.num_repeats,
+                dtype=self.layers.dtype,
+                remat=self.remat,
+                train=train,
+            )
 
         def apply_layer(layer, z):
             return layer(mesh.constrain_batch(z), train=train)
@@ -73,6 +87,12 @@ class LatentTransformer(nn.Module):
                 length=self.num_repeats,
             )
         return apply_block(self.layers, latents, None)[0]
+
+    def is_by_stack(self, train: bool) -> bool:
+        """Whether `stack` applies the layers: it makes no parameters, drops and sows nothing."""
+        drops = train and (self.layers.dropout_rate or self.layers.attention_dropout_rate)
+        aside = drops or dense_forced() or self.is_mutable_collection("intermediates")
+        return platforms.is_one_loop() and not aside and not self.is_initializing()
 
 
 class Encoder(nn.Module):

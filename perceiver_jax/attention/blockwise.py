@@ -14,12 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from perceiver_jax import mesh
+from perceiver_jax.attention import platforms
 from perceiver_jax.attention.softmax import MASKED, scale_rows
-
-# Bytes of float32 attention weights that a device holds at a time. On a CPU they fit into its
-# cache; on a TPU they leave room in its vector memory.
-CHUNK_BYTES = {"cpu": 2**22, "gpu": 2**27, "tpu": 2**24}
 
 MIN_COLUMNS = 128  # the narrowest part of a row whose per-row sums pay off
 
@@ -30,7 +26,7 @@ _forced_bytes = contextvars.ContextVar("forced_bytes", default=None)
 
 @contextlib.contextmanager
 def forced_chunk_bytes(size: int | None) -> Iterator[None]:
-    """Functions traced inside use `size` in place of `CHUNK_BYTES`, unless it is None."""
+    """Functions traced inside use `size` in place of the platform's, unless it is None."""
     token = _forced_bytes.set(size)
     try:
         yield
@@ -40,7 +36,7 @@ def forced_chunk_bytes(size: int | None) -> Iterator[None]:
 
 def chunk_bytes() -> int:
     """Bytes of attention weights that may exist at a time, on the devices that are traced for."""
-    return _forced_bytes.get() or CHUNK_BYTES.get(mesh.platform(), 2**27)
+    return _forced_bytes.get() or platforms.chunk_bytes()
 
 
 def tokens_at_once(weights: int) -> int:

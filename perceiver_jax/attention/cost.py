@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from perceiver_jax import mesh
+from perceiver_jax.attention import platforms
 from perceiver_jax.attention.blockwise import forced_chunk_bytes
 from perceiver_jax.attention.factored import is_grid
 from perceiver_jax.attention.kernel.tiling import Tiling, choose_tiling
@@ -29,16 +30,6 @@ class ContractionOrder(NamedTuple):
 
 ABSORB = ContractionOrder("absorb", "absorb")
 
-# Bytes of a TPU core's vector memory by `device_kind` (from v2 to v4 16 MiB, as in Pallas' table of
-# jax 0.10), and the part of it that the kernel may fill: XLA keeps some for itself.
-VMEM_BYTES = {
-    "TPU v5 lite": 2**27,
-    "TPU v5": 2**26,
-    "TPU v5p": 2**26,
-    "TPU v6 lite": 2**27,
-    "TPU7x": 2**26,
-}
-VMEM_PART = 0.75
 MAX_LANES_A_TOKEN = 1.5  # of the kernel; a grid that needs more wastes too many
 MIN_WEIGHTS = 2**20  # of an example; where there are fewer, there is little to gain
 
@@ -54,7 +45,7 @@ def forced(
     Args:
       order: 'dense' is the textbook formula; a `ContractionOrder`, without a kernel; 'kernel' where
         its shapes fit, interpreted where there is no TPU; None chooses.
-      chunk_bytes: in place of `blockwise.CHUNK_BYTES`.
+      chunk_bytes: in place of `platforms.CHUNK_BYTES`.
     """
     token = _forced.set(order)
     try:
@@ -118,7 +109,7 @@ def kernel_tiling(
         (outer, inner),
         masked=tokens.mask is not None,
         half=dtype == jnp.bfloat16,
-        vmem=int(VMEM_PART * VMEM_BYTES.get(mesh.device_kind(), 2**24)),
+        vmem=platforms.kernel_bytes(),
     )
     fills = tiling and tiling.tokens <= MAX_LANES_A_TOKEN * outer * inner
     worth = fills and rows * outer * inner >= MIN_WEIGHTS

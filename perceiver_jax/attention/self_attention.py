@@ -16,8 +16,10 @@ Like everything with a hand-written gradient, they have no forward-mode derivati
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from perceiver_jax import mesh
+from perceiver_jax.attention import library, platforms, sharded
 from perceiver_jax.attention.blockwise import chunk_bytes, divisor
 from perceiver_jax.attention.folding import dot
 from perceiver_jax.attention.softmax import scale
@@ -203,7 +205,7 @@ _self_attend.defvjp(
 def self_attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     """softmax(q k / sqrt(K)) v without masks or dropout, the softmax in float32.
 
-    On a GPU in half precision it calls cuDNN's fused attention where that takes the head widths.
+    `platforms.attends_by` says who computes it.
 
     Args:
       query, key: `[B, H, N, K]`.
@@ -212,21 +214,9 @@ def self_attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array
     Returns:
       `[B, H, N, V]` in the value's dtype.
     """
-    if mesh.platform() == "gpu" and is_fusable(query, value):
-        return attend_fused(query, key, value, implementation="cudnn")
-    return _self_attend(query, key, value)
-
-
-def is_fusable(query: jax.Array, value: jax.Array) -> bool:
-    """Whether cuDNN takes these heads: half precision, equal widths of 8 n <= 128."""
-    width = query.shape[-1]
-    half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return half and width == value.shape[-1] and width % 8 == 0 and width <= 128
-
-
-def attend_fused(query, key, value, *, implementation: str) -> jax.Array:
-    """`jax.nn.dot_product_attention` in our layout, heads before tokens."""
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    return jax.nn.dot_product_attention(query, key, value, implementation=implementation).swapaxes(
-        1, 2
-    )
+    by = platforms.attends_by(query, value)
+    if by == "splash":
+        return sharded.map_heads(library.attend_splash, query, key, value)
+    if by == "cudnn":
+        return library.attend_cudnn(query, key, value)
+    return checkpoint_name(_self_attend(query, key, value), library.KEPT)

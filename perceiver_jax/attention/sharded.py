@@ -1,6 +1,6 @@
-"""One example's tokens, or queries, spread over the axis 'model'.
+"""One example's tokens, or queries, spread over the axis 'model'; heads spread for kernels.
 
-Both functions take these arguments:
+`reduce_tokens` and `map_queries` take these arguments:
   params: arrays `[B or 1, ...]`.
   data: arrays of all tokens by name, see `factored.token_data`.
   row_size: tokens of a row; each row is on one device.
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec
 
 from perceiver_jax.attention.blockwise import batch_size, token_axis
 from perceiver_jax.attention.softmax import scale_rows
-from perceiver_jax.mesh import DATA, MODEL, current_layout, use_layout
+from perceiver_jax.mesh import DATA, MODEL, batch_axes, current_layout, use_layout
 
 
 def is_sharded(num_rows: int) -> bool:
@@ -82,6 +82,28 @@ def map_queries(
 
     outputs = _shard_map(function, specs, shared, params, data, row_size)
     return outputs[:, : data["content"].shape[1]]
+
+
+def map_heads(function: Callable, *heads: jax.Array) -> jax.Array:
+    """`function(*heads)` of arrays `[B, H, N, ...]`; each device has its own examples, or heads.
+
+    For kernels, which the compiler does not spread. `function` treats each head by itself.
+    """
+    layout = current_layout()
+    if layout is None or layout.local or layout.mesh.size == 1:
+        return function(*heads)
+    batch, number = heads[0].shape[:2]
+    over = MODEL if layout.latents == "width" and number % layout.model == 0 else None
+    spec = PartitionSpec(batch_axes(batch) or None, over)
+
+    def local(*heads):
+        with use_layout(layout._replace(local=True, shard_inputs=False)):
+            return function(*heads)
+
+    mapped = jax.shard_map(
+        local, mesh=layout.mesh, in_specs=(spec,) * len(heads), out_specs=spec, check_vma=False
+    )
+    return mapped(*heads)
 
 
 def _shard_map(function, specs, shared, params, data, row_size, *, tokens=True):

@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from perceiver_jax import flops, mesh
-from perceiver_jax.attention import blockwise, self_attention
+from perceiver_jax.attention import platforms, self_attention
 from perceiver_jax.attention.softmax import attend
 from perceiver_jax.layers import SelfAttention
 from perceiver_jax.perceiver import LatentTransformer
@@ -85,7 +85,7 @@ def test_self_attend_is_attend(scale, v):
 @pytest.mark.parametrize("budget", [1, 4 * 2 * 3 * 12 * 2])
 def test_self_attend_in_groups_of_heads_and_blocks_of_queries(monkeypatch, budget):
     query, key, value = heads(n=12)
-    monkeypatch.setitem(blockwise.CHUNK_BYTES, "cpu", budget)
+    monkeypatch.setitem(platforms.CHUNK_BYTES, "cpu", budget)
     largest = 2 * 3 * 12 * (1 if budget == 1 else 2)
     jaxpr = jax.make_jaxpr(jax.grad(lambda *a: jnp.sum(self_attention.self_attend(*a))))(
         query, key, value
@@ -149,51 +149,6 @@ def test_no_weights_are_kept_for_the_backward_pass():
 
     assert (7, 7) in kept(attend)
     assert (7, 7) not in kept(self_attention.self_attend)
-
-
-def test_the_library_agrees():
-    def library(query, key, value):
-        return self_attention.attend_fused(query, key, value, implementation="xla")
-
-    assert_same(self_attention.self_attend, library, *heads())
-
-
-def test_fused_attention_is_asked_where_it_can(monkeypatch):
-    asked = []
-
-    def library(query, key, value, *, implementation):
-        asked.append((query.shape, query.dtype, implementation))
-        return query
-
-    monkeypatch.setattr(self_attention, "attend_fused", library)
-    self_attention.self_attend(*heads(dtype=jnp.bfloat16))
-    assert not asked  # on a CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    for refused in (heads(), *(heads(k=k, v=v, dtype=jnp.bfloat16) for k, v in WIDTHS)):
-        self_attention.self_attend(*refused)
-    assert not asked
-    self_attention.self_attend(*heads(k=128, v=128, dtype=jnp.bfloat16))
-    assert asked == [((2, 3, 7, 128), jnp.bfloat16, "cudnn")]
-
-
-def test_the_vendors_attention_is_lowered_for_both_passes(monkeypatch):
-    """With no GPU at hand: the program for one calls its kernels, on the heads as they come."""
-    kernels = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    monkeypatch.setattr(kernels, "check_cudnn_version", lambda *_, **__: 91000)
-    monkeypatch.setattr(kernels, "check_compute_capability", lambda *_, **__: True)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-
-    def loss(*arrays):
-        return jnp.sum(jnp.square(self_attention.self_attend(*arrays)))
-
-    arrays = heads(n=64, k=128, v=128, dtype=jnp.bfloat16)
-    traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(*arrays)
-    text = traced.lower(lowering_platforms=("cuda",)).as_text()
-    for kernel in ("__cudnn$fmhaSoftmax(", "__cudnn$fmhaSoftmaxBackward("):
-        assert text.count(kernel) == 1
-
-
-WIDTHS = [(8, 16), (12, 12), (160, 160)]
 
 
 def stack(remat="none", dtype=jnp.float32):
