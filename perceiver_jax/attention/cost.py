@@ -96,8 +96,8 @@ def kernel_tiling(
       dtype: compute dtype.
     """
     forced, layout = _forced.get(), mesh.current_layout()
-    on_tpu = forced is None and mesh.platform() == "tpu"
-    by_kernel = (on_tpu or forced == "kernel") and order == ABSORB and is_grid(tokens)
+    by_itself = forced is None and platforms.has_pallas()
+    by_kernel = (by_itself or forced == "kernel") and order == ABSORB and is_grid(tokens)
     if not by_kernel or dtype not in (jnp.float32, jnp.bfloat16):
         return None
     if layout and not layout.local and jax.sharding.get_abstract_mesh().manual_axes:

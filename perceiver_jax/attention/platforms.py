@@ -2,7 +2,8 @@
 
 - The latents' attention: `attends_by`.
 - The stack of latent layers: `is_one_loop`.
-- Memory for chunks of weights: `chunk_bytes`; for the kernel of cross-attention: `kernel_bytes`.
+- The kernel of cross-attention: `has_pallas`, and memory for it, `kernel_bytes`.
+- Memory for chunks of weights where there is none: `chunk_bytes`.
 """
 
 from typing import Literal
@@ -27,6 +28,9 @@ VMEM_BYTES = {
 }
 VMEM_PART = 0.75
 
+# Pallas has no bfloat16 products for their matrix units (libtpu 0.0.42).
+NO_PALLAS = ("TPU v2", "TPU v3")
+
 LANES = 128  # of a TPU's vectors; splash attention takes that many queries or keys at least
 
 # cuDNN takes heads of 128 channels at most, from Hopper on of 256 (as JAX checks it).
@@ -36,6 +40,11 @@ WIDE_HEADS = ("NVIDIA H", "NVIDIA GH", "NVIDIA B", "NVIDIA GB")
 def chunk_bytes() -> int:
     """Bytes of attention weights that may exist at a time."""
     return CHUNK_BYTES.get(mesh.platform(), 2**27)
+
+
+def has_pallas() -> bool:
+    """Whether kernels are written for this TPU: that of cross-attention, splash attention."""
+    return mesh.platform() == "tpu" and not mesh.device_kind().startswith(NO_PALLAS)
 
 
 def kernel_bytes() -> int:
@@ -55,14 +64,14 @@ def is_one_loop() -> bool:
 def attends_by(query: jax.Array, value: jax.Array) -> Literal["blocks", "splash", "cudnn"]:
     """Who computes self-attention of heads `[B, H, N, K]` and `[B, H, N, V]` in one dtype.
 
-    - 'splash' on TPUs: JAX's kernel, which keeps the weights in vector memory.
+    - 'splash' on TPUs from v4 on: JAX's kernel, which keeps the weights in vector memory.
     - 'cudnn' on GPUs: NVIDIA's, in half precision, for all heads that are not too wide.
     - 'blocks' elsewhere: `self_attention`, groups of heads and blocks of queries at a time.
     """
     platform, dtype = mesh.platform(), query.dtype
     layout = mesh.current_layout()
     split = bool(jax.sharding.get_abstract_mesh().manual_axes)  # by a caller, who did not say so
-    if platform == "tpu" and dtype in (jnp.float32, jnp.bfloat16) and query.shape[2] >= LANES:
+    if has_pallas() and dtype in (jnp.float32, jnp.bfloat16) and query.shape[2] >= LANES:
         return "blocks" if split and layout and not layout.local else "splash"
     widest = 256 if mesh.device_kind().startswith(WIDE_HEADS) else 128
     if platform == "gpu" and dtype in (jnp.float16, jnp.bfloat16):

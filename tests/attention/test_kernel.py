@@ -221,6 +221,9 @@ def test_where_the_kernel_is_used(monkeypatch):
     assert not fits(tokens=make_tokens(np.random.default_rng(0), "table"))
     assert not fits(tokens=make_tokens(np.random.default_rng(0), "1 axis"))
     assert not fits(count=8)  # few weights
+    with monkeypatch.context() as older:
+        older.setattr(mesh, "device_kind", lambda: "TPU v3")
+        assert not fits()
     for order in ("dense", ABSORB):
         with cost.forced(order):
             assert not fits()

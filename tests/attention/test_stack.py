@@ -177,6 +177,7 @@ def test_who_attends_where(monkeypatch):
     assert by("cpu", "cpu") == "blocks"
     assert by("tpu", "TPU v5 lite") == "splash"
     assert by("tpu", "TPU v4", k=32, v=160, dtype=jnp.float32) == "splash"
+    assert by("tpu", "TPU v3") == "blocks"
     assert by("tpu", "TPU v4", n=127) == by("tpu", "TPU v4", dtype=jnp.float16) == "blocks"
     assert by("gpu", "NVIDIA A100-SXM4-40GB", k=12, v=5) == "cudnn"
     assert by("gpu", "NVIDIA A100-SXM4-40GB", v=160) == "blocks"
