@@ -13,6 +13,7 @@ Reference: Perceiver IO (Jaegle et al. 2022) app. E.
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import chex
 import jax
@@ -35,7 +36,30 @@ class SoftmaxState:
     accumulator: jax.Array  # [B, H, N, V]
 
 
-def attention_logits(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+class Places(NamedTuple):
+    """Where queries and keys are in a sequence: a query sees keys at its own place and before.
+
+    A negative place is no token's. A key there is seen by the query at the same place alone, so
+    that self-attention has no empty row.
+    """
+
+    query: jax.Array  # int32 [B or 1, N]
+    key: jax.Array  # int32 [B or 1, M]
+
+
+def visible(mask: jax.Array | None, places: Places | None) -> jax.Array | None:
+    """Which keys each query sees, bool `[B or 1, 1, N or 1, M]`; None is all."""
+    present = None if mask is None else mask[:, None, None, :]
+    if places is None:
+        return present
+    query, key = places.query[:, None, :, None], places.key[:, None, None, :]
+    seen = (key <= query) & ((key >= 0) | (key == query))
+    return seen if present is None else seen & present
+
+
+def attention_logits(
+    query: jax.Array, key: jax.Array, mask: jax.Array | None, places: Places | None = None
+) -> jax.Array:
     """Scaled and masked logits q.k / sqrt(K), float32 `[B, H, N, M]`. Shapes as in `attend`."""
     chex.assert_rank([query, key], 4)
     query = query * scale(query)
@@ -44,7 +68,8 @@ def attention_logits(query: jax.Array, key: jax.Array, mask: jax.Array | None) -
         logits = dot("hnk,bhmk->bhnm", query[0], key)
     else:
         logits = dot("bhnk,bhmk->bhnm", query, key)
-    return logits if mask is None else jnp.where(mask[:, None, None, :], logits, MASKED)
+    seen = visible(mask, places)
+    return logits if seen is None else jnp.where(seen, logits, MASKED)
 
 
 def scale(x: jax.Array) -> jax.Array:
@@ -58,14 +83,16 @@ def softmax_state(
     value: jax.Array,
     *,
     mask: jax.Array | None = None,
+    places: Places | None = None,
     dropout_mask: jax.Array | None = None,
 ) -> SoftmaxState:
     """The dense formula over one set of tokens. Arguments: `attend`."""
-    logits = attention_logits(query, key, mask)
+    logits = attention_logits(query, key, mask, places)
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1))
     weights = jnp.exp(logits - maximum[..., None])
-    if mask is not None:  # where every token is masked, exp(MASKED - MASKED) would count them all
-        weights = jnp.where(mask[:, None, None, :], weights, 0.0)
+    seen = visible(mask, places)
+    if seen is not None:  # where every token is masked, exp(MASKED - MASKED) would count them all
+        weights = jnp.where(seen, weights, 0.0)
     denominator = jnp.sum(weights, axis=-1)
     if dropout_mask is not None:
         weights = weights * dropout_mask
@@ -104,6 +131,7 @@ def attend(
     value: jax.Array,
     *,
     mask: jax.Array | None = None,
+    places: Places | None = None,
     dropout_mask: jax.Array | None = None,
 ) -> jax.Array:
     """softmax(q k / sqrt(K)) v, the definition.
@@ -113,12 +141,14 @@ def attend(
       key: `[B, H, M, K]`.
       value: `[B, H, M, V]`.
       mask: bool `[B, M]`, False for absent tokens.
+      places: of queries and keys, where attention is causal.
       dropout_mask: `[B, H, N, M]` multiplies the probabilities: 0, or 1 / keep probability.
 
     Returns:
       `[B, H, N, V]` float32.
     """
-    return normalize(softmax_state(query, key, value, mask=mask, dropout_mask=dropout_mask))
+    state = softmax_state(query, key, value, mask=mask, places=places, dropout_mask=dropout_mask)
+    return normalize(state)
 
 
 def attention_weights(
