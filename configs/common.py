@@ -212,7 +212,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         encoder.num_self_attends_per_block = 2
     if "num_bands" in config.model.get("input", {}):
         config.model.input.num_bands = 4
-    if "query_channels" in config.model.output:
+    if "query_channels" in config.model.get("output", {}):
         config.model.output.query_channels = 32
     if "embedding" in config.model:
         config.model.embedding.channels = 32

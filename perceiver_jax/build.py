@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from perceiver_jax import ar
 from perceiver_jax.config_types import (
     ConfigError,
     DType,
@@ -32,8 +33,8 @@ class Spec(TypedDict):
 def build(spec: Mapping[str, Any]) -> nn.Module:
     """Makes a `Perceiver` from plain values, as a config's `model` section holds them.
 
-    With a field `module` it makes another model instead, from the fields that this one declares and
-    `output`: `"baselines.ResNet"`, or `"mine:Model"` of your own.
+    With a field `module` it makes another model instead, from the fields that this one declares:
+    `"baselines.ResNet"` with an `output`, `"ar.PerceiverAR"`, or `"mine:Model"` of your own.
 
     The model is hashable and equals any other that is built from the same values, so it can be a
     static argument of `jax.jit`.
@@ -68,14 +69,20 @@ def build(spec: Mapping[str, Any]) -> nn.Module:
 
 
 def _make_other(spec: Mapping[str, Any]) -> nn.Module:
-    """The model of a section that names its module."""
+    """The model of a section that names its module; `output` where that declares one."""
     fields = dict(spec)
-    common = {name: fields.pop(name, None) for name in ("dtype", "output")}
-    for name, hint in (("dtype", DType), ("output", Mapping[str, Any])):
-        check(hint, common[name], f"config.model.{name}")
-    dtype = jnp.dtype(common["dtype"])
-    output = _make("output", common["output"], "modalities.", dtype=dtype)
-    return _make("", fields, "", output=output, dtype=dtype)
+    common = {"dtype": fields.pop("dtype", None)}
+    check(DType, common["dtype"], "config.model.dtype")
+    common["dtype"] = jnp.dtype(common["dtype"])
+    known, _ = declared_fields(_find("config.model.module", fields["module"], ""))
+    if "output" in known:
+        output = fields.pop("output", None)
+        check(Mapping[str, Any], output, "config.model.output")
+        common["output"] = _make("output", output, "modalities.", **common)
+    model = _make("", fields, "", **common)
+    if isinstance(model, ar.PerceiverAR):
+        ar.check_sizes(model)
+    return model
 
 
 def check_sizes(model: Perceiver) -> None:
@@ -107,16 +114,21 @@ def check_sizes(model: Perceiver) -> None:
             )
 
 
-def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn.Module:
-    """The module that a section describes; `package` is where names without a colon are."""
-    fields, name = dict(fields), f"config.model.{section}".rstrip(".")
-    path = fields.pop("module", "perceiver.Encoder")
-    check(str, path, f"{name}.module")
+def _find(name: str, path: Any, package: str) -> Any:
+    """The class that the field `name` names by `path`; see `_make`."""
+    check(str, path, name)
     if ":" in path:
         file, _, attribute = path.partition(":")
     else:
         file, _, attribute = f"perceiver_jax.{package}{path}".rpartition(".")
-    module = import_name(f"{name}.module", path, file, attribute)
+    return import_name(name, path, file, attribute)
+
+
+def _make(section: str, fields: Mapping[str, Any], package: str, **shared) -> nn.Module:
+    """The module that a section describes; `package` is where names without a colon are."""
+    fields, name = dict(fields), f"config.model.{section}".rstrip(".")
+    path = fields.pop("module", "perceiver.Encoder")
+    module = _find(f"{name}.module", path, package)
     check_fields(module, fields, name, given=shared)
     known, _ = declared_fields(module)
     shared = {key: value for key, value in shared.items() if key == "dtype" or key in known}

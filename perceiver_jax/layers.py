@@ -8,6 +8,7 @@ Reference: Perceiver IO (Jaegle et al. 2022) app. E.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -159,12 +160,18 @@ def apply_head(head: Head, x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Arr
     return functools.reduce(lambda x, weights: linear(x, weights, dtype), head, x)
 
 
+def squared_relu(x: jax.Array) -> jax.Array:
+    """max(x, 0)^2 (So et al. 2021), the activation of Perceiver AR."""
+    return jnp.square(nn.relu(x))
+
+
 class MLP(nn.Module):
-    """Dense(widening x C), tanh GELU, Dense(C), dropout."""
+    """Dense(widening x C), activation (by default tanh GELU), Dense(C), dropout."""
 
     widening: int = 1
     dropout_rate: float = 0.0
     dtype: jax.typing.DTypeLike = jnp.float32
+    activation: Callable[[jax.Array], jax.Array] = nn.gelu
 
     def setup(self):
         self.dropout = nn.Dropout(self.dropout_rate)
@@ -178,7 +185,7 @@ class MLP(nn.Module):
 
     def hidden(self, x: jax.Array) -> jax.Array:
         """The input of the second layer."""
-        return nn.gelu(linear(x, self.weights(x.shape[-1])[0], self.dtype), approximate=True)
+        return self.activation(linear(x, self.weights(x.shape[-1])[0], self.dtype))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """`[B, T, C]` -> `[B, T, C]`."""

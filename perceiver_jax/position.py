@@ -188,3 +188,41 @@ class Table:
 
 
 Position = Fourier | Table
+
+
+# Positions of a sequence, which differ between examples: functions of integer places `[B, T]`.
+
+
+def sinusoids(places: jax.Array, channels: int, max_wavelength: float = 10_000.0) -> jax.Array:
+    """[sin, cos] of places `[B, T]` at `channels / 2` frequencies, float32 `[B, T, channels]`.
+
+    Reference: Vaswani et al. (2017) section 3.5, sines before cosines as in Perceiver AR's code.
+    """
+    half = channels // 2
+    frequencies = max_wavelength ** -(np.arange(half) / half)
+    angles = places[..., None].astype(jnp.float32) * np.float32(frequencies)[None, None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def rotate(x: jax.Array, places: jax.Array, fraction: float, max_wavelength: float) -> jax.Array:
+    """Turns pairs of channels by angles that grow with the place (Su et al. 2021).
+
+    The product of a query and a key then depends on how far apart they are. Of each head the first
+    `fraction` of the channels turns, rounded down to pairs. The frequencies are max_wavelength^-s
+    for evenly spaced s from 0 to 1, both ends included, as in Perceiver AR's code.
+
+    Args:
+      x: `[B, H, T, K]`.
+      places: int `[B or 1, T]`.
+    """
+    pairs = int(fraction * x.shape[-1]) // 2
+    if not pairs:
+        return x
+    frequencies = np.float32(max_wavelength ** -np.linspace(0, 1, pairs))
+    angles = places[..., None].astype(jnp.float32) * frequencies[None, None]  # [B, T, pairs]
+    sin, cos = jnp.sin(angles)[:, None], jnp.cos(angles)[:, None]
+    turned, rest = jnp.split(x, [2 * pairs], axis=-1)
+    even, odd = turned[..., 0::2].astype(jnp.float32), turned[..., 1::2].astype(jnp.float32)
+    turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
+    turned = turned.reshape(*x.shape[:-1], 2 * pairs).astype(x.dtype)
+    return jnp.concatenate([turned, rest], axis=-1)

@@ -34,6 +34,7 @@ QUICK = (
     "data/test_augmentation.py",
     "data/test_pair_transforms.py",
     "data/test_point_transforms.py",
+    "data/test_sequence_transforms.py",
     "data/test_sound_transforms.py",
     "data/test_transforms.py",
     "datasets/test_bounce.py",

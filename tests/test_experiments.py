@@ -70,6 +70,7 @@ def data_dir(tmp_path_factory):
         ("mnist", "3.0.1", (28, 28, 1), "PNG", 10, "test"),
         ("cifar10", "3.0.2", (32, 32, 3), "PNG", 10, "test"),
         ("imagenet2012", "5.1.0", None, "JPEG", 1000, "validation"),
+        ("downsampled_imagenet/64x64", "2.0.0", (64, 64, 3), "PNG", 10, "validation"),
     ):
         splits = {split: examples(shape, kind, classes) for split in ("train", test)}
         write_tfds(folder, name, version, splits)
@@ -77,6 +78,7 @@ def data_dir(tmp_path_factory):
     words = ["some words to hide, and"] * 100
     write_texts(folder, dict.fromkeys(("train", "validation"), words))
     write_texts(folder, {"train": words}, "wikipedia/20230601.en", "1.0.0")
+    write_texts(folder, {"train": words, "test": words}, "pg19", "0.1.1", field="book_text")
     write_glue(folder, glue.QUESTIONS)
     write_wordnet(folder / "wordnet", count=200)
     for split in ("train", "test"):
@@ -158,6 +160,7 @@ def traced(task, config):
 
 
 SECTIONS = (
+    "ar",
     "audiovisual",
     "autoencode",
     "data",

@@ -135,13 +135,11 @@ def write_spoken_digits(directory, speakers=SPEAKERS, takes=2):
     (folder / "dataset_info.json").write_text(json.dumps({"name": "spoken_digit"}))
 
 
-def write_texts(directory, splits, name="c4/en", version="3.1.0"):
+def write_texts(directory, splits, name="c4/en", version="3.1.0", field="text"):
     """The C4 of splits = {name: [text]}, which TFDS opens from its files alone; or another set."""
-    records = {
-        split: [{"text": text.encode()} for text in texts] for split, texts in splits.items()
-    }
+    records = {split: [{field: text.encode()} for text in texts] for split, texts in splits.items()}
     folder = write_records(directory, name, version, records)
-    write_features(folder, {"text": TEXT})
+    write_features(folder, {field: TEXT})
 
 
 FEATURES = "tensorflow_datasets.core.features"

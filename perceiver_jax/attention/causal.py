@@ -39,7 +39,8 @@ from perceiver_jax.attention.softmax import (
 
 LATE, EARLY = 2**30, -(2**30)  # places of keys and queries that fill up a block
 
-# Blocks are not made smaller, however large the batch: products with fewer rows are slow.
+# Blocks are not made smaller, however large the batch, unless the budget of one example and head is
+# as small: products with fewer rows are slow.
 MIN_KEYS, MIN_QUERIES = 256, 64
 
 KeysValues = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
@@ -54,10 +55,11 @@ class Block(NamedTuple):
 
 def choose_block(batch: int, heads: int, queries: int, keys: int) -> Block:
     """The block whose weights fill the memory budget; of all keys and queries where they fit."""
-    rows = mesh.local_batch_size(batch) * heads
-    budget = chunk_bytes() // (4 * rows)
-    m = min(keys, max(budget // queries, MIN_KEYS))
-    n = min(queries, max(budget // m, MIN_QUERIES))
+    budget = chunk_bytes() // 4
+    side = math.isqrt(budget)
+    budget //= mesh.local_batch_size(batch) * heads
+    m = min(keys, max(budget // queries, min(MIN_KEYS, side)))
+    n = min(queries, max(budget // m, min(MIN_QUERIES, side)))
     return Block(_even(queries, n), _even(keys, m))
 
 
@@ -136,9 +138,7 @@ def _attend(keys_values: KeysValues, block: Block, query, params, data, place) -
     if block.queries >= count and block.keys >= total:
         key, value = keys_values(params, data["data"])
         places = Places(place, data["place"])
-        return normalize(
-            softmax_state(query, key, value, mask=data.get("mask"), places=places)
-        )
+        return normalize(softmax_state(query, key, value, mask=data.get("mask"), places=places))
     rows = -(-count // block.queries)
     queries = _cut(query, rows, block.queries, axis=2)
     place = _cut(place, rows, block.queries, axis=1, fill=EARLY)

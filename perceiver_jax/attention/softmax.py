@@ -152,10 +152,14 @@ def attend(
 
 
 def attention_weights(
-    query: jax.Array, keys: Sequence[jax.Array], masks: Sequence[jax.Array | None]
+    query: jax.Array,
+    keys: Sequence[jax.Array],
+    masks: Sequence[jax.Array | None],
+    places: Sequence[Places | None] | None = None,
 ) -> jax.Array:
     """The softmax over all sets of tokens together, for plots: `[B, H, N, sum of M]`."""
-    logits = [attention_logits(query, k, m) for k, m in zip(keys, masks, strict=True)]
+    places = places or [None] * len(keys)
+    logits = [attention_logits(query, *one) for one in zip(keys, masks, places, strict=True)]
     batch = max(x.shape[0] for x in logits)
     logits = [jnp.broadcast_to(x, (batch, *x.shape[1:])) for x in logits]
     return jax.nn.softmax(jnp.concatenate(logits, axis=-1))

@@ -14,6 +14,7 @@ from perceiver_jax.data import (
     pair_transforms,
     perturbations,
     point_transforms,
+    sequence_transforms,
     sound_transforms,
     text_transforms,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "parse",
     "perturbations",
     "point_transforms",
+    "sequence_transforms",
     "sound_transforms",
     "text_transforms",
     "train_batches",

@@ -34,6 +34,7 @@ GENERATED = (
     "dominoes",
     "centre",
     "shapes",
+    "mirrored",
 )
 NAMES = ("digits", "clips", "texts", "folder", "table", "mixture", "wordnet", "points")
 MODULES = {name: name for name in NAMES}

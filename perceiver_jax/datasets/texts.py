@@ -10,9 +10,10 @@ import itertools
 import pathlib
 from typing import Any
 
+import numpy as np
 from etils import epath
 
-from perceiver_jax.config_types import Count, Size
+from perceiver_jax.config_types import Count, Size, Whole
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.options import check_reader
@@ -25,23 +26,32 @@ class Texts:
     Piece i begins at byte i `length` and has 2 `length` bytes, unless the stream ends before. So
     every window of `length` bytes lies within a piece, and the first `length` bytes of all pieces
     are the whole text once.
+
+    With `context` a piece is instead its own `length` bytes behind so many of those before them.
+    `num_new` says how many are its own: all pieces' own bytes are the whole text once.
     """
 
     in_memory = False
 
-    def __init__(self, split: str, data_dir: str, *, length: Size):
+    def __init__(
+        self, split: str, data_dir: str, *, length: Size, context: Whole = 0, utf8: bool = True
+    ):
         """Reads the sizes of the files and the beginning of each.
 
         Args:
           split: which files of the folder, as a pattern: 'train.txt', 'train/**/*.txt'.
           data_dir: the folder.
-          length: bytes of the longest window that transforms will cut out.
+          length: bytes of the longest window that transforms will cut out; with `context`, bytes
+            of a piece's own.
+          context: bytes before these, to predict them from; 0 is none.
+          utf8: whether the files must be UTF-8; else they may be any bytes.
 
         Raises:
           FileNotFoundError: no such file.
           ValueError: they are all empty, or one is not UTF-8; a `length` below 1.
         """
-        self.name, self.length = f"texts[{split}]", length
+        self.name, self.length, self.context = f"texts[{split}]", length, context
+        self.utf8 = utf8
         if length < 1:
             raise ValueError(f"{self.name}: source_options.length={length} is below 1 byte")
         if not data_dir:
@@ -56,7 +66,7 @@ class Texts:
         self.paths = sorted(path for path in folder.glob(split) if path.is_file())
         if not self.paths:
             raise FileNotFoundError(f"{self.name}: no file of {data_dir} matches {split!r}")
-        self.starts = [_start_of_text(path) for path in self.paths]
+        self.starts = [_start_of_text(path) if utf8 else 0 for path in self.paths]
         sizes = [_size(path) - s for path, s in zip(self.paths, self.starts, strict=True)]
         self.ends = list(itertools.accumulate(sizes))
         if not self.ends[-1]:
@@ -66,8 +76,10 @@ class Texts:
         return (self.ends[-1] + self.length - 1) // self.length
 
     def __getitem__(self, index: int) -> Example:
-        start = index * self.length
-        stop = min(start + 2 * self.length, self.ends[-1])
+        own = start = index * self.length
+        stop = start + (1 if self.context else 2) * self.length
+        start, stop = max(start - self.context, 0), min(stop, self.ends[-1])
+        count = {"num_new": np.int32(stop - own)} if self.context else {}
         parts, number = [], bisect.bisect_right(self.ends, start)
         while start < stop:
             end = min(stop, self.ends[number])
@@ -75,11 +87,12 @@ class Texts:
             with self.paths[number].open("rb") as file:
                 file.seek(self.starts[number] + start - begin)
                 parts.append(file.read(end - start))
-            check_utf8(parts[-1], self.paths[number])
+            if self.utf8:
+                check_utf8(parts[-1], self.paths[number])
             if len(parts[-1]) != end - start:
                 raise ValueError(f"{self.paths[number]} became shorter since the run began")
             start, number = end, number + 1
-        return {"text": b"".join(parts)}
+        return {"text": b"".join(parts), **count}
 
     def __repr__(self) -> str:
         return self.name

@@ -1,0 +1,221 @@
+"""Perceiver AR: predicting a sequence from all before it (Hawthorne et al. 2022).
+
+| variant      | M       | N     | layers x width | of                                             |
+|--------------|---------|-------|----------------|------------------------------------------------|
+| `copy`       | 32      | 16    | 1 x 128        | random bytes and their mirror image            |
+| `copy_512`   | 512     | 256   | 1 x 128        | the same                                       |
+| `copy_131k`  | 131,072 | 1,024 | 6 x 1024       | the same                                       |
+| `bytes`      | 8,192   | 1,024 | 12 x 768       | any files, as one stream of bytes              |
+| `pg19`       | 4,096   | 1,024 | 60 x 1024      | the books of TFDS's `pg19`, as bytes           |
+| `imagenet64` | 12,288  | 1,024 | 60 x 1024      | TFDS's `downsampled_imagenet/64x64`, rasters   |
+| `small`      | 256     | 64    | 3 x 128        | the sources of Python's own standard library   |
+| `small_64`   | 64      | 64    | 3 x 128        | the same                                       |
+| `small_1024` | 1,024   | 64    | 3 x 128        | the same                                       |
+
+    python -m experiments.run --config=configs/ar.py:copy --workdir=runs/copy
+    python -m experiments.run --config=configs/ar.py:small --workdir=runs/ar
+    python -m experiments.run --config=configs/ar.py:bytes --workdir=runs/tunes \\
+        --config.data.data_dir=/data/abc --config.data.source_options.utf8=False \\
+        --config.data.train_split='train/*.abc' --config.data.eval_split='test/*.abc'
+"""
+
+import sysconfig
+
+from configs import common
+from perceiver_jax.ar import PerceiverAR
+
+VARIANTS = (
+    "copy",
+    "copy_512",
+    "copy_131k",
+    "bytes",
+    "pg19",
+    "imagenet64",
+    "small",
+    "small_64",
+    "small_1024",
+)
+KEEP = "keep('ids', 'num_ids', 'num_scored')"
+
+
+def get_config(variant: str = ""):
+    name, tiny = common.parse(variant, VARIANTS)
+    kind, _, size = name.partition("_")
+    config = MAKERS[kind](size, tiny)
+    config.experiment = "ar"
+    return common.shrink(config) if tiny else config
+
+
+def copies(size: str, tiny: bool):
+    """Sequences of which the second half mirrors the first; M counts SOS and EOS."""
+    long = size == "131k"
+    length = {"": 32, "512": 512, "131k": 131_072}[size]
+    fields = {"channels": 128, "num_layers": 1, "num_cross_attend_heads": 4}
+    fields |= {"num_self_attend_heads": 4, "remat": "none"}
+    if long:
+        config = recipe(4096, 25_000, cosine(1000))
+        fields = {"dropout_rate": 0.1, "dtype": "bfloat16", "remat": "full"}
+    else:
+        config = recipe(128, 3000, cosine(100), rate=2e-3)
+    length = min(length, 32) if tiny else length
+    latents = 1024 if long and not tiny else length // 2
+    config.data = common.reading(
+        "mirrored",
+        train=f"byte_ids(ends=True) | crop_ids({length}, {length // 2 + 1}) | {KEEP}",
+        evaluate=f"byte_ids(ends=True) | last_ids({length}) | {KEEP}",
+        eval_split="test[:1024]",
+    )
+    config.data.source_options = {"length": length}
+    config.model = model(tiny, max_length=length, num_latents=latents, **fields)
+    return config
+
+
+def files(size: str, tiny: bool):
+    """Any files as one stream of bytes; a model of flaxformer's base size."""
+    del size
+    config = recipe(128, 100_000, {"name": "constant", "warmup_steps": 10_000})
+    config.data = stream(*(40, 8) if tiny else (8192, 1024))
+    config.data.train_split, config.data.eval_split = "train/*.txt", "test/*.txt"
+    config.model = model(
+        tiny,
+        max_length=40 if tiny else 8192,
+        num_latents=8 if tiny else 1024,
+        num_layers=12,
+        channels=768,
+        num_cross_attend_heads=12,
+        num_self_attend_heads=12,
+        positions="rotary",
+        dropout_rate=0.1,
+    )
+    return config
+
+
+def small(size: str, tiny: bool):
+    """A size for one CPU core, on the sources of Python's own standard library."""
+    length = 40 if tiny else int(size or 256)
+    latents = 8 if tiny else 64
+    config = recipe(32, 3000, cosine(100), rate=2e-3)
+    config.data = stream(length, latents)
+    config.data.data_dir = sysconfig.get_path("stdlib")
+    config.data.train_split = "[!x-z]*.py"
+    config.data.eval_split = "this.py" if tiny else "[x-z]*.py"
+    config.model = model(
+        tiny,
+        max_length=length,
+        num_latents=latents,
+        num_layers=3,
+        channels=128,
+        num_cross_attend_heads=4,
+        num_self_attend_heads=4,
+        positions="rotary",
+        remat="none",
+    )
+    return config
+
+
+def stream(length: int, latents: int):
+    """The `data` section of files: windows to train on, and each byte once to evaluate."""
+    data = common.reading(
+        "texts",
+        train=f"byte_ids | crop_ids({length + 1}, {latents + 1}) | {KEEP}",
+        evaluate=f"byte_ids | last_ids({length + 1}) | {KEEP}",
+    )
+    data.source_options = {"length": latents, "context": length + 1 - latents, "utf8": True}
+    data.train_source_options = {"length": length + 1, "context": 0}
+    return data
+
+
+def books(size: str, tiny: bool):
+    """The widest model: inputs of 4,096 channels, 128 heads of the cross-attend."""
+    del size
+    length, latents = (40, 8) if tiny else (4096, 1024)
+    config = recipe(2048, 200_000, {"name": "constant", "warmup_steps": 10_000})
+    config.ar.stride = latents
+    config.data = common.reading(
+        "pg19",
+        train=f"byte_ids(ends=True) | crop_ids({length + 1}, {latents + 1}) | {KEEP}",
+        evaluate=f"byte_ids(ends=True) | last_ids({length + 1}) | {KEEP}",
+    )
+    config.data.source_options = {"field": "book_text", "join": 1}
+    config.data.eval_batch_size = 32
+    config.model = model(
+        tiny,
+        max_length=length,
+        num_latents=latents,
+        num_layers=60,
+        channels=1024,
+        input_channels=4096,
+        num_cross_attend_heads=128,
+        positions="rotary",
+        dropout_rate=0.1,
+        input_dropout_rate=0.875,
+        dtype="bfloat16",
+        remat="full",
+    )
+    return config
+
+
+def rasters(size: str, tiny: bool):
+    """Images of 64 x 64 pixels, value by value; positions by row, column and channel."""
+    del size
+    side, latents = (4, 8) if tiny else (64, 1024)
+    length = 3 * side**2
+    schedule = {"name": "constant_cosine", "warmup_steps": 10_000, "end_value": 0.0}
+    config = recipe(2048, 750_000, schedule | {"constant_fraction": 700 / 750})
+    config.ar.stride, config.ar.unit = latents // 2, "dimension"
+    first = f"decode | resize({side}) | raster_ids" if tiny else "decode | raster_ids"
+    config.data = common.reading(
+        "downsampled_imagenet/64x64",
+        train=f"{first} | crop_ids({length + 1}, {latents + 1}) | {KEEP}",
+        evaluate=f"{first} | last_ids({length + 1}) | {KEEP}",
+        eval_split="validation",
+    )
+    config.data.eval_batch_size = 64
+    config.model = model(
+        tiny,
+        max_length=length,
+        num_latents=latents,
+        num_layers=60,
+        positions="learned",
+        position_shape=(side, side, 3),
+        dropout_rate=0.1,
+        dtype="bfloat16",
+        remat="full",
+    )
+    return config
+
+
+def model(tiny: bool, **fields):
+    """The `model` section."""
+    section = {"module": "ar.PerceiverAR", **common.defaults(PerceiverAR), "dtype": "float32"}
+    section |= fields
+    if tiny:
+        section |= {"num_layers": 2, "channels": 32, "dtype": "float32"}
+        section |= {"num_cross_attend_heads": 2, "num_self_attend_heads": 2}
+        section |= {"input_channels": 48} if "input_channels" in fields else {}
+    return section
+
+
+def recipe(batch_size: int, steps: int, schedule: dict, *, rate: float = 3e-4):
+    """The recipe of the released code: Adam without decay, gradients clipped to norm 1."""
+    config = common.base(batch_size=batch_size, steps=steps)
+    config.ar = {"z_loss": 1e-4, "stride": 0, "unit": "byte"}
+    config.optimizer = common.optimizer(
+        "adamw",
+        rate,
+        schedule,
+        reference_batch_size=0,
+        b2=0.999,
+        eps=1e-8,
+        weight_decay=0.0,
+        clip_norm=1.0,
+    )
+    return config
+
+
+def cosine(warmup_steps: int):
+    """The schedule of short runs."""
+    return {"name": "cosine", "warmup_steps": warmup_steps, "end_value": 0.0}
+
+
+MAKERS = {"copy": copies, "bytes": files, "pg19": books, "imagenet64": rasters, "small": small}
