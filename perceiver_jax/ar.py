@@ -320,7 +320,7 @@ class PerceiverAR(nn.Module):
         weights = self.embedding_weights()
         own = jnp.maximum(places.query, 0)
         z = self.embed(weights, jnp.take_along_axis(ids, own, axis=1), own)
-        z = linear(z, self.latents(self.channels), self.dtype)
+        z = linear(z, self.latents(z.shape[-1]), self.dtype)
         mask = None
         if train and self.input_dropout_rate:
             keep = 1 - self.input_dropout_rate

@@ -27,7 +27,7 @@ TINY = {
 POSITIONS = {
     "sinusoidal": {"positions": "sinusoidal"},
     "learned": {"positions": "learned", "position_shape": (5, 3)},
-    "rotary": {"positions": "rotary"},
+    "rotary": {"positions": "rotary", "input_channels": 24},
 }
 LENGTHS = [13, 8, 3]  # the last is shorter than N
 
