@@ -140,6 +140,14 @@ def local_key(key: jax.Array, axes: str | tuple[str, ...] | None = None) -> jax.
     return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
 
+def replicate(x: jax.Array) -> jax.Array:
+    """x, which every device computes in whole: as for draws, whose loops would wait for others."""
+    layout = _layout.get()
+    if layout is None or layout.local:
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(layout.mesh, PartitionSpec()))
+
+
 def batch_axes(batch: int) -> tuple[str, ...]:
     """The axes of the mesh over which `batch` examples of latents are: as many as divide them.
 

@@ -212,6 +212,25 @@ ENTRY %main (x: bf16[16,16,50176], y: bf16[8,96,896]) -> f32[16,512,128] {
 """  # noqa: E501
 
 
+# Splash attention's calls as XLA writes them, less what is not read.
+SPLASH = """
+ENTRY %main (m: s8[1,1,1], q: bf16[16,8,512,128], l: f32[16,8,8,512]) -> bf16[16,8,512,128] {
+  %m = s8[1,1,1]{2,1,0} parameter(0)
+  %q = bf16[16,8,512,128]{3,2,1,0} parameter(1)
+  %l = f32[16,8,8,512]{3,2,1,0} parameter(2)
+  %f = (f32[16,512,128]{2,1,0}, bf16[16,8,512,128]{3,2,1,0}) custom-call(%m, %m, %q, %q, %q), custom_call_target="tpu_custom_call", metadata={op_name="jit(loss)/vmap(static_sparsity_splash)/jit(_splash_attention)/splash_mha_fwd_residuals/pallas_call"}
+  ROOT %b = bf16[16,8,512,128]{3,2,1,0} custom-call(%m, %m, %q, %q, %q, /*index=5*/%l, %q, %l), custom_call_target="tpu_custom_call", metadata={op_name="transpose(jvp(splash_mha_dkv_no_residuals))/pallas_call"}
+}
+"""  # noqa: E501
+
+
+def test_splash_attention_takes_the_cycles_that_the_compiler_made_for_it():
+    v5e, blocks = chips.CHIPS["v5e"], 16 * 8
+    for operation, bundles in zip(work.operations(SPLASH), (1946, 2884), strict=True):
+        seconds = work.estimate([operation], v5e).kernels
+        assert seconds == pytest.approx(blocks * bundles / v5e.clock, rel=0.05)
+
+
 def test_the_kernel_takes_the_cycles_that_the_compiler_made_for_it():
     forward, backward, other = work.operations(KERNELS)
     assert (forward.kind, forward.flops, forward.moved) == ("kernels", 184146722816, 278478848)
@@ -435,7 +454,7 @@ def test_the_kernel_has_its_own_line(small, capsys):
     kernel = work.Operation("kernels", 1, 3_000_000, 1.97e11, 1)  # 1 ms of products and 2 ms
     plan = small(lambda *_: dataclasses.replace(STEP, operations=[*STEP.operations, kernel]))
     text = capsys.readouterr().out
-    assert "\n  cross-attention kernel 3.0 ms (13%): products at the peak, the rest " in text
+    assert "\n  attention kernels 3.0 ms (13%): products at the peak, the rest " in text
     assert "23.0 ms: 2,783 examples a second" in text and "7 without an estimate" in text
     assert report.row(plan)["instructions_kernels_ms"] == "3.0"
 

@@ -152,11 +152,11 @@ def one_after_the_other(plan: Plan) -> list[str]:
 
 
 def kernels(found: work.Estimate) -> list[str]:
-    """The line of the cross-attention kernel, if it runs."""
+    """The line of the Pallas kernels of attention, if any runs."""
     if not found.kernels:
         return []
     return [
-        f"  cross-attention kernel {found.kernels * 1e3:.1f} ms "
+        f"  attention kernels {found.kernels * 1e3:.1f} ms "
         f"({found.kernels / found.seconds:.0%}): products at the peak, the rest as the compiler "
         "counts on v5e; not measured"
     ]

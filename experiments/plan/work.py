@@ -5,8 +5,9 @@ the other. For TPUs the time of each is what the compiler says, `estimated_cycle
 pessimistic about movement. For GPUs, whose compiler does not tell, it is the longest of arithmetic,
 memory and a launch, at rates that good kernels reach; a call of cuDNN counts without its FLOPs.
 
-Compilers do not count the cycles of a Pallas kernel. Those of `perceiver_jax.attention.kernel` take
-the longer of what they move and what they compute: their products at the peak, then `BESIDE`.
+Compilers do not count the cycles of a Pallas kernel. Those of `perceiver_jax.attention.kernel`, and
+JAX's splash attention, take the longer of what they move and what they compute: their products at
+the peak, then `BESIDE`.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import re
 
 from experiments.plan import hlo
 from experiments.plan.chips import Chip
+from perceiver_jax.attention.library import SPLASH_BLOCK
 
 # A fusion of these alone, and of arithmetic with single numbers, only moves data.
 MOVES = {
@@ -38,11 +40,19 @@ LIBRARY_PRODUCTS = re.compile(r'custom_call_target="__(cublas|cudnn)')
 # Of a GPU: the share of the peaks that large products and copies reach, and seconds of a launch.
 ARITHMETIC, MEMORY, LAUNCH = 0.7, 0.85, 3e-6
 
-# Cycles per 1,024 weights beside the products, of the Fourier classifier on v5e in bfloat16: with
-# the products at the peak, they make up the 6.6 and 10.7 cycles of the kernel's inner loops in
-# docs/performance.md. These are bundles that the compiler made; nothing was measured on a TPU.
-# Other chips and shapes are taken to be alike.
-BESIDE = {"forward_block": 6.6 - 3.5, "backward_block": 10.7 - 8.7}
+# Cycles beside the products: per 1,024 weights, and per block. These are bundles that the compiler
+# made for v5e in bfloat16; nothing was measured on a TPU, and other chips and shapes are taken as
+# alike. Of the kernel of cross-attention: what makes up the 6.6 and 10.7 cycles of its inner loops
+# for the Fourier classifier (docs/performance.md). Of splash attention: fitted to blocks of 512
+# with heads of 128 (7.6 and 11.3 cycles) or 32 channels (7.7 and 11.5), of 256 with heads of 32 and
+# 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36).
+BESIDE = {
+    "forward_block": (6.6 - 3.5, 0),
+    "backward_block": (10.7 - 8.7, 0),
+    "splash_mha_fwd": (1.75, 480),
+    "splash_mha_dkv": (0, 420),
+}
+MATRIX_UNIT = 128  # channels: heads of splash attention take as long as the next multiple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Estimate:
       moving: of those that only copy, slice, pad or broadcast.
       rest: of all others.
       launches, unknown: how many instructions run; how many of them have no estimate.
-      kernels: of the Pallas kernels of cross-attention.
+      kernels: of the Pallas kernels of attention.
     """
 
     products: float
@@ -120,15 +130,44 @@ def estimate(found: list[Operation], chip: Chip) -> Estimate:
 
 
 def _kernel(run: hlo.Run) -> Operation | None:
-    """A call of the kernel in `perceiver_jax.attention.kernel`, by the cost that it states."""
+    """A call of a Pallas kernel that `BESIDE` knows."""
     text = run.instruction.rest
-    block = re.search(r'op_name="[^"]*\b((?:forward|backward)_block)\b', text)
-    cost = re.search(r'"cost_estimate": ?\{([^}]*)\}', text)
-    if "tpu_custom_call" not in text or not block or not cost:
+    name = re.search(rf'op_name="[^"]*\b({"|".join(BESIDE)})', text)
+    if "tpu_custom_call" not in text or not name:
+        return None
+    found = (_splash if name[1].startswith("splash") else _stated)(run, name[1])
+    if not found:
+        return None
+    flops, weights, blocks, moved = found
+    by_weight, by_block = BESIDE[name[1]]
+    cycles = round(by_weight * weights / 1024 + by_block * blocks)
+    return Operation("kernels", run.times, cycles, flops, moved)
+
+
+def _stated(run: hlo.Run, _) -> tuple[float, int, int, int] | None:
+    """FLOPs, weights, blocks (not needed) and bytes that the kernel of cross-attention states."""
+    cost = re.search(r'"cost_estimate": ?\{([^}]*)\}', run.instruction.rest)
+    if not cost:
         return None
     stated = {name: int(n) for name, n in re.findall(r'"(\w+)": ?"?(\d+)', cost[1])}
-    cycles = round(BESIDE[block[1]] * stated["transcendentals"] / 1024)
-    return Operation("kernels", run.times, cycles, stated["flops"], stated["bytes_accessed"])
+    return stated["flops"], stated["transcendentals"], 0, stated["bytes_accessed"]
+
+
+def _splash(run: hlo.Run, name: str) -> tuple[float, int, int, int] | None:
+    """FLOPs, weights, blocks and bytes of splash attention, from its heads `[B, H, N, K or V]`.
+
+    It states nothing. Forward there are two products, backward five, three of them K deep.
+    """
+    arrays = [hlo.dimensions(run.beside[operand].shape) for operand in run.instruction.operands]
+    heads = [shape for shape in arrays if len(shape) == 4][:3]  # query, key, value
+    if len(heads) < 3:
+        return None
+    (batch, number, count, width), _, (*_, depth) = heads
+    width, depth = (math.ceil(size / MATRIX_UNIT) * MATRIX_UNIT for size in (width, depth))
+    weights = batch * number * count**2
+    products = width + depth if name.endswith("fwd") else 3 * width + 2 * depth
+    blocks = batch * number * math.ceil(count / SPLASH_BLOCK) ** 2
+    return 2.0 * weights * products, weights, blocks, run.moved
 
 
 def _inside(instruction, beside, computations):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from perceiver_jax import mesh
+
 # Of ImageNet's training images, per RGB channel, on the scale 0..255.
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -101,6 +103,7 @@ def mix(
     batch, height, width, _ = image.shape
     weight_key, box_key = jax.random.split(key)
     weight = jax.random.beta(weight_key, alpha, alpha, (batch, 1, 1, 1), jnp.float32)
+    weight = mesh.replicate(weight)
     box = _boxes(box_key, batch, height, width)  # [B, H, W, 1]
     by_mixup = (jnp.arange(batch) < batch // 2).reshape(batch, 1, 1, 1)
     weight = jnp.where(by_mixup, weight, box)  # [B, H, W, 1], per pixel
