@@ -16,7 +16,7 @@ from tfds_files import write_glue
 
 from configs import glue, wordnet
 from experiments import check_config, make_task
-from experiments.tasks import text_tasks
+from experiments.tasks.judge import Judge
 from perceiver_jax import pretrained
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
@@ -219,7 +219,7 @@ def test_one_query_for_all_tasks_is_told_apart_by_a_token():
 def test_scores_of_each_part_and_the_average(multitask):
     """Perfect answers: 1 everywhere; MNLI's parts are apart."""
     rows = [multitask.prepare(batch, None) for batch in multitask.eval_data()]
-    judge = text_tasks.Judge([not glue.QUESTIONS[t].classes for t in sorted(glue.MULTITASK)], 0, 5)
+    judge = Judge([not glue.QUESTIONS[t].classes for t in sorted(glue.MULTITASK)], 0, 5)
     collected = []
     for batch in rows:
         truth = np.asarray(batch["label"], np.float32)
