@@ -121,16 +121,32 @@ def with_data(jobs: Sequence[runner.Job], data_dir: str, weights: str = "") -> l
             check_there(group[0], data_dir, weights)
         except (OSError, ValueError, ImportError) as error:
             missing.update(group)
-            settings = dict.fromkeys(job.cell.setting for job in group)
-            whole = all(job in missing for job in jobs if job.cell.study == study)
-            what = "" if whole else f" in part ({', '.join(settings)})"
-            needs.append(f"study {study} is left out{what}: {error}")
+            needs.append(f"{left_out(study, group, jobs, missing)}: {error}")
+    unknown = {(j.study.tuning.name, j.cell.model) for j in missing if j.learning_rate is not None}
+    for study in dict.fromkeys(study for study, _ in groups):
+        group = [
+            job
+            for job in jobs
+            if job.cell.study == study and job not in missing and job.study.tuning
+            if (job.study.tuning.name, job.cell.model) in unknown
+        ]
+        if group:
+            missing.update(group)
+            what = left_out(study, group, jobs, missing)
+            needs.append(f"{what}: learning rates are chosen on data that are not there")
     found = [job for job in jobs if job not in missing]
     if not found:
         raise ValueError("; ".join(needs))
     for line in needs:
         warn(line)
     return found
+
+
+def left_out(study: str, group: Sequence[runner.Job], jobs, missing) -> str:
+    """What is left out of a study: all of it, or some settings."""
+    settings = dict.fromkeys(job.cell.setting for job in group)
+    whole = all(job in missing for job in jobs if job.cell.study == study)
+    return f"study {study} is left out" + f" in part ({', '.join(settings)})" * (not whole)
 
 
 def check_there(job: runner.Job, data_dir: str, weights: str) -> None:

@@ -95,10 +95,10 @@ def line(axes: Axes, points: Mapping[float, Series], *, model: str, shift=0.0, d
               label=(model if label is None else label) if found else None)  # fmt: skip
 
 
-def finish(axes: Axes, *, x: str, y: str, chance: float | None = None, level="chance") -> None:
+def finish(axes: Axes, *, x: str, y: str, chance: float | None = None) -> None:
     if chance is not None:
         axes.axhline(100 * chance, color="black", ls=":", lw=0.9)
-        axes.annotate(level, (1, 100 * chance), (-2, 2), xycoords=("axes fraction", "data"),
+        axes.annotate("chance", (1, 100 * chance), (-2, 2), xycoords=("axes fraction", "data"),
                       textcoords="offset points", ha="right", fontsize=7)  # fmt: skip
     axes.set_xlabel(x, fontsize=9)
     axes.set_ylabel(y, fontsize=9)

@@ -431,6 +431,15 @@ def test_a_study_without_its_data_is_left_out(monkeypatch, capsys):
     told = capsys.readouterr().err
     assert "study change is left out in part (image, sound, image_and_sound, sound_below)" in told
 
+    def no_photographs(config):
+        if config.data.source == "centre":
+            raise FileNotFoundError("cifar10 is not prepared")
+
+    monkeypatch.setattr(lab_command, "open_data", no_photographs)
+    assert lab_command.with_data([*sea, *change], "") == sea, "it would wait for learning rates"
+    told = capsys.readouterr().err
+    assert "change is left out: learning rates are chosen on data that are not there" in told
+
 
 @pytest.mark.slow
 def test_the_command_from_end_to_end(tmp_path):

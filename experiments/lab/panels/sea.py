@@ -41,10 +41,12 @@ def panels(study: Study) -> list[Panel]:
                 line(axes, {-1: shuffled}, label="", **style)
         area = series(study, "attention_area", model=PERCEIVERS[0], cue=cue, rho=rates[0],
                       setting="base")  # fmt: skip
+        if area.interval:
+            axes.axhline(100 * area.interval.mean, color="black", ls=":", lw=0.9,
+                         label="everywhere alike")  # fmt: skip
         axes.set_xticks(range(-1, len(rates)), ["labels\nshuffled", *(f"{r:g}" for r in rates)])
         finish(axes, x="rho: share of grounds of the class, in training",
-                y="attention on the digit, %", chance=area.interval and area.interval.mean,
-                level="everywhere alike")  # fmt: skip
+                y="attention on the digit, %")  # fmt: skip
 
     looks = [
         Panel(
