@@ -6,13 +6,13 @@
     logits = model.apply(variables, {"image": images}, train=False)
 
 Input and output modules are named as in a config: `"image.Pixels"` there is `pj.image.Pixels` here.
-A name is imported when it is first used, so `import perceiver_jax` imports NumPy alone.
+A name is imported when it is first used, so `import perceiver_jax` imports nothing large.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-import numpy as np
+from perceiver_jax.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from perceiver_jax import files, inference, plots, pretrained
@@ -88,11 +88,7 @@ _MODALITIES = (
     "video",
 )
 
-# glibc returns large freed blocks to the kernel, which clears each page when it is allocated again.
-# XLA's CPU kernels allocate scratch memory for every block of attention, which doubles their time.
-# glibc raises the size above which it returns blocks to that of the largest block freed, at most
-# 32 MiB: this line frees one, which is never written. On other systems it does nothing.
-np.empty(2**25 - 2**13, np.uint8)
+keep_freed_memory()
 
 
 def __getattr__(name: str):

@@ -22,7 +22,6 @@ One file, because the order of examples must be the same for training, evaluatio
     'auto'        threads: one for arrays in memory, else one for each core, up to 64.
 """
 
-import ctypes
 import dataclasses
 import os
 import re
@@ -279,7 +278,7 @@ class BatchIterator(Iterator[Batch]):
 
     def __init__(self, batches: LocalBatches, part: slice, readers: str):
         kind, count = _count(readers)
-        _tune_process()
+        cv2.setNumThreads(0)  # OpenCV's own threads would compete with ours
         selected = grain.MapDataset.source(batches)[part]
         if kind == "threads":
             options = grain.ReadOptions(count, prefetch_buffer_size=count + 1 if count else 0)
@@ -309,19 +308,4 @@ def _close(iterators: list[grain.DatasetIterator]) -> None:
 
 def _tune_worker(index: int, count: int) -> None:
     del index, count
-    _tune_process()
-
-
-def _tune_process() -> None:
-    """Settings that make image reading about a sixth faster; they change no result.
-
-    OpenCV's own threads would compete with ours. By default glibc returns every freed image to the
-    system, which clears its pages for the next one; here glibc keeps them.
-    """
-    cv2.setNumThreads(0)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mmap_threshold, trim_threshold = -3, -1
-            mallopt(mmap_threshold, 1 << 25)  # the largest that glibc accepts: 32 MiB
-            mallopt(trim_threshold, 1 << 30)
+    cv2.setNumThreads(0)  # OpenCV's own threads would compete with ours
