@@ -6,8 +6,8 @@ to rounding. What differs is what the compiler makes of it:
 - Repeats and layers are one loop. Of loops of loops, each stacks what the backward pass needs, and
   the copies take as long as the products.
 - Weights are cast once, not in every repeat. Their gradients are summed once, in float32.
-- Projections give heads before latents at once, as attention wants them. One product for query, key
-  and value would have to be cut and copied, which takes longer by the compiler's count.
+- Projections may give heads before latents at once, as attention wants them. One product for query,
+  key and value would have to be cut and copied, which takes longer by the compiler's count.
 - What the backward pass keeps is named behind the bias, so that nothing is added twice.
 - The gradient of a bias is a product with ones: sums over latents are slow.
 """
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from perceiver_jax import mesh
-from perceiver_jax.attention import self_attend
+from perceiver_jax.attention import platforms, self_attend
 from perceiver_jax.attention.folding import AttentionWeights, Linear, Norm
 from perceiver_jax.attention.library import KEPT, keeps_named
 from perceiver_jax.attention.self_attention import EPSILON
@@ -83,20 +83,29 @@ def apply_layer(num_heads: int, weights: LayerWeights, z: jax.Array) -> jax.Arra
     query, key, value, out = weights.attention
     dtype = out.kernel.dtype
 
-    def heads(x, linear):
-        kernel = linear.kernel.reshape(x.shape[-1], num_heads, -1)
-        bias = linear.bias.reshape(1, num_heads, 1, -1)
-        return checkpoint_name(add(jnp.einsum("bnc,chk->bhnk", x, kernel), bias), KEPT)
-
     def project(x, linear):
         return add(jnp.dot(x, linear.kernel), linear.bias[None, None])
+
+    def heads(x, linear):
+        width = linear.bias.size // num_heads
+        if not platforms.projects_to_heads(width):
+            kept = checkpoint_name(project(x, linear), KEPT)
+            return kept.reshape(*kept.shape[:2], num_heads, width).swapaxes(1, 2)
+        kernel = linear.kernel.reshape(-1, num_heads, width)
+        bias = linear.bias.reshape(1, num_heads, 1, width)
+        return checkpoint_name(add(jnp.einsum("bnc,chk->bhnk", x, kernel), bias), KEPT)
+
+    def join(x, linear):
+        width = x.shape[-1]
+        if not platforms.projects_to_heads(width):
+            return project(x.swapaxes(1, 2).reshape(*z.shape[:2], -1), linear)
+        kernel = linear.kernel.reshape(num_heads, width, -1)
+        return add(jnp.einsum("bhnv,hvc->bnc", x, kernel), linear.bias[None, None])
 
     z = mesh.constrain_batch(z)
     normed = layer_norm(z, weights.norm_attention).astype(dtype)
     attended = self_attend(*(heads(normed, linear) for linear in (query, key, value)))
-    joined = out.kernel.reshape(num_heads, -1, z.shape[-1])
-    attended = jnp.einsum("bhnv,hvc->bnc", attended.astype(dtype), joined)
-    z = z + checkpoint_name(add(attended, out.bias[None, None]), KEPT)
+    z = z + checkpoint_name(join(attended.astype(dtype), out), KEPT)
     normed = layer_norm(z, weights.norm_mlp).astype(dtype)
     hidden = checkpoint_name(project(normed, weights.hidden), KEPT)
     return z + project(jax.nn.gelu(hidden, approximate=True), weights.out)

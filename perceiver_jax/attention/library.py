@@ -13,6 +13,7 @@ from perceiver_jax.attention.platforms import LANES
 from perceiver_jax.attention.softmax import scale
 
 KEPT = "kept"  # the name of what the backward pass of a latent layer keeps in `stack`
+SPLASH_KEYS = 2048  # in vector memory, at most; of several such parts, gradients are summed later
 SPLASH_BLOCK = 512  # of queries or keys, at most; blocks of 128 take four times the cycles on v5e
 
 
@@ -44,8 +45,10 @@ def attend_splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
         arrays = [jnp.pad(x, ((0, 0), (0, 0), (0, padded - count), (0, 0))) for x in arrays]
         segment = (jnp.arange(padded) >= count).astype(jnp.int32)
         segments = splash.SegmentIds(segment, segment)
-    sizes = dict.fromkeys(("block_q", "block_kv", "block_kv_compute"), block)
-    sizes |= dict.fromkeys(("block_q_dkv", "block_kv_dkv", "block_kv_dkv_compute"), block)
+    keys = block * max(n for n in range(1, SPLASH_KEYS // block + 1) if padded // block % n == 0)
+    sizes = dict.fromkeys(("block_q", "block_kv_compute"), block)
+    sizes |= dict.fromkeys(("block_q_dkv", "block_kv_dkv_compute"), block)
+    sizes |= dict.fromkeys(("block_kv", "block_kv_dkv"), keys)
     attend = splash.make_splash_mha(
         masks.MultiHeadMask([masks.FullMask((padded, padded))] * heads),
         block_sizes=splash.BlockSizes(**sizes, use_fused_bwd_kernel=True),

@@ -61,6 +61,15 @@ def is_one_loop() -> bool:
     return mesh.platform() != "cpu"
 
 
+def projects_to_heads(width: int) -> bool:
+    """Whether `stack` projects to heads before latents, `[B, H, N, width]`, without a transpose.
+
+    On TPUs with heads of whole vectors. Narrower heads would be filled up wherever they are kept,
+    and cuDNN takes latents before heads.
+    """
+    return mesh.platform() == "tpu" and width % LANES == 0
+
+
 def attends_by(query: jax.Array, value: jax.Array) -> Literal["blocks", "splash", "cudnn"]:
     """Who computes self-attention of heads `[B, H, N, K]` and `[B, H, N, V]` in one dtype.
 

@@ -21,8 +21,9 @@ from perceiver_jax.train import sharding
 def off_the_cpu(monkeypatch):
     """Models are traced as for a TPU or GPU, but attention is that of this CPU."""
 
-    def set_up(by="blocks"):
+    def set_up(by="blocks", to_heads=False):
         monkeypatch.setattr(platforms, "is_one_loop", lambda: True)
+        monkeypatch.setattr(platforms, "projects_to_heads", lambda _: to_heads)
         monkeypatch.setattr(platforms, "attends_by", lambda *_: by)
 
     return set_up
@@ -68,8 +69,9 @@ def test_it_is_the_loops_over_layers(off_the_cpu, repeats, train, fields):
         return jax.jit(both)(params, z)
 
     expected = run()
-    off_the_cpu()
-    assert_close(run(), expected, 2e-5)
+    for to_heads in {False, repeats > 2}:
+        off_the_cpu(to_heads=to_heads)
+        assert_close(run(), expected, 2e-5)
 
 
 def test_in_bfloat16_it_is_as_good_as_the_loops(off_the_cpu):
@@ -137,7 +139,7 @@ def on_heads(n, k, v, dtype=jnp.float32):
     return [jnp.asarray(rng.standard_normal((2, 3, n, c)), dtype) for c in (k, k, v)]
 
 
-HEADS = [(128, 16, 16), (130, 32, 160), (256, 24, 20)]
+HEADS = [(128, 16, 16), (130, 32, 160), (600, 24, 20)]  # of 600, two blocks of 512
 
 
 @pytest.mark.parametrize("heads", HEADS)
