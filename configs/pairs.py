@@ -64,6 +64,7 @@ def dense(*, min_overlap: int, num_queries: int = 4096) -> ConfigDict:
             "loss_power": 0.5,  # of losses.robust_field
             "min_overlap": min_overlap,  # pixels that neighbouring tiles of an evaluation share
             "chunk_size": 0,  # queries decoded at once in an evaluation; 0: a whole tile
+            "shrink": 1,  # an evaluation predicts from images smaller by this factor
         }
     )
 

@@ -5,6 +5,7 @@
 | `modelnet40` | 9,840 clouds of 40 classes, 2,468 to test                 | 44,772,202 | 85.7     |
 | `shapes`     | six generated solids of 128 to 256 points                 | 125,586    | below    |
 | `furniture`  | a folder of shapes; the same model                        | 125,911    | below    |
+| `furniture_pointnet` | the same, a PointNet of as many FLOPs             | 55,403     | below    |
 
 Each also with `:tiny`. `modelnet40` follows Perceiver (Jaegle et al. 2021), section 4.3: 2
 cross-attends, 6 self-attends behind each, 64 bands up to 1,120, otherwise as on ImageNet; each
@@ -38,13 +39,15 @@ random pairs of points (histograms of 32 bins) 51.6.
 from ml_collections.config_dict import placeholder
 
 from configs import common
+from perceiver_jax.pointnet import PointNet
 
-VARIANTS = ("modelnet40", "shapes", "furniture")
+VARIANTS = ("modelnet40", "shapes", "furniture", "furniture_pointnet")
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = {"modelnet40": modelnet40, "shapes": shapes, "furniture": furniture}[name](tiny)
+    make = {"modelnet40": modelnet40, "shapes": shapes, "furniture": furniture}
+    config = (make | {"furniture_pointnet": furniture_pointnet})[name](tiny)
     return common.shrink(config) if tiny else config
 
 
@@ -92,6 +95,21 @@ def furniture(tiny: bool):
     config.data.source_options = {"num_points": 2048, "normals": False, "seed": 0}
     config.model = small(num_classes=placeholder(int), dropout_rate=0.1)
     config.optimizer = common.adamw(1e-3, warmup_steps=100)
+    return config
+
+
+def furniture_pointnet(tiny: bool):
+    """A PointNet of as many FLOPs in the Perceiver's place."""
+    config = furniture(tiny)
+    widths = (16, 32) if tiny else (64, 64, 64, 128, 112)
+    config.model = {
+        "dtype": "float32",
+        "module": "pointnet.PointNet",
+        **common.defaults(PointNet),
+        "widths": widths,
+        "pooled_widths": (16,) if tiny else (128, 64),
+        "output": common.section("label.PooledClassification", num_classes=placeholder(int)),
+    }
     return config
 
 

@@ -19,6 +19,7 @@ from experiments import inputs
 from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
 from perceiver_jax import files, inference, plots
 from perceiver_jax.data.checks import EXPECTED
+from perceiver_jax.inference import tiles
 from perceiver_jax.inference.batches import Results, predict_each
 from perceiver_jax.inference.clips import clip_lengths
 from perceiver_jax.inference.programs import silent
@@ -151,7 +152,10 @@ def estimate(asked: Field, load: Load, values: Sequence[str], settings: Settings
     def answer(paths, output, show):
         frames, (height, width) = asked.read(paths)
         window = {"min_overlap": asked.min_overlap, "progress": show}
-        field = infer(asked.model, variables, *frames, **window)[:height, :width]
+        field = infer(asked.model, variables, *frames, **window)
+        if asked.shrink > 1:
+            field = np.asarray(tiles.enlarge(field[None], asked.shrink)[0])
+        field = field[:height, :width]
         make(output)
         if flow:
             written = [output / "flow.flo", output / "flow.png"]

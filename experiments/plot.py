@@ -6,7 +6,9 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
 
     training.png       every logged metric over the steps
     predictions.png    evaluation examples with predictions
-    attention_*.png    attention of the latents, over the input image; one file per cross-attend
+    attention_*.png    attention of the latents, over the input image, or in point clouds from three
+                       sides; one file per cross-attend. Of sets: what each entity attends to
+    confusion.png      point clouds: how often each class is called which
     reconstructions.png, clips.mp4    clips above their reconstructions, with sound; also from the
                        video alone and from the sound alone
     probabilities.png  labels predicted from all modalities and from each alone
@@ -14,6 +16,7 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
                        attention_mass_table.csv
     psychometric.png   stereograms: error against interocular correlation, and controls; also
                        psychometric_table.csv
+    matching_table.csv disparities: errors beside those of block matching and OpenCV's matchers
     index.html         the page of the run, one file that opens anywhere: the command, the result
                        beside its baselines, all of the above, and the worst mistakes
 """

@@ -72,3 +72,17 @@ def robust_field(*, epsilon: float, power: float) -> Callable:
         return jnp.sum(values, axis=axes) / jnp.maximum(count, 1.0)
 
     return loss
+
+
+def entity_cross_entropy(logits: jax.Array, batch) -> jax.Array:
+    """The mean over the entities of a set of the cross-entropy of what they name.
+
+    Args:
+      logits: `[B, M, K]`.
+      batch: `named` `[B, M]`, -1 at unused slots.
+    """
+    named = batch["named"]
+    present = named >= 0
+    values = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(named, 0))
+    count = jnp.sum(present, axis=1, dtype=jnp.float32)
+    return jnp.sum(jnp.where(present, values, 0.0), axis=1) / jnp.maximum(count, 1.0)

@@ -49,6 +49,29 @@ def attention_maps(
     return {name: split_by_modality(w, tokens) for name, w in zip(names, uses, strict=True)}
 
 
+def attention_of_queries(
+    model: Perceiver, variables: Any, batch: Mapping[str, jax.Array]
+) -> jax.Array:
+    """What each output attends to in the input, through the latents.
+
+    The product of the decoder's weights and those of the encoder's last cross-attend, each the mean
+    over heads. It leaves out what the self-attends between them move from latent to latent.
+
+    Args:
+      model, variables, batch: as of `attention_maps`; the model has a `Decoder`, one set of tokens
+        and one of queries.
+
+    Returns:
+      float32 `[B, queries, M]`, which sums to 1 over the tokens.
+    """
+    _, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
+    sown = seen["intermediates"]
+    encoder = sown["encoder"][max(sown["encoder"], key=_order)]
+    (decoded,) = sown["decoder"]["cross_attend"]["attention"]["weights"]
+    encoded = encoder["attention"]["weights"][-1]
+    return jnp.mean(decoded, axis=1) @ jnp.mean(encoded, axis=1)
+
+
 def split_by_modality(weights: jax.Array, tokens: Any) -> dict[str, jax.Array]:
     """Cuts weights `[B, H, N, M]` over the `Tokens` of a tree into maps `[B, H, N, *grid]`."""
     maps, start = {}, 0

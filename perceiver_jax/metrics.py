@@ -75,6 +75,16 @@ def bits_per_byte(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
     return _sum(nats / jnp.log(2.0), batch["hidden"] & batch["mask"][:, None])
 
 
+# --- Entities: logits [B, M, K] against `batch["named"]` [B, M], -1 at unused slots --------------
+
+
+def entity_accuracy(logits: jax.Array, batch) -> tuple[jax.Array, jax.Array]:
+    """Share of the entities of all sets whose `named` logit is the largest; NaN counts as wrong."""
+    right = jnp.argmax(logits, axis=-1) == batch["named"]
+    right &= ~jnp.isnan(jnp.max(logits, axis=-1))
+    return _sum(right.astype(jnp.float32), (batch["named"] >= 0) & batch["mask"][:, None])
+
+
 # --- Fields: a flow [B, ..., 2] or a disparity [B, ..., 1] against `batch["field"]` ------------
 #
 # The mean is over all pixels of all examples together where `valid` is True; with `visible` only

@@ -287,10 +287,14 @@ class Perceiver(nn.Module):
           indices: flat indices `[n]` of the outputs wanted (`[B, n]`: each example has its own), or
             a dict of them by modality. Queries do not see each other, so chunks of indices give the
             same predictions as all indices together.
+
+        An output module with `takes_mask = True` also gets `mask=`, that of its queries.
         """
         chosen = {} if indices is None else {"indices": indices}
         queries = self.output.queries(tokens, **chosen)
         outputs = self.decoder(queries, latents, head=self.head(queries), train=train)
+        if getattr(self.output, "takes_mask", False):
+            chosen["mask"] = queries.mask
         return self.output(outputs, **chosen)
 
     def head(self, queries: Any) -> Any:

@@ -134,6 +134,17 @@ def write_scene_flow(root, *, count=2, size=(20, 28), seed=0):
     return written
 
 
+def write_middlebury_2014(root, *, folder="real", size=(20, 28), seed=0):
+    """A scene of Middlebury 2014; returns its disparity, of which one pixel is not known."""
+    rng, scene = np.random.default_rng(seed), root / folder / "scene"
+    for name in ("im0", "im1"):
+        put(scene / f"{name}.png", image(rng, *size))
+    truth = disparity(rng, *size)
+    truth[2, 3] = np.inf
+    files.write_pfm(scene / "disp0.pfm", truth)
+    return truth
+
+
 def write_masked(root, *, folder="trainingQ", sizes=((20, 28), (18, 31)), seed=0):
     """Middlebury's third evaluation and ETH3D; returns (disparity, mask) of each scene."""
     rng, written = np.random.default_rng(seed), []

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import types
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,11 @@ import pair_files
 import pytest
 
 from configs import flow, stereo
-from experiments.tasks import data, dense
+from experiments.tasks import data, dense, matching
+from experiments.tasks.psychometric import MATCHERS
 from perceiver_jax import inference, pretrained
 from perceiver_jax.build import build
+from perceiver_jax.config_types import ConfigError
 from perceiver_jax.train.step import divide, make_eval_step
 
 
@@ -169,3 +172,49 @@ def test_pictures_show_each_image_in_its_own_size(kitti):
     assert titles[:4] == ["first", "second", "truth", "prediction"]
     assert titles[4].startswith("error ") and titles[5] == "occluded"
     assert figure.axes[7].images[0].get_array().shape == (*batch["size"][1], 3)
+
+
+def test_an_evaluation_on_smaller_images(tmp_path):
+    """What is predicted of images shrunk by 2 counts in the pixels of the images themselves."""
+    pair_files.write_middlebury_2014(tmp_path)
+    config = stereo.get_config("middlebury2014:tiny")
+    config.data.data_dir = str(tmp_path)
+    task = dense.make_task(config.lock())
+    batch = task.prepare(next(task.eval_data()), None)
+    model = types.SimpleNamespace(
+        output=task.model.output,
+        apply=lambda variables, batch, train: batch["frames"][:, 0, ..., :1],  # the left view
+    )
+    settings = {"min_overlap": 4, "chunk_size": 0}
+    found = dense.predict_whole(model, {}, batch, shrink=2, **settings)
+    left = np.asarray(batch["whole"][0, 0, :20, :28, :1])
+    small = left.reshape(10, 2, 14, 2, 1).mean(axis=(1, 3))
+    wanted = 2 * jax.image.resize(small, left.shape, "linear")
+    np.testing.assert_allclose(found[0, :19, :27], wanted[:19, :27], atol=1e-5)
+    assert found.shape == (*batch["whole"].shape[:1], 32, 48, 1)
+    same = dense.predict_whole(model, {}, batch, shrink=1, **settings)
+    np.testing.assert_allclose(same[0, :20, :28], left, atol=1e-6)
+    config = stereo.get_config("middlebury2014:tiny")
+    config.data.data_dir, config.dense.shrink = str(tmp_path), 5
+    with pytest.raises(
+        ConfigError, match=r"config\.dense\.shrink=5 does not divide the \(32, 48\)"
+    ):
+        dense.make_task(config.lock())
+
+
+def test_a_model_beside_matchers():
+    rng = np.random.default_rng(0)
+    right = cv2.GaussianBlur(rng.integers(0, 256, (40, 70, 3), np.uint8), (3, 3), 0)
+    frames = np.stack([np.roll(right, 4, axis=1), right])
+    truth = np.full((40, 70, 1), 4, np.float32)
+    valid = np.zeros((40, 70), bool)
+    valid[8:-8, 16:-16] = True
+    truth[~valid] = np.nan
+    found = matching.errors([frames] * 2, [truth] * 2, [valid] * 2, [truth * 0, truth * 0 + 6])
+    rows = {row.pop("method"): row for row in found}
+    assert rows["model"] == {"epe": 3, "bad_0.5": 1, "bad_1": 1, "bad_2": 0.5, "bad_3": 0.5}
+    assert rows["constant"]["epe"] == 0 and list(rows) == ["model", *MATCHERS, "constant"]
+    for name in ("sgbm", "block_matching"):
+        assert rows[name]["epe"] < 0.3, rows
+    (nothing, *_) = matching.errors([frames], [truth], [valid & False], [truth])
+    assert np.isnan(nothing["epe"])

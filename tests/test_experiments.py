@@ -96,6 +96,7 @@ def data_dir(tmp_path_factory):
     pair_files.write_scene_flow(folder / "sceneflow")
     pair_files.write_autoflow(folder / "autoflow")
     pair_files.write_masked(folder / "middlebury")
+    pair_files.write_middlebury_2014(folder / "middlebury")
     return str(folder)
 
 

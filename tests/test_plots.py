@@ -152,3 +152,64 @@ def test_attention_mass_is_stacked_in_the_order_of_the_last_modality():
     assert [line.get_ydata()[0] for line in panel.lines] == [0.25, 1.0]
     texts = [text.get_text() for text in panel.get_legend().get_texts()]
     assert texts == ["sound: 40.0%, of the tokens 25.0%", "video: 60.0%, of the tokens 75.0%"]
+
+
+def test_a_cloud_is_seen_from_the_front_and_near_points_are_darker():
+    points = np.array([[0, 0, -1], [0, 0, 1], [0, 2, 0], [0, -2, 0]], float)
+    image = plots.cloud_image(points)
+    drawn = np.unique(image[(image < 255).all(axis=-1)][:, 0])
+    assert len(drawn) == 4
+    rows = np.flatnonzero((image < 255).any(axis=(1, 2)))
+    assert rows[0] == 0 and rows[-1] == len(image) - 1, "up is up"
+    far, near = (np.argwhere((image == level).all(axis=-1)).mean(axis=0) for level in drawn[[3, 0]])
+    assert far[0] < near[0], "seen from above, what is near is lower"
+
+
+def test_the_attention_of_clouds_is_that_of_focused_latents_from_three_sides():
+    points = np.array([[-1, -1, 0], [1, -1, 0], [0, 1, 0.5]], float)
+    maps = np.full((5, 3), 1 / 3)
+    maps[1], maps[4] = [1, 0, 0], [0, 0, 1]
+    figure = plots.cloud_attention([points] * 2, [maps] * 2, max_latents=2)
+    assert [a.get_title() for a in figure.axes[:3]] == ["latent 1", "latent 4", "mean of all"]
+    assert len(figure.axes) == 2 * 3 * 3
+    names = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert names == ["front (x, y)", "side (z, y)", "top (x, z)"] * 2
+    image = figure.axes[0].images[0].get_array()
+    yellow = np.argwhere((image == [253, 231, 36]).all(axis=-1))
+    assert yellow.mean(axis=0).tolist() == [len(image) - 2, 1], "the first point, below at the left"
+
+
+def test_confusion_counts_guesses_by_class():
+    labels, guesses = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, -1])
+    axes = plots.confusion(labels, guesses, ["bed", "cup"]).axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["bed", "cup", "none"]
+    counts = {tuple(map(int, t.get_position()[::-1])): t.get_text() for t in axes.texts}
+    assert counts == {(0, 0): "1", (0, 1): "1", (1, 1): "2", (1, 2): "1"}
+    np.testing.assert_allclose(axes.images[0].get_array()[1], [0, 2 / 3, 1 / 3])
+    assert len(plots.confusion(labels[:4], guesses[:4], ["bed", "cup"]).axes[0].get_xticks()) == 2
+
+
+def test_entities_name_others_in_green_and_red():
+    places = np.array([[[0, 0], [1, 0], [0, 1], [9, 9]]], float)
+    present = np.array([[True, True, True, False]])
+    named, truth = np.array([[1, 0, 1, 0]]), np.array([[1, 0, 0, -1]])
+    (axes,) = plots.named_entities(places, present, named, truth).axes
+    assert axes.get_title() == "2 of 3 right"
+    colours = [arrow.arrow_patch.get_edgecolor() for arrow in axes.texts]
+    assert colours == [
+        matplotlib.colors.to_rgba(c) for c in (plots.RIGHT, plots.RIGHT, plots.WRONG)
+    ]
+    right, drawn = axes.lines
+    np.testing.assert_array_equal(right.get_xydata(), [[0, 1], [0, 0]])
+    np.testing.assert_array_equal(drawn.get_xydata(), places[0, :3])
+
+
+def test_entities_attend_to_others():
+    places = np.array([[[0, 0], [1, 0], [0, 1]]], float)
+    present = np.array([[True, True, False]])
+    weights = np.array([[[0.2, 0.8, 0], [1, 0, 0], [0, 0, 1]]])
+    axes = plots.entity_attention(places, present, weights, ["guess 3, is 4"], 3).axes
+    assert [a.get_title() for a in axes] == ["entity 0", "entity 1", ""]
+    assert axes[0].get_ylabel() == "guess 3, is 4"
+    np.testing.assert_allclose(axes[0].collections[0].get_array(), [0.25, 1])
+    np.testing.assert_array_equal(axes[1].lines[0].get_xydata(), [[1, 0]])

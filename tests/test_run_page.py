@@ -179,6 +179,8 @@ PAIR = {"frames": np.zeros((2, 4, 6, 3), np.uint8), "valid": np.ones((4, 6), boo
          {"video": np.zeros((3, 4, 4, 3)), "audio": np.zeros(30), "label": logits(0, 1)},
          ["img"] * 2 + ["audio"] * 2, "guess b 73%; truth a; loss 1"),
         (clip(labels=np.array([0, 1])), logits(2, 1), ["img", "audio"], "guess a, b; truth b"),
+        ({"points": np.eye(3), "label": np.int32(1)}, logits(1, 0), ["img"], "guess a 73%"),
+        ({"named": np.array([1, 0, -1])}, np.eye(3)[[1, 2, 0]], [], "1 of 2 entities right"),
     ],
 )  # fmt: skip
 def test_examples_of_every_modality_are_shown(given, prediction, media, words):

@@ -17,9 +17,16 @@ from perceiver_jax.plots.page import Cell, Table
 TEXTS = {  # what a picture shows, by the beginning of its name
     "predictions": "The first examples of the evaluation. Of classes: the likeliest and its "
     "probability, green where it is right, red above the true one where it is wrong. Of pairs: the "
-    "views, the truth, the prediction and its error.",
+    "views, the truth, the prediction and its error. Of sets: an arrow to what each entity names, "
+    "green where it is right, red beside a dotted line to the right one where it is wrong.",
+    "confusion": "How often each class is called which, over the whole evaluation: a row for each "
+    "true class, a column for each guess.",
     "attention_mass": "The share of each latent's attention that goes to each modality. Dashed "
     "lines are the modalities' shares of all tokens, which uniform attention would give.",
+    "attention_cloud": "Where latents look: three rows for each cloud, seen from three sides. The "
+    "columns are the latents whose attention is most focused, and the mean of all. Yellow is much.",
+    "attention_entities": "What each entity, with a red ring, attends to through the latents: the "
+    "product of the decoder's weights and the last cross-attend's. Large and dark is much.",
     "attention": "Where latents look: on the left the image, then the latents whose attention is "
     "most focused, the same ones in every row, and last the mean of all. Bright is much attention.",
     "reconstructions": "Clips above what the model makes of them, and the sounds as spectrograms.",
@@ -27,6 +34,8 @@ TEXTS = {  # what a picture shows, by the beginning of its name
     "probabilities": "Probabilities of the labels, from all modalities and from each alone. Green "
     "is the true label.",
     "psychometric": "Error against the correlation of the two views, and controls.",
+    "matching": "Errors of the model on the drawn pairs beside those of matchers, which search the "
+    "range of the true disparities, and of the best constant. Shares are of pixels above an error.",
     "filled": "Runs of hidden bytes, and what the model fills in.",
     "tags": "Labels of the first examples, and the likeliest ones by the model.",
 }

@@ -40,6 +40,9 @@ def _pictures(mistake: Mistake) -> dict[str, np.ndarray]:
         result["first"] = _uint8(given["frames"][0])
         if "field" not in given:
             result["second"] = _uint8(given["frames"][1])
+    elif "points" in given:
+        present = given.get("points_mask", np.ones(len(given["points"]), bool))
+        result["cloud"] = plots.cloud_image(given["points"][present])
     elif "video" in given:
         result["middle frame"] = _uint8(given["video"][len(given["video"]) // 2])
         if isinstance(prediction, Mapping) and "video" in prediction:
@@ -87,6 +90,10 @@ def _words(mistake: Mistake, names: Sequence[str]) -> list[str]:
         best = np.argsort(-logits, kind="stable")[:3]
         true = [name(int(k)) for k in np.flatnonzero(given["labels"] > 0)]
         return [f"guess {', '.join(name(int(k)) for k in best)}", f"truth {', '.join(true)}"]
+    if "named" in given:
+        there = given["named"] >= 0
+        right = (np.argmax(prediction, axis=-1) == given["named"])[there]
+        return [f"{right.sum()} of {right.size} entities right"]
     if "hidden" in given:
         return _text(given, prediction)
     if "field" in given:

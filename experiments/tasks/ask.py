@@ -94,14 +94,16 @@ class Field:
       model: whose output is a `PixelField`.
       kinds: what the two images are.
       read: `read(paths)` gives `frames` uint8 `[2, H, W, 3]`, at least as large as the model's
-        window, and the size (height, width) of the images in them.
+        window, and the size (height, width) of the images in them, before they were shrunk.
       min_overlap: pixels that neighbouring windows share at least.
+      shrink: by which factor `frames` are smaller than the images.
     """
 
     model: Perceiver
     kinds: tuple[str, str]
     read: Callable[[Sequence[str]], tuple[np.ndarray, tuple[int, int]]]
     min_overlap: int
+    shrink: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

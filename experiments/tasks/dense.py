@@ -5,14 +5,14 @@ decodes all pixels of whole images, in tiles where they are larger than the mode
 """
 
 import functools
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.tasks import psychometric
+from experiments.tasks import matching, psychometric
 from experiments.tasks.ask import PAIRING, Field, read_pixels, stack_pair
 from experiments.tasks.data import Data, open_data
 from perceiver_jax import flops, losses, metrics, plots
@@ -36,6 +36,9 @@ class Dense(TypedDict):
     loss_power: Positive  # of losses.robust_field
     min_overlap: Whole  # pixels that neighbouring tiles of an evaluation share
     chunk_size: Whole  # queries decoded at once in an evaluation; 0 is a whole tile
+    # An evaluation shrinks images by this factor and enlarges what is predicted: for displacements
+    # that are larger than those of the training. Runs of older versions lack it, which is 1.
+    shrink: NotRequired[Annotated[int, Range(1, 64)]]
 
 
 class Config(loop.Config):
@@ -62,8 +65,13 @@ def make_task(config: ConfigDict) -> Task:
     model = build(config.model.to_dict())
     tile = tuple(config.model.output.shape)
     prepare = functools.partial(prepare_pairs, tile=tile, num_queries=dense.num_queries)
+    shrink = dense.get("shrink", 1)
     predict = functools.partial(
-        predict_whole, model, min_overlap=dense.min_overlap, chunk_size=dense.chunk_size
+        predict_whole,
+        model,
+        min_overlap=dense.min_overlap,
+        chunk_size=dense.chunk_size,
+        shrink=shrink,
     )
     example = task_data.first_examples(1)
     seen = jax.eval_shape(lambda batch: prepare(batch, None), example)
@@ -71,8 +79,14 @@ def make_task(config: ConfigDict) -> Task:
         seen["indices"] = jax.ShapeDtypeStruct((1, dense.num_queries), jnp.int32)
     size = flops.textbook(model, seen)
     full = example["frames"].shape[2:4]
+    if any(side % shrink for side in full):
+        raise ConfigError(
+            f"config.dense.shrink={shrink} does not divide the {full} pixels of evaluation images: "
+            "let config.data.eval fill them up with pad_pair"
+        )
     starts = [
-        tiles.tile_starts(*sizes, dense.min_overlap) for sizes in zip(full, tile, strict=True)
+        tiles.tile_starts(side // shrink, edge, dense.min_overlap)
+        for side, edge in zip(full, tile, strict=True)
     ]
     return task_data.sized_task(
         model,
@@ -104,7 +118,7 @@ def ask(config: ConfigDict) -> Field:
     """
     model = build(config.model.to_dict())
     line = transforms.parse(config.data.eval).without(*PAIRING, "pad_pair")
-    flow = model.output.components == 2
+    flow, shrink = model.output.components == 2, config.dense.get("shrink", 1)
 
     def read(paths):
         frames = stack_pair(*(read_pixels(path) for path in paths))
@@ -118,14 +132,18 @@ def ask(config: ConfigDict) -> Field:
         }
         frames = line({"frames": frames} | truth, np.random.default_rng(0))["frames"]
         size = frames.shape[1:3]
-        window = np.maximum(size, model.output.shape)
-        return pair_transforms.pad_pair({"frames": frames}, None, *window)["frames"], size
+        window = np.maximum(-(-np.array(size) // shrink), model.output.shape) * shrink
+        frames = pair_transforms.pad_pair({"frames": frames}, None, *window)["frames"]
+        if shrink > 1:
+            frames = np.uint8(np.rint(tiles.shrink(frames.astype(np.float32), shrink)))
+        return frames, size
 
     return Field(
         model=model,
         kinds=("first image", "second image") if flow else ("left image", "right image"),
         read=read,
         min_overlap=config.dense.min_overlap,
+        shrink=shrink,
     )
 
 
@@ -163,8 +181,11 @@ def prepare_pairs(batch, key, *, tile, num_queries):
     return batch | chosen | {"field": field, "indices": indices}
 
 
-def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
+def predict_whole(model, variables, batch, *, min_overlap, chunk_size, shrink=1):
     """The field of whole images `[B, H, W, C]`; `chunk_size` 0 decodes all of a tile at once."""
+    whole, size = batch["whole"], batch["size"]
+    if shrink > 1:
+        whole, size = tiles.shrink(whole, shrink), -(-size // shrink)
     tile = model.output.shape
 
     def on_tiles(frames):
@@ -180,7 +201,8 @@ def predict_whole(model, variables, batch, *, min_overlap, chunk_size):
         parts = in_chunks(decode, tile[0] * tile[1], chunk_size)
         return parts.reshape(-1, *tile, parts.shape[-1])
 
-    return tiles.blend(on_tiles, batch["whole"], batch["size"], tile=tile, min_overlap=min_overlap)
+    field = tiles.blend(on_tiles, whole, size, tile=tile, min_overlap=min_overlap)
+    return tiles.enlarge(field, shrink) if shrink > 1 else field
 
 
 def field_metrics(*, channels, with_occlusions, with_invalid=False):
@@ -207,7 +229,8 @@ def field_metrics(*, channels, with_occlusions, with_invalid=False):
 def draw(config, prepare, predict, task_data, variables, num_examples):
     """The first evaluation examples, at most eight: images, truth, prediction, error, occlusion.
 
-    For stereograms also the psychometric curve and its table.
+    For disparities also the errors of matchers on these examples, for stereograms the psychometric
+    curve and its table in their place.
     """
     batch = task_data.first_examples(min(num_examples, 8))
 
@@ -231,7 +254,11 @@ def draw(config, prepare, predict, task_data, variables, num_examples):
         cut.get("occluded"),
     )
     if config.data.source != "stereograms":
-        return {"predictions": figure}
+        if batch["field"].shape[-1] == 2:
+            return {"predictions": figure}
+        frames = [x[:, *window] for x, window in zip(batch["frames"], windows, strict=True)]
+        rows = matching.errors(frames, cut["field"], cut["valid"], cut["prediction"])
+        return {"predictions": figure, "matching_table": rows}
     options = config.data.source_options.to_dict()
     rows = psychometric.measure(
         lambda changed: registry.load(

@@ -1,21 +1,27 @@
 """Classification of point clouds: a config to a `Task`. Composition only."""
 
+import contextlib
 import functools
 import io
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.tasks.ask import TRUTH, Scores, class_names, evaluation_line, require_shapes
 from experiments.tasks.data import Data, open_data
-from perceiver_jax import conditions, files, losses, metrics
+from perceiver_jax import conditions, files, losses, maps, metrics, plots
 from perceiver_jax.build import build
 from perceiver_jax.config_types import Rate
 from perceiver_jax.data import on_device, transforms
 from perceiver_jax.datasets.points import Options
 from perceiver_jax.files.mesh import read_mesh, sample_surface
+from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.train import loop
 from perceiver_jax.train.task import Task
+
+DRAWN = 3  # clouds whose attention is drawn, from three sides each
 
 
 class Clouds(Data):
@@ -38,13 +44,15 @@ def make_task(config: ConfigDict) -> Task:
         num_classes=config.model.output.num_classes,  # set by the data where it was None
         label_smoothing=config.data.label_smoothing,
     )
+    model = build(config.model.to_dict())
     return task_data.task(
-        build(config.model.to_dict()),
+        model,
         prepare,
         loss=losses.softmax_cross_entropy,
         metrics={"accuracy": metrics.top_accuracy(1)},
         collect=collect,
         whole_metrics={"mean_class_accuracy": metrics.mean_class_accuracy},
+        plots=functools.partial(draw, model, prepare, task_data),
         per="cloud",
     )
 
@@ -100,3 +108,42 @@ def collect(logits, batch):
     """The class of each cloud, -1 where two are as likely, and its label."""
     guess = conditions.collect(logits, batch)["guess"]
     return {"prediction": guess, "label": batch["label"]}
+
+
+def draw(model, prepare, task_data, variables, num_examples):
+    """The first clouds with their predictions, the confusion of all, and where latents look."""
+    batch = task_data.first_examples(num_examples)
+
+    @jax.jit
+    def classify(variables, batch):
+        return model.apply(variables, prepare(batch, None), train=False)
+
+    logits = jax.device_get(classify(variables, batch))
+    names = getattr(task_data.eval_source, "classes", None) or map(str, range(logits.shape[1]))
+    names = list(names)
+    clouds = [
+        points[present]
+        for points, present in zip(batch["points"], batch["points_mask"], strict=True)
+    ]
+    images = np.stack([plots.cloud_image(points) for points in clouds])
+    figures = {"predictions": plots.prediction_grid(images, logits, batch["label"], names)}
+    labels, guesses = [], []
+    with contextlib.closing(task_data.eval_data()) as batches:
+        for part in batches:
+            found = jax.device_get(collect(classify(variables, part), part))
+            labels.append(found["label"][part["mask"]])
+            guesses.append(found["prediction"][part["mask"]])
+    figures["confusion"] = plots.confusion(np.concatenate(labels), np.concatenate(guesses), names)
+    if not isinstance(model, Perceiver):
+        return figures
+    few = {name: x[:DRAWN] for name, x in batch.items()}
+
+    @jax.jit
+    def look(variables, batch):
+        found = maps.attention_maps(model, variables, prepare(batch, None))
+        return {name: jnp.mean(parts["input"], axis=1) for name, parts in found.items()}
+
+    for name, weights in jax.device_get(look(variables, few)).items():
+        shown = [x[:, there] for x, there in zip(weights, few["points_mask"], strict=True)]
+        figures[f"attention_cloud_{name}"] = plots.cloud_attention(clouds[:DRAWN], shown)
+    return figures

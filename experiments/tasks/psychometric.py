@@ -73,13 +73,13 @@ def block_matching(
     """The integer disparity of least absolute difference in a square around each left pixel.
 
     Args:
-      frames: uint8 `[2, H, W, C]`, left and right; border pixels are repeated outside.
+      frames: uint8 `[2, H, W, 3]`, left and right; border pixels are repeated outside.
       lowest, highest: pixels; the search goes in steps of one.
 
     Returns:
       float32 `[H, W]`.
     """
-    left, right = frames[..., 0].astype(np.float32)
+    left, right = (grey.astype(np.float32) for grey in _grey(frames))
     width, searched = left.shape[1], np.arange(round(lowest), round(highest) + 1)
     costs = []
     for disparity in searched:
@@ -131,9 +131,14 @@ def _searched(lowest: float, highest: float) -> tuple[int, int]:
 def _opencv(matcher, frames: np.ndarray, lowest: float, highest: float) -> np.ndarray:
     """Repeats the border pixels of both views, so that the matcher reaches their borders."""
     border = 32
-    views = [cv2.copyMakeBorder(f[..., 0], *[border] * 4, cv2.BORDER_REPLICATE) for f in frames]
+    views = [cv2.copyMakeBorder(x, *[border] * 4, cv2.BORDER_REPLICATE) for x in _grey(frames)]
     found = matcher.compute(*views)[border:-border, border:-border] / np.float32(16)
     return np.clip(found, lowest, highest)
+
+
+def _grey(frames: np.ndarray) -> list[np.ndarray]:
+    """The two views as uint8 `[H, W]`."""
+    return [cv2.cvtColor(view, cv2.COLOR_RGB2GRAY) for view in frames]
 
 
 MATCHERS = {

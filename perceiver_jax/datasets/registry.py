@@ -35,6 +35,7 @@ GENERATED = (
     "centre",
     "shapes",
     "mirrored",
+    "entities",
 )
 NAMES = ("digits", "clips", "texts", "folder", "table", "mixture", "wordnet", "points")
 MODULES = {name: name for name in NAMES}

@@ -12,6 +12,31 @@ import jax.numpy as jnp
 import numpy as np
 
 
+def shrink(images: jax.Array, factor: int) -> jax.Array:
+    """`[..., H, W, C]` -> `[..., H / factor, W / factor, C]`: the means of squares of pixels.
+
+    Raises:
+      ValueError: the factor does not divide H and W.
+    """
+    *lead, height, width, channels = images.shape
+    if height % factor or width % factor:
+        raise ValueError(
+            f"shrinking by {factor} needs sides that it divides, not {height}, {width}"
+        )
+    shape = (*lead, height // factor, factor, width // factor, factor, channels)
+    return images.reshape(shape).mean(axis=(-4, -2))
+
+
+def enlarge(field: jax.Array, factor: int) -> jax.Array:
+    """A flow or disparity of images that `shrink` made, in the pixels of those before.
+
+    `[B, H, W, C]` -> `[B, factor H, factor W, C]`, bilinear.
+    """
+    batch, height, width, channels = field.shape
+    shape = (batch, factor * height, factor * width, channels)
+    return factor * jax.image.resize(field, shape, "linear")
+
+
 def tile_starts(size: int, tile: int, min_overlap: int) -> list[int]:
     """Starts of the tiles on one axis: every `tile - min_overlap` pixels, the last at the end.
 

@@ -17,6 +17,13 @@ from perceiver_jax.plots.images import (
     prediction_grid,
     show_image,
 )
+from perceiver_jax.plots.points import (
+    cloud_attention,
+    cloud_image,
+    confusion,
+    entity_attention,
+    named_entities,
+)
 
 __all__ = [
     "RIGHT",
@@ -24,12 +31,17 @@ __all__ = [
     "Clip",
     "attention_maps",
     "attention_mass",
+    "cloud_attention",
+    "cloud_image",
     "comparison",
+    "confusion",
     "cost_curves",
     "disparity_colours",
+    "entity_attention",
     "field_grid",
     "flow_colours",
     "label_probabilities",
+    "named_entities",
     "prediction_grid",
     "psychometric_curve",
     "reconstructions",
