@@ -27,6 +27,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import jax
 from absl import flags, logging
 
 from experiments import command
@@ -168,6 +169,8 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.FATAL)  # libraries say in pages what is said once
     given = flags.FLAGS
+    if given.tiny:  # two steps a program: compiling is most of it
+        jax.config.update("jax_disable_most_optimizations", True)
     names = list(STUDIES) if given.study == "all" else [given.study]
     workdir = pathlib.Path(given.workdir).expanduser()
     shard = parse_part("shard", given.shard)

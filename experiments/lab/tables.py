@@ -19,10 +19,11 @@ def overview(parts: Sequence[tuple[Study, Sequence[Verdict]]]) -> Table:
     rows = []
     for study, verdicts in parts:
         counts = [sum(v.verdict == kind for v in verdicts) for kind in KINDS]
-        there = sum(map(len, study.cells.values()))
+        there = {(cell, seed) for cell, found in study.cells.items() for seed in found}
+        wanted = len(there | set(study.expected))
         rows.append([
             study.name, *(Cell(str(c), c) for c in counts),
-            Cell(f"{there} of {len(study.expected)}" if study.expected else str(there), there),
+            Cell(f"{len(there)} of {wanted}" if study.expected else str(wanted), len(there)),
             Cell(str(len(study.absent)), len(study.absent), "bad" if study.absent else ""),
             Cell(str(len(study.diverged)), len(study.diverged), "bad" if study.diverged else ""),
         ])  # fmt: skip
