@@ -56,7 +56,7 @@ def copies(size: str, tiny: bool):
         config = recipe(4096, 25_000, cosine(1000))
         fields = {"dropout_rate": 0.1, "dtype": "bfloat16", "remat": "full"}
     else:
-        config = recipe(128, 3000, cosine(100), rate=2e-3)
+        config = recipe(64, 2000, cosine(100), rate=2e-3)
     length = min(length, 32) if tiny else length
     latents = 1024 if long and not tiny else length // 2
     config.data = common.reading(

@@ -19,6 +19,7 @@ Suites (`cases.py` has their sizes; a new case is a line there):
     kinetics_train   a training step of the same sizes, with the outputs of a training step
     megapixels       the Fourier classifier on images of 1 and 16 megapixels
     audio            a classifier of a million samples of sound, one token each
+    ar               a training step of Perceiver AR, 1,024 latents on 4,096 to 131,072 bytes
     sweep            the cross-attention alone on 2^12 to 2^24 pixels: the plot
 
 `ours` always runs. --against adds contenders: `dense` (the textbook formula for every attention),

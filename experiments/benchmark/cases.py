@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from ml_collections import ConfigDict
 
+from configs import ar as ar_configs
 from configs import imagenet, kinetics
 from configs.released import sizes
-from experiments.tasks import autoencode
+from experiments.tasks import ar, autoencode
 from perceiver_jax import flops, losses, perceiver, pretrained
 from perceiver_jax.build import build
 from perceiver_jax.layers import CrossAttention
@@ -67,6 +68,10 @@ class Subject:
 
     def inputs(self) -> list[Tokens]:
         """The shapes of the sets of input tokens."""
+        if "ids" in self.batch:
+            batch_size, length = self.batch["ids"].shape
+            shape = batch_size, length - 1, self.model.channels
+            return [Tokens(content=jax.ShapeDtypeStruct(shape, jnp.float32))]
 
         def run(batch):
             def read(model, batch):
@@ -260,6 +265,41 @@ def sound(samples: int):
     return make
 
 
+def sequence(length: int):
+    """A training step of Perceiver AR with 1,024 latents, of `length` inputs."""
+
+    def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
+        config = ar_configs.get_config("copy_131k:tiny" if tiny else "copy_131k")
+        config.batch_size = batch_size
+        config.model.dtype, config.model.dropout_rate = dtype, 0.0
+        total = config.model.max_length if tiny else length
+        config.model.max_length = total
+        if not tiny:
+            config.model |= {"channels": 256, "num_layers": 2}
+            config.model |= {"num_cross_attend_heads": 4, "num_self_attend_heads": 4}
+        model = build(config.model.to_dict())
+
+        def prepare(batch, key):
+            whole = jnp.full((batch_size,), total + 1, jnp.int32)
+            batch = batch | {"num_ids": whole, "num_scored": whole}
+            return ar.prepare_ids(batch, key, num_latents=model.num_latents)
+
+        batch = {"ids": jax.ShapeDtypeStruct((batch_size, total + 1), jnp.uint16)}
+        mask = {"mask": jax.ShapeDtypeStruct((batch_size,), bool)}
+        prepared = jax.eval_shape(prepare, batch | mask, jax.random.key(0))
+        return Subject(
+            model,
+            batch,
+            batch_size * flops.forward(model, one_of(prepared)),
+            model.num_latents,
+            config=config,
+            prepare=prepare,
+            loss=functools.partial(ar.loss, z_loss=config.ar.z_loss),
+        )
+
+    return make
+
+
 # Squares and doubled squares: 2^12 to 2^24 pixels, in single doublings at the end.
 SWEEP = ((64, 64), (128, 128), (256, 256), (512, 512), (1024, 1024), (2048, 2048), (2048, 4096),
          (4096, 4096))  # fmt: skip
@@ -292,6 +332,7 @@ CASES: Mapping[str, Case] = {
     "pixels_1m": Case("megapixels", BOTH, config("fourier", size=1024)),
     "pixels_16m": Case("megapixels", BOTH, config("fourier", size=4096)),
     "audio_1m": Case("audio", BOTH, sound(samples=2**20)),
+    **{f"ar_{m}": Case("ar", ("train",), sequence(m)) for m in (4096, 16_384, 65_536, 131_072)},
     **{f"sweep_{h}x{w}": Case("sweep", BOTH, read(h, w)) for h, w in SWEEP},
 }
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES.values()))
