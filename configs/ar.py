@@ -56,7 +56,7 @@ def copies(size: str, tiny: bool):
         config = recipe(4096, 25_000, cosine(1000))
         fields = {"dropout_rate": 0.1, "dtype": "bfloat16", "remat": "full"}
     else:
-        config = recipe(64, 2000, cosine(100), rate=2e-3)
+        config = recipe(16 if size else 64, 800 if size else 2000, cosine(100), rate=2e-3)
     length = min(length, 32) if tiny else length
     latents = 1024 if long and not tiny else length // 2
     config.data = common.reading(
@@ -94,7 +94,7 @@ def small(size: str, tiny: bool):
     """A size for one CPU core, on the sources of Python's own standard library."""
     length = 40 if tiny else int(size or 256)
     latents = 8 if tiny else 64
-    config = recipe(32, 3000, cosine(100), rate=2e-3)
+    config = recipe(32, 1000, cosine(100), rate=2e-3)
     config.data = stream(length, latents)
     config.data.data_dir = sysconfig.get_path("stdlib")
     config.data.train_split = "[!x-z]*.py"
