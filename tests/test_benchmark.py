@@ -39,6 +39,7 @@ def full_size(name):
         ("kinetics_step", 16 * 56 * 56 + 1920 + 1, 260),
         ("pixels_16m", 2**24, None),
         ("audio_1m", 2**20, None),
+        ("ar_131072", 131_072, None),
         ("sweep_2048x4096", 2**23, None),
     ],
 )

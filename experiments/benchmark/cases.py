@@ -275,8 +275,8 @@ def sequence(length: int):
         total = config.model.max_length if tiny else length
         config.model.max_length = total
         if not tiny:
-            config.model |= {"channels": 256, "num_layers": 2}
-            config.model |= {"num_cross_attend_heads": 4, "num_self_attend_heads": 4}
+            config.model.update({"channels": 256, "num_layers": 2})
+            config.model.update({"num_cross_attend_heads": 4, "num_self_attend_heads": 4})
         model = build(config.model.to_dict())
 
         def prepare(batch, key):
