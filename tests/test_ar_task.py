@@ -10,6 +10,7 @@ import pytest
 from configs import ar as config_file
 from experiments import check_config
 from experiments.tasks import ar
+from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
 
 prepare = functools.partial(ar.prepare_ids, num_latents=4)
@@ -74,6 +75,18 @@ def test_passes_score_every_id_once():
         assert scores["scored"].sum(1).tolist() == [8, 2]
         total, count = ar.mean_of("nats", scores, batch)
         assert float(total) == pytest.approx(10 * np.log(20), rel=1e-5) and count == 10
+
+
+@pytest.mark.parametrize(
+    ("variant", "num_ids", "millions"),
+    [("imagenet64", 259, 770.1), ("pg19", 32_000, 974.2)],  # the paper: ~770M; 974.6M of subwords
+)
+def test_sizes_of_the_papers_models(variant, num_ids, millions):
+    model = build(config_file.get_config(variant).model.to_dict() | {"num_ids": num_ids})
+    batch = {"ids": jnp.zeros((1, 8), jnp.int32), "length": jnp.array([8])}
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
+    total = sum(x.size for x in jax.tree.leaves(shapes))
+    assert total / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @pytest.mark.parametrize(

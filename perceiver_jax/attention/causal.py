@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from perceiver_jax import mesh
-from perceiver_jax.attention.blockwise import chunk_bytes
+from perceiver_jax.attention.blockwise import chunk_bytes, divisor
 from perceiver_jax.attention.folding import dot
 from perceiver_jax.attention.softmax import (
     MASKED,
@@ -39,9 +39,9 @@ from perceiver_jax.attention.softmax import (
 
 LATE, EARLY = 2**30, -(2**30)  # places of keys and queries that fill up a block
 
-# Blocks are not made smaller, however large the batch, unless the budget of one example and head is
-# as small: products with fewer rows are slow.
-MIN_KEYS, MIN_QUERIES = 256, 64
+# Blocks are not made smaller, unless the budget is: products with fewer rows are slow. Where those
+# of all examples do not fit into the budget, groups of examples take turns.
+MIN_KEYS, MIN_QUERIES = 256, 128
 
 KeysValues = Callable[[Any, dict[str, jax.Array]], tuple[jax.Array, jax.Array]]
 
@@ -53,14 +53,23 @@ class Block(NamedTuple):
     keys: int
 
 
-def choose_block(batch: int, heads: int, queries: int, keys: int) -> Block:
-    """The block whose weights fill the memory budget; of all keys and queries where they fit."""
+def choose_block(batch: int, heads: int, queries: int, keys: int) -> tuple[int, Block]:
+    """How many groups of examples take turns, and the block whose weights then fill the budget.
+
+    It is of all keys and queries where they fit.
+
+    Args:
+      batch: examples of a device.
+      heads, queries, keys: of each.
+    """
     budget = chunk_bytes() // 4
     side = math.isqrt(budget)
-    budget //= mesh.local_batch_size(batch) * heads
-    m = min(keys, max(budget // queries, min(MIN_KEYS, side)))
-    n = min(queries, max(budget // m, min(MIN_QUERIES, side)))
-    return Block(_even(queries, n), _even(keys, m))
+    least_keys, least_queries = min(keys, MIN_KEYS, side), min(queries, MIN_QUERIES, side)
+    groups = divisor(batch, batch * heads * least_keys * least_queries / budget)
+    budget //= batch // groups * heads
+    m = min(keys, max(budget // queries, least_keys))
+    n = min(queries, max(budget // m, least_queries))
+    return groups, Block(_even(queries, n), _even(keys, m))
 
 
 def _even(total: int, most: int) -> int:
@@ -94,13 +103,14 @@ def attend_causal(
       `[B, H, N, V]` float32, zeros for queries that see no key.
     """
     batch, heads, count, _ = query.shape
-    block = block or choose_block(batch, heads, count, places.key.shape[1])
+    local = mesh.local_batch_size(batch), heads, count, places.key.shape[1]
+    groups, block = (1, block) if block else choose_block(*local)
     data = {"data": data, "place": places.key} | ({} if mask is None else {"mask": mask})
     # Equal leading axes, so that examples can be spread over devices.
     place, data = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (batch, *x.shape[1:])), (places.query, data)
     )
-    run = functools.partial(_attend, keys_values, block)
+    run = functools.partial(_attend_in_turns, keys_values, groups, block)
     axes = _spread_axes(batch)
     if not axes:
         return run(query, params, data, place)
@@ -132,8 +142,24 @@ def _spread_axes(batch: int) -> tuple[str, ...]:
     return axes if math.prod(layout.mesh.shape[axis] for axis in axes) > 1 else ()
 
 
+def _attend_in_turns(keys_values: KeysValues, groups: int, block: Block, *arrays) -> jax.Array:
+    """`attend_causal` of a device's examples, one group after another."""
+    if groups == 1:
+        return _attend(keys_values, block, *arrays)
+    query, params, data, place = arrays
+
+    def split(x):
+        return x.reshape(groups, x.shape[0] // groups, *x.shape[1:])
+
+    out = jax.lax.map(
+        lambda x: _attend(keys_values, block, x[0], params, *x[1:]),
+        jax.tree.map(split, (query, data, place)),
+    )
+    return out.reshape(-1, *out.shape[2:])
+
+
 def _attend(keys_values: KeysValues, block: Block, query, params, data, place) -> jax.Array:
-    """`attend_causal` of a device's examples."""
+    """`attend_causal` of a group of examples."""
     count, total = query.shape[2], data["place"].shape[1]
     if block.queries >= count and block.keys >= total:
         key, value = keys_values(params, data["data"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax import mesh
-from perceiver_jax.attention import attend_causal
+from perceiver_jax.attention import attend_causal, cost
 from perceiver_jax.attention.causal import Block, choose_block
 from perceiver_jax.attention.softmax import Places, attend
 
@@ -117,12 +117,21 @@ def test_devices_agree():
 
 
 def test_a_block_keeps_to_the_budget():
-    for shape in ((1, 16, 1024, 131_072), (4, 16, 1024, 12_288), (1, 1, 7, 11)):
+    for shape in ((1, 16, 1024, 131_072), (64, 16, 1024, 12_288), (6, 1, 7, 11)):
         batch, heads, n, m = shape
-        block = choose_block(*shape)
-        assert block.queries <= n and block.keys <= m
-        assert 4 * batch * heads * block.queries * block.keys <= 2**23
-    assert choose_block(1, 1, 7, 11) == Block(7, 11)
+        groups, block = choose_block(*shape)
+        assert batch % groups == 0 and block.queries <= n and block.keys <= m
+        assert 4 * batch // groups * heads * block.queries * block.keys <= 2**22
+    assert choose_block(1, 1, 7, 11) == (1, Block(7, 11))
+
+
+def test_groups_of_examples_take_turns():
+    arguments = example(b=4, lengths=[13, 12, 8, 3])
+    expected = values_and_gradients(dense, arguments)
+    with cost.forced(chunk_bytes=256):
+        assert choose_block(4, 2, 5, 13)[0] > 1
+        found = values_and_gradients(blockwise(None), arguments)
+    assert_equal(found, expected, 2e-5)
 
 
 def test_skipped_blocks_are_not_computed():
