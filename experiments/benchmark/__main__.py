@@ -38,6 +38,8 @@ benchmark_sweep.png for `sweep`. It replaces files of an earlier run:
 
     status             ok, or why there are no figures
     median_seconds, lowest_seconds, highest_seconds, all_seconds
+    cpu_seconds        processor time of a run, of all cores, in the turn with the least of it; on a
+                       machine with other work it is steadier than the others
     times_ours         median over the median of `ours`: above 1 is slower than ours
     compile_seconds    tracing and compiling; 0 where nothing is compiled
     temporaries_bytes  allocated by the compiled program beside arguments and results
@@ -99,7 +101,8 @@ PUBLISHED = {
 }
 COLUMNS = [
     "suite", "case", "phase", "contender", "status", "inputs", "batch_size", "dtype",
-    "median_seconds", "lowest_seconds", "highest_seconds", "times_ours", "compile_seconds",
+    "median_seconds", "lowest_seconds", "highest_seconds", "cpu_seconds", "times_ours",
+    "compile_seconds",
     "temporaries_bytes", "peak_rss_bytes", "peak_device_bytes", "executed_flops", "textbook_flops",
     "executed_utilisation", "textbook_utilisation", "peak_flops", "peak_source", "all_seconds",
     "command", "commit", "hardware", "software", "date",

@@ -111,8 +111,21 @@ def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
         gc.collect()
         return dict(program.facts)
 
+    processor = []
+
+    def run():
+        before, began = time.process_time(), time.perf_counter()
+        seconds = turn(program.run)
+        runs = (time.perf_counter() - began) / seconds
+        processor.append((time.process_time() - before) / runs)
+        return seconds
+
     def facts():
-        return {"peak_rss_bytes": peak_rss(), "peak_device_bytes": program.device_memory()}
+        return {
+            "peak_rss_bytes": peak_rss(),
+            "peak_device_bytes": program.device_memory(),
+            "cpu_seconds": min(processor, default=None),
+        }
 
     pipe.send(answer(build))
     while True:
@@ -120,7 +133,7 @@ def _serve(pipe, contender: Callable[[Job], Program], job: Job) -> None:
             question = pipe.recv()
         except EOFError:
             return
-        pipe.send(answer(facts if question == "facts" else lambda: turn(program.run)))
+        pipe.send(answer(facts if question == "facts" else run))
 
 
 def answer(function: Callable[[], Any]) -> tuple[str, Any]:
