@@ -11,9 +11,9 @@ workdir belongs to one commit. `--jobs` starts processes that share the cells; `
 `--shard=1/2` take halves of them, on machines with or without a common workdir.
 
 First the learning rate of each model is chosen, where no shortcut is (WORKDIR/tuning.json). Then
-come WORKDIR/lab_STUDY.csv, a row for each cell and seed, and at the end WORKDIR/lab.md and
-lab.html, with a verdict on each claim. A cell that diverged is a row that says so. A study or a
-part of one whose data are not there says what it needs, and the others run.
+come WORKDIR/lab_STUDY.csv, a row for each cell and seed, and at the end lab_attention.csv (where
+latents look), lab.md and lab.html, with a verdict on each claim. A cell that diverged is a row that
+says so. A study or a part of one whose data are not there says what it needs, and the others run.
 
 Exit codes: 0, finished, whatever the verdicts are. 75, stopped by SIGTERM or Ctrl-C: run it again.
 1, any other error, or no study has its data.
