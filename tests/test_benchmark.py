@@ -31,6 +31,7 @@ def full_size(name):
         ("imagenet_fourier_b1", 224 * 224, 406.1),
         ("imagenet_fourier_b4", 224 * 224, 4 * 406.1),
         ("perceiver_2021", 224 * 224, 706.3),
+        ("mnist_pixels", 28 * 28, None),
         ("imagenet_learned", 224 * 224, None),
         ("imagenet_conv", 56 * 56, None),
         ("language", 2048, None),

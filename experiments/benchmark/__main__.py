@@ -13,6 +13,7 @@ Suites (`cases.py` has their sizes; a new case is a line there):
     released         the released models: learned positions, convolutional stem, text
     latents          the Fourier classifier on 16 x 16 pixels: its 48 latent layers, little else
     perceiver        a training step of the 2021 Perceiver, 8 cross-attends
+    mnist            a training step of the small model of the pixels of MNIST, batch 64
     flow             optical flow, 368 x 496
     kinetics         a clip of 16 x 224 x 224 pixels and 30,720 samples, encoded once and decoded in
                      chunks; --against=rerun encodes it again for each chunk, as torch does

@@ -16,7 +16,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs import ar as ar_configs
-from configs import imagenet, kinetics
+from configs import imagenet, kinetics, mnist
 from configs.released import sizes
 from experiments.tasks import ar, autoencode
 from perceiver_jax import flops, losses, perceiver, pretrained
@@ -120,9 +120,12 @@ class Read(nn.Module):
         )
 
 
-def image_batch(batch_size: int, height: int, width: int, num_classes: int | None = None):
+def image_batch(
+    batch_size: int, height: int, width: int, channels: int = 3, num_classes: int | None = None
+):
     """Shapes of images, and of their targets."""
-    batch = {"image": jax.ShapeDtypeStruct((batch_size, height, width, 3), jnp.float32)}
+    shape = batch_size, height, width, channels
+    batch = {"image": jax.ShapeDtypeStruct(shape, jnp.float32)}
     if num_classes:
         batch["target"] = jax.ShapeDtypeStruct((batch_size, num_classes), jnp.float32)
     return batch
@@ -158,16 +161,17 @@ def read(height: int, width: int):
     return make
 
 
-def config(variant: str, size: int = 224):
-    """A classifier of `configs/imagenet.py`, on square images."""
+def config(variant: str, size: int = 224, channels: int = 3, family=imagenet):
+    """A classifier of `configs/imagenet.py`, or another file, on square images."""
 
     def make(batch_size: int, tiny: bool, dtype: str) -> Subject:
-        config = imagenet.get_config(f"{variant}:tiny" if tiny else variant)
+        config = family.get_config(f"{variant}:tiny" if tiny else variant)
         config.batch_size = batch_size
         config.model.dtype = dtype
         model = build(config.model.to_dict())
         edge = 16 if tiny else size
-        batch = image_batch(batch_size, edge, edge, config.model.output.num_classes)
+        shape = batch_size, edge, edge, channels
+        batch = image_batch(*shape, num_classes=config.model.output.num_classes)
         encoder = config.model.encoder
         return Subject(
             model,
@@ -319,6 +323,10 @@ CASES: Mapping[str, Case] = {
         name: Case("released", BOTH, released(name), against=TORCH)
         for name in ("imagenet_learned", "imagenet_conv", "language")
     },
+    # Small products: here passes over memory and the dispatch of each operation count.
+    "mnist_pixels": Case(
+        "mnist", ("train",), config("pixels", 28, 1, mnist), 64, against=("dense", *REMAT)
+    ),
     "perceiver_2021": Case("perceiver", ("train",), config("perceiver"), against=("dense", *REMAT)),
     "flow_368x496": Case("flow", ("forward",), released("flow"), against=TORCH),
     # 128 chunks, as the released notebook has it.
