@@ -8,6 +8,7 @@
 | `bytes`      | 8,192   | 1,024 | 12 x 768       | any files, as one stream of bytes              |
 | `pg19`       | 4,096   | 1,024 | 60 x 1024      | the books of TFDS's `pg19`, as bytes           |
 | `imagenet64` | 12,288  | 1,024 | 60 x 1024      | TFDS's `downsampled_imagenet/64x64`, rasters   |
+| `digits`     | 64      | 32    | 2 x 64         | scikit-learn's digits, rasters                 |
 | `small`      | 256     | 64    | 3 x 128        | the sources of Python's own standard library   |
 | `small_64`   | 64      | 64    | 3 x 128        | the same                                       |
 | `small_1024` | 1,024   | 64    | 3 x 128        | the same                                       |
@@ -55,6 +56,7 @@ VARIANTS = (
     "bytes",
     "pg19",
     "imagenet64",
+    "digits",
     "small",
     "small_64",
     "small_1024",
@@ -209,6 +211,37 @@ def rasters(size: str, tiny: bool):
     return config
 
 
+def digits(size: str, tiny: bool):
+    """Images of 8 x 8 values of 17 greys, which a CPU learns to complete in two minutes.
+
+    Seed 0: 1.86 bits a value of the test images; greys alike would be 4.09.
+    """
+    del size
+    latents = 8 if tiny else 32
+    config = recipe(64, 1500, cosine(100), rate=2e-3)
+    config.ar.stride, config.ar.unit = latents // 2, "dimension"
+    config.data = common.reading(
+        "digits",
+        train=f"raster_ids | crop_ids(65, {latents + 1}) | {KEEP}",
+        evaluate=f"raster_ids | last_ids(65) | {KEEP}",
+    )
+    config.data.in_memory = True
+    config.model = model(
+        tiny,
+        max_length=64,
+        num_latents=latents,
+        num_layers=2,
+        channels=64,
+        num_cross_attend_heads=4,
+        num_self_attend_heads=4,
+        positions="learned",
+        position_shape=(8, 8, 1),
+        dropout_rate=0.1,
+        remat="none",
+    )
+    return config
+
+
 def model(tiny: bool, **fields):
     """The `model` section."""
     section = {"module": "ar.PerceiverAR", **common.defaults(PerceiverAR), "dtype": "float32"}
@@ -242,4 +275,11 @@ def cosine(warmup_steps: int):
     return {"name": "cosine", "warmup_steps": warmup_steps, "end_value": 0.0}
 
 
-MAKERS = {"copy": copies, "bytes": files, "pg19": books, "imagenet64": rasters, "small": small}
+MAKERS = {
+    "copy": copies,
+    "bytes": files,
+    "pg19": books,
+    "imagenet64": rasters,
+    "digits": digits,
+    "small": small,
+}

@@ -9,6 +9,7 @@ One file, because the kinds share how results are named, described and written.
 import functools
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ import jax
 import numpy as np
 
 from experiments import inputs
-from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
+from experiments.tasks.ask import Clip, Field, Questions, Scores, Text, Writer
+from experiments.tasks.writing import draw_reading
 from perceiver_jax import files, inference, plots
 from perceiver_jax.data.checks import EXPECTED
+from perceiver_jax.data.sequence_transforms import decode
 from perceiver_jax.inference import tiles
 from perceiver_jax.inference.batches import Results, predict_each
 from perceiver_jax.inference.clips import clip_lengths
@@ -27,6 +30,17 @@ from perceiver_jax.inference.text import fill, hide, likeliest
 from perceiver_jax.modalities import text as text_modality
 
 Load = Callable[[], Any]  # the variables of a model
+
+
+class Writing(NamedTuple):
+    """The flags of models that write; see `predict.define_flags`."""
+
+    length: int
+    keep: float
+    samples: int
+    sampling: inference.Sampling
+    seed: int
+    exact: bool
 
 
 class Settings(NamedTuple):
@@ -39,6 +53,7 @@ class Settings(NamedTuple):
     max_clips: int
     bar: Callable[[str], Callable[[int, int], None]]  # shows progress, in such units
     names: Sequence[str] | None  # of the classes
+    writing: Writing
 
 
 class Answers(NamedTuple):
@@ -207,6 +222,114 @@ def autoencode(asked: Clip, load: Load, values: Sequence[str], settings: Setting
     return one_by_one(found, folders, answer, settings, parts="chunks", whole="videos")
 
 
+def write_texts(asked: Writer, load: Load, values: Sequence[str], settings: Settings) -> Answers:
+    """What follows each text: predictions.json, and what the model read of the first."""
+    texts = [("", "")] if list(values) == [""] else inputs.find_texts(values)
+    prompts, left_out = {}, {}
+    for name, text in texts:
+        try:
+            prompts[name] = asked.read(text)
+        except EXPECTED as error:
+            left_out[name] = str(error)
+    check_any(left_out, len(texts))
+    variables, samples = load(), settings.writing.samples
+    repeated = [prompt for prompt in prompts.values() for _ in range(samples)]
+    made, said = write_ids(
+        asked, variables, repeated, settings.writing.length, settings, settings.bar("bytes")
+    )
+    records, text, new = {}, [], iter(made)
+    for name, prompt in prompts.items():
+        records[name] = [decode(next(new)).decode(errors="replace") for _ in range(samples)]
+        shown = decode(prompt).decode(errors="replace")
+        text += [f"{shown}{continuation}" for continuation in records[name]]
+    paths = [write_json(settings.output / "predictions.json", records)]
+    if len(made[0]):
+        ids = np.concatenate([repeated[0], made[0]])
+        dropped = max(len(ids) - asked.model.max_length - 1, 0)
+        first = max(len(repeated[0]) - dropped, 1)
+        figure = draw_reading(asked.model, variables, ids[dropped:], first)
+        paths.append(write_figure(settings.output / "attention.png", figure))
+    return Answers(paths, [*text, said], left_out, len(texts))
+
+
+def complete_images(
+    asked: Writer, load: Load, values: Sequence[str], settings: Settings
+) -> Answers:
+    """Images of which the first rows are given: completed.png, and what the model read of it."""
+    found = inputs.find_inputs(values, ("image",))
+    folders = inputs.output_folders(found, settings.output)
+    variables, writing, shape = load(), settings.writing, asked.shape
+
+    def answer(paths, output, show):
+        ids = asked.read(paths[0])
+        kept = min(round(writing.keep * shape[0]), shape[0] - 1) * shape[1] * shape[2]
+        prompts = [ids[: 1 + kept]] * writing.samples
+        made, said = write_ids(asked, variables, prompts, ids.size - 1 - kept, settings, show)
+        images = [
+            np.frombuffer(decode(np.concatenate([ids[: 1 + kept], new])), np.uint8).reshape(shape)
+            for new in made
+        ]
+        make(output)
+        written = []
+        for number, image in enumerate(images, 1):
+            name = f"completed_{number}.png" if writing.samples > 1 else "completed.png"
+            written.append(output / name)
+            files.write_image(written[-1], image[..., 0] if shape[-1] == 1 else image)
+        original = np.frombuffer(decode(ids), np.uint8).reshape(shape)
+        figure = plots.completions([original], [kept], [np.stack(images)])
+        written.append(write_figure(output / "completions.png", figure))
+        whole = np.concatenate([ids[: 1 + kept], made[0]])
+        figure = draw_reading(asked.model, variables, whole, 1 + kept, shape)
+        written.append(write_figure(output / "attention.png", figure))
+        return written, [said]
+
+    return one_by_one(found, folders, answer, settings, parts="values", whole="images")
+
+
+def write(asked: Writer, load: Load, values: Sequence[str], settings: Settings) -> Answers:
+    """What follows each prompt: `write_texts` or `complete_images`."""
+    answer = write_texts if asked.shape is None else complete_images
+    return answer(asked, load, values, settings)
+
+
+def write_ids(
+    asked: Writer,
+    variables: Any,
+    prompts: Sequence[np.ndarray],
+    length: int,
+    settings: Settings,
+    show: Callable[[int, int], None],
+) -> tuple[list[np.ndarray], str]:
+    """The new ids of each prompt, written in batches, and a line that says how many in a second."""
+    writing, made, seconds = settings.writing, [], 0.0
+    longest, most = max(map(len, prompts)), asked.model.max_length
+    if longest > most:
+        left = longest - most
+        print(f"a prompt has {longest} ids; its first {left} are not read", file=sys.stderr)
+        prompts = [prompt[-most:] for prompt in prompts]
+    parts = [
+        prompts[i : i + settings.batch_size] for i in range(0, len(prompts), settings.batch_size)
+    ]
+    for number, part in enumerate(parts):
+        found = inference.generate(
+            asked.model,
+            variables,
+            part,
+            length=length,
+            sampling=writing.sampling,
+            seed=writing.seed + number * settings.batch_size,
+            exact=writing.exact,
+            allowed=asked.allowed,
+            end=asked.end,
+            progress=lambda done, total, n=number: show(n * total + done, len(parts) * total),
+        )
+        made += found.ids
+        seconds += sum(map(len, found.ids)) / max(found.ids_per_second, 1e-9)
+    rate = sum(map(len, made)) / max(seconds, 1e-9)
+    way = "exact" if writing.exact else "fast"
+    return made, f"{rate:.0f} ids a second, {way}"
+
+
 def one_by_one(
     found: Sequence[tuple[str, ...]],
     folders: Sequence[pathlib.Path],
@@ -284,6 +407,13 @@ def make(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def write_figure(path: pathlib.Path, figure: Any) -> pathlib.Path:
+    """Writes it, and makes the folder; returns the path."""
+    make(path.parent)
+    figure.savefig(path, dpi=150)
+    return path
+
+
 def write_json(path: pathlib.Path, content: Any) -> pathlib.Path:
     """Writes it, and makes the folder; returns the path."""
     make(path.parent)
@@ -297,4 +427,5 @@ ANSWERS = {
     Questions: reply,
     Field: estimate,
     Clip: autoencode,
+    Writer: write,
 }

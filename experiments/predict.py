@@ -7,6 +7,7 @@
     python -m experiments.predict --model=language --output=predictions \\
         --input='This is an incomplete sentence where some words are[MASK*9]'
     python -m experiments.predict --model=kinetics --input=clip.mp4 --output=predictions
+    python -m experiments.predict --model=runs/ar --input='def main(' --output=predictions
 
 --input is a file, a folder (files at any depth) or a pattern, and may repeat. What cannot be read
 or does not fit is left out with a message, and the exit code is then 1. Where one input is two
@@ -26,7 +27,13 @@ files, write FILE,FILE, or two folders or patterns, whose files of one name belo
                  --max_clips clips. An input is a video file, or a folder of the images of one,
                  and with VIDEO,SOUND.wav the sound that starts with it; else its own sound.
 
-The files of several pairs or videos are in folders with the name of the (first) file.
+    sequences    runs of configs/ar.py go on with each text or .txt file for --length bytes, or to
+                 its end, --samples times: predictions.json. They complete images of which the first
+                 --keep of the rows are given: completed.png, completions.png. attention.png is
+                 what the latents read of the first. --temperature=0 takes the likeliest; --top_k,
+                 --top_p and --seed say how bytes are drawn. --fast: see docs/generation.md.
+
+The files of several pairs, images or videos are in folders with the name of the (first) file.
 
 --model is the workdir of a run, a released name, a Hugging Face id such as
 deepmind/vision-perceiver-fourier (fetched once and cached), or an address, a file or a folder with
@@ -60,7 +67,7 @@ from ml_collections import config_flags
 from experiments import answers, ask, check_config, command, inputs
 from experiments.answers import Load
 from experiments.tasks import released as released_models
-from experiments.tasks.ask import Clip, Field, Questions, Scores, Text
+from experiments.tasks.ask import Clip, Field, Questions, Scores, Text, Writer
 from perceiver_jax import inference, pretrained
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.files.paths import read_text, user_path
@@ -70,12 +77,13 @@ from perceiver_jax.train import compilation
 from perceiver_jax.train.log import duration
 from perceiver_jax.train.workdir import CHECKPOINTS, CONFIG, is_workdir, load_config
 
-Asked = Scores | Text | Questions | Field | Clip
+Asked = Scores | Text | Questions | Field | Clip | Writer
 # What a run's own config says.
 RELEASED_ONLY = (
     *("config", "random_weights", "seed", "conv_kernel"),
     *("native_size", "min_overlap", "frame_rate"),
 )
+WRITERS_ONLY = ("length", "keep", "samples", "temperature", "top_k", "top_p", "fast")
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -87,7 +95,8 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", None, "Folder of the results, made if not there.", **where)
     config_flags.DEFINE_config_file("config", None, "Other sizes, see above.", **where)
     flags.DEFINE_bool("random_weights", False, "Use an untrained model.", **where)
-    flags.DEFINE_integer("seed", 0, "Of the random weights.", 0, **where)
+    text = "Of the random weights, or of what is written."
+    flags.DEFINE_integer("seed", 0, text, 0, 2**31 - 1, **where)
     text = "See `pretrained.load`: Hugging Face imagenet_conv."
     flags.DEFINE_enum("conv_kernel", None, ["OIHW", "OIWH"], text, **where)
     text = "Text file of class names, one a line, instead of those the weights know."
@@ -107,8 +116,38 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.register_validator(
         "frame_rate", lambda x: 1 <= x <= 1000, "write a number from 1 to 1000", **where
     )
+    define_writing(values)
     command.define_cache(values)
     flags.mark_flags_as_required(["model", "input", "output"], **where)
+
+
+def define_writing(values: flags.FlagValues) -> None:
+    """Defines the flags of models that write."""
+    where = {"flag_values": values}
+    flags.DEFINE_integer("length", 256, "Texts: how many bytes to write.", 1, **where)
+    text = "Images: the share of the rows that is given."
+    flags.DEFINE_float("keep", 0.5, text, 0, 1, **where)
+    text = "How often to go on with each prompt."
+    flags.DEFINE_integer("samples", 1, text, 1, **where)
+    text = "Divides the logits; 0 takes the likeliest."
+    flags.DEFINE_float("temperature", 1.0, text, 0, 1e6, **where)
+    text = "Draw from so many of the likeliest; 0: from all."
+    flags.DEFINE_integer("top_k", 0, text, 0, **where)
+    text = "Draw from the likeliest that together have this probability."
+    flags.DEFINE_float("top_p", 1.0, text, 1e-6, 1, **where)
+    text = "Predict from N / 2 + 1 to N latents instead of always N."
+    flags.DEFINE_bool("fast", False, text, **where)
+
+
+def check_writing(asked: Asked) -> None:
+    """Raises ValueError for flags of models that write, where the model has no use for them."""
+    unused, kind = WRITERS_ONLY, "this model does not write"
+    if isinstance(asked, Writer):
+        unused, kind = ("keep",), "this model writes texts"
+        if asked.shape is not None:
+            unused, kind = ("length",), "this model completes images"
+    if given := [f"--{name}" for name in unused if flags.FLAGS[name].present]:
+        raise ValueError(f"{kind}: leave out {' and '.join(given)}")
 
 
 def ask_run(workdir: epath.Path) -> tuple[Asked, Load, int | None, Sequence[str] | None]:
@@ -119,11 +158,6 @@ def ask_run(workdir: epath.Path) -> tuple[Asked, Load, int | None, Sequence[str]
       ValueError: flags that say what the run says.
     """
     chosen = flags.FLAGS
-    if given := [f"--{name}" for name in RELEASED_ONLY if chosen[name].present]:
-        raise ValueError(
-            f"{workdir} is a run, whose own evaluation says how to predict: leave out "
-            f"{' and '.join(given)}"
-        )
     config = load_config(workdir)
     try:
         check_config(config)
@@ -132,7 +166,13 @@ def ask_run(workdir: epath.Path) -> tuple[Asked, Load, int | None, Sequence[str]
             f"{workdir / CONFIG} is not of this version, which refuses it: {error}"
         ) from error
     asked = ask(config)
-    outputs = config.model.output.to_dict()
+    own = ("seed",) if isinstance(asked, Writer) else ()
+    if given := [f"--{x}" for x in RELEASED_ONLY if x not in own and chosen[x].present]:
+        raise ValueError(
+            f"{workdir} is a run, whose own evaluation says how to predict: leave out "
+            f"{' and '.join(given)}"
+        )
+    outputs = config.model.to_dict().get("output", {})
     num_classes = outputs.get("modalities", {"label": outputs})["label"].get("num_classes")
     return asked, lambda: load(workdir)[1], num_classes, getattr(asked, "names", None)
 
@@ -219,6 +259,7 @@ def main(argv):
         asked, load_variables, num_classes, names = ask_run(workdir)
     else:
         asked, load_variables, num_classes, names = ask_released()
+    check_writing(asked)
     settings = answers.Settings(
         output=output,
         top=chosen.top,
@@ -227,6 +268,14 @@ def main(argv):
         max_clips=chosen.max_clips,
         bar=bar,
         names=names_of_labels(num_classes) if chosen.labels else names,
+        writing=answers.Writing(
+            chosen.length,
+            chosen.keep,
+            chosen.samples,
+            inference.Sampling(chosen.temperature, chosen.top_k, chosen.top_p),
+            chosen.seed,
+            not chosen.fast,
+        ),
     )
 
     def prepare():  # once the inputs are found

@@ -129,12 +129,38 @@ class CausalSelfAttention(CausalLayer):
 
     def __call__(self, x: jax.Array, places: jax.Array, *, train: bool) -> jax.Array:
         """`[B, N, D]` at places `[B, N]` -> `[B, N, D]`."""
+        return self.extend(x, Places(places, places), None, 0, train=train)[0]
+
+    def extend(
+        self,
+        x: jax.Array,
+        places: Places,
+        cache: KeysValues | None,
+        slot: jax.Array | int,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, KeysValues]:
+        """Latents `[B, n, D]`, which also see those in a cache, into which their own go.
+
+        Args:
+          x: the latents.
+          places: of these latents, and of all slots of the cache.
+          cache: keys and values of N slots; None where all latents are in `x`.
+          slot: the first slot of `x`.
+          train: whether layers drop.
+
+        Returns:
+          `[B, n, D]`, and the cache with their keys and values.
+        """
         weights = self.attention.weights(x.shape[-1], x.shape[-1])
         normed = layer_norm(x, *self.norm_attention(x.shape[-1]))
-        query, key = (self.heads(normed, w, places) for w in (weights.query, weights.key))
+        query, key = (self.heads(normed, w, places.query) for w in (weights.query, weights.key))
         own = pack(key, self.heads(normed, weights.value))
-        result = _attend(query, unpack, (), own, Places(places, places))
-        return self.feed_forward(x, self.attention.output(result, weights.out, None), train)
+        if cache is not None:
+            put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=1)
+            own = jax.tree.map(put, cache, own)
+        result = _attend(query, unpack, (), own, places)
+        return self.feed_forward(x, self.attention.output(result, weights.out, None), train), own
 
 
 class CausalCrossAttention(CausalLayer):
@@ -317,24 +343,76 @@ class PerceiverAR(nn.Module):
             latent_places(length, num_latents or self.num_latents),
             jnp.arange(ids.shape[1], dtype=jnp.int32)[None],
         )
-        weights = self.embedding_weights()
-        own = jnp.maximum(places.query, 0)
-        z = self.embed(weights, jnp.take_along_axis(ids, own, axis=1), own)
-        z = linear(z, self.latents(z.shape[-1]), self.dtype)
         mask = None
         if train and self.input_dropout_rate:
             keep = 1 - self.input_dropout_rate
             mask = jax.random.bernoulli(self.make_rng("dropout"), keep, ids.shape)
-        inputs = (ids, weights) if keys_values is None else keys_values
-        z = self.cross_attend(z, places, inputs, mask, train=train)
-        z = self.apply_layers(z, places.query, train)
+        own = jnp.take_along_axis(ids, jnp.maximum(places.query, 0), axis=1)
+        inputs = ids if keys_values is None else keys_values
+        return self.finish(self.read(own, places, inputs, mask, train), places.query, train)
+
+    def read(
+        self,
+        ids: jax.Array,
+        places: Places,
+        inputs: jax.Array | KeysValues,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """Latents `[B, N, D]` that have read the inputs.
+
+        What a latent has read depends on its place alone, not on the other latents.
+
+        Args:
+          ids: int `[B, N]`, of the latents.
+          places: of latents and inputs.
+          inputs: ids `[B, M]`, or `keys_values` of them.
+          mask: bool `[B, M]`, False for inputs that nobody sees.
+          train: whether layers drop.
+        """
+        weights = self.embedding_weights()
+        z = self.embed(weights, ids, jnp.maximum(places.query, 0))
+        z = linear(z, self.latents(z.shape[-1]), self.dtype)
+        inputs = inputs if isinstance(inputs, Mapping) else (inputs, weights)
+        return self.cross_attend(z, places, inputs, mask, train=train)
+
+    def finish(self, z: jax.Array, places: jax.Array, train: bool = False) -> jax.Array:
+        """Latents `[B, N, D]` that have read the inputs, at places `[B, N]` -> their logits."""
+        return self.to_logits(self.apply_layers(z, places, train))
+
+    def extend(
+        self, z: jax.Array, places: Places, cache: KeysValues, slot: jax.Array | int
+    ) -> tuple[jax.Array, KeysValues]:
+        """`finish` of new latents, behind those whose keys and values are in a cache of each layer.
+
+        Args:
+          z: `[B, n, D]`.
+          places: of the new latents, and of the slots of the cache.
+          cache: `key` and `value` `[layers, B, N, H, K]`.
+          slot: where the new latents go.
+
+        Returns:
+          Logits `[B, n, num_ids]`, and the cache with the new latents.
+        """
+        scan = nn.scan(
+            lambda layer, z, cache: layer.extend(z, places, cache, slot),
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=self.num_layers,
+        )
+        z, cache = scan(self.layers, z, cache)
+        return self.to_logits(z), cache
+
+    def to_logits(self, z: jax.Array) -> jax.Array:
+        """`[B, N, D]` behind all layers -> float32 `[B, N, num_ids]`."""
         z = layer_norm(z, *self.norm_output(self.channels)).astype(self.dtype)
         return linear(z, self.output(self.channels), self.dtype).astype(jnp.float32)
 
     def keys_values(self, ids: jax.Array, start: jax.Array | int = 0) -> KeysValues:
         """Keys and values `[B, M, H, K]` of the cross-attend for ids `[B, M]` at places from start.
 
-        They depend on no other token, so those of a longer sequence begin with these.
+        `start` is one for all, or `[B, 1]`. They depend on no other token, so those of a longer
+        sequence begin with these.
         """
         places = start + jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
         return self.cross_attend.keys_values(ids, self.embedding_weights(), places)

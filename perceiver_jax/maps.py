@@ -6,14 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from perceiver_jax.ar import PerceiverAR
 from perceiver_jax.perceiver import Perceiver
 from perceiver_jax.tokens import Tokens, is_tokens
 
-CROSS_ATTEND = "cross_attend"  # the name of an encoder's first cross-attend
+CROSS_ATTEND = "cross_attend"  # the name of the first cross-attend
 
 
 def attention_maps(
-    model: Perceiver, variables: Any, batch: Mapping[str, jax.Array]
+    model: Perceiver | PerceiverAR, variables: Any, batch: Mapping[str, jax.Array]
 ) -> dict[str, dict[str, jax.Array]]:
     """Computes the attention weights of every cross-attend of the encoder.
 
@@ -21,7 +22,8 @@ def attention_maps(
     modalities together, so the maps of one latent sum to 1 over modalities and places.
 
     Args:
-      model: any `Perceiver`.
+      model: any `Perceiver`; or a `PerceiverAR`, whose latents are the last N places of a sequence
+        and whose tokens are its ids.
       variables: its parameters and other collections.
       batch: a prepared batch of B examples.
 
@@ -36,6 +38,10 @@ def attention_maps(
 
     Reference: Perceiver (Jaegle et al. 2021) section 4.1, Figure 3.
     """
+    if isinstance(model, PerceiverAR):
+        _, seen = model.apply(variables, batch, train=False, mutable=["intermediates"])
+        (weights,) = seen["intermediates"][CROSS_ATTEND]["weights"]
+        return {CROSS_ATTEND: {"input": weights}}
     (tokens, _), seen = model.apply(
         variables, batch, train=False, method="encode", mutable=["intermediates"]
     )

@@ -213,3 +213,47 @@ def test_entities_attend_to_others():
     assert axes[0].get_ylabel() == "guess 3, is 4"
     np.testing.assert_allclose(axes[0].collections[0].get_array(), [0.25, 1])
     np.testing.assert_array_equal(axes[1].lines[0].get_xydata(), [[1, 0]])
+
+
+def test_what_latents_read_is_drawn_at_its_place():
+    weights = np.triu(np.ones((70, 70))).T[[3, 69]] / np.array([[4], [70]])
+    symbols = [plots.symbol(b) for b in b"a b\n" + bytes(range(33, 99))]
+    assert symbols[:4] == ["a", "␣", "b", "↵"] and plots.symbol(0) == "00"
+    matrix = plots.reading_matrix(symbols, weights, np.array([3, 69]), ["x", "y"])
+    axes = matrix.axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
+    assert [patch.get_xy() for patch in axes.patches] == [(2.5, -0.5), (68.5, 0.5)]
+    text = plots.reading_text(symbols, weights, np.array([3, 69]), ["x", "y"])
+    first, second = text.axes
+    assert [t.get_text() for t in first.texts] == symbols[:4]
+    assert len(second.texts) == 70 and second.texts[64].get_position() == (0, 1)  # the second row
+    np.testing.assert_allclose(second.images[0].get_array().ravel()[:70], weights[1])
+    assert first.get_title(loc="left") == "to predict x at place 4; darkest: 25%"
+
+
+def test_what_latents_read_long_before_is_said():
+    total = plots.sequences.SHOWN + 100
+    weights = np.full((1, total), 1 / total)
+    figure = plots.reading_text(["a"] * total, weights, np.array([total - 1]), ["b"])
+    (axes,) = figure.axes
+    start = 64  # rows begin at multiples of their length
+    assert len(axes.texts) == total - start
+    assert axes.get_title(loc="left").endswith(f"{start / total:.0%} before the first row")
+
+
+def test_what_latents_read_of_an_image_is_summed_over_channels():
+    weights = np.zeros((2, 12))
+    weights[1, 3:7] = 0.2, 0.3, 0.25, 0.375
+    figure = plots.reading_pixels(np.zeros((2, 2, 3), np.uint8), weights, np.array([3, 7]))
+    np.testing.assert_allclose(figure.axes[1].images[1].get_array()[..., 3], [[0, 1], [0.5, 0]])
+    assert figure.axes[1].get_title() == "row 1, column 0"
+
+
+def test_completions_show_what_was_given():
+    image = np.arange(1, 5, dtype=np.uint8).reshape(2, 2, 1)
+    figure = plots.completions([image], [2], [np.stack([image + 1, image + 2])])
+    shown = [axes.images[0].get_array().ravel().tolist() for axes in figure.axes]
+    assert shown == [[1, 2, 128, 128], [2, 3, 4, 5], [3, 4, 5, 6], [1, 2, 3, 4]]
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["given", "completed 1", "completed 2", "original"]

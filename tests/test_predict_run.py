@@ -15,6 +15,7 @@ from scipy.io import wavfile
 from tfds_files import write_glue, write_spoken_digits, write_tfds
 
 from configs import (
+    ar,
     audioset,
     av_digits,
     bounce,
@@ -31,8 +32,9 @@ from experiments import make_task
 from experiments.tasks import ask, autoencode
 from experiments.tasks.autoencode import hide
 from perceiver_jax import files, inference
+from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
-from perceiver_jax.data import transforms
+from perceiver_jax.data import sequence_transforms, transforms
 from perceiver_jax.datasets import registry
 from perceiver_jax.inference.text import fill_masks
 from perceiver_jax.modalities import text
@@ -263,6 +265,58 @@ def test_masked_texts(predict, tmp_path):
     lines = (tmp_path / "out/filled.txt").read_text(encoding="utf-8").splitlines()
     assert lines == [fill_masks(task.model, variables, x).text for x in texts]
     assert code == 1 and "left out: no marker: nothing to fill in: write [MASK]" in err
+
+
+def test_texts_go_on(predict, tmp_path):
+    """As `generate` writes them; in batches, several times each, with an end."""
+    config = ar.get_config("copy:tiny").lock()
+    _, variables = write_run(config, tmp_path / "run")
+    model = build(config.model.to_dict())
+    (tmp_path / "long.txt").write_text("abcdefgh" * 5)
+    flags = ("--length=6", "--samples=2", "--batch_size=3", "--seed=7", "--top_k=9")
+    code, out, err = predict("--input=wörd", "--input=W/long.txt", *flags)
+    assert code == 0 and "a prompt has 41 ids; its first 9 are not read" in err
+    records = predictions(tmp_path)
+    assert list(records) == ["wörd", f"{tmp_path}/long.txt"]
+    prompt = np.concatenate(
+        [[sequence_transforms.SOS], sequence_transforms.encode("wörd".encode())]
+    )
+    allowed = np.arange(259) >= 1
+    allowed[2] = False
+    made = inference.generate(
+        model,
+        variables,
+        [prompt] * 2,
+        length=6,
+        sampling=inference.Sampling(top_k=9),
+        seed=7,
+        allowed=allowed,
+        end=1,
+    )
+    texts = [sequence_transforms.decode(ids).decode(errors="replace") for ids in made.ids]
+    assert records["wörd"] == texts and texts[0] != texts[1]
+    assert f"wörd{texts[0]}" in out and out.splitlines()[-3].endswith("ids a second, exact")
+    assert (tmp_path / "out/attention.png").is_file()
+    code, out, _ = predict("--input=", "--length=1", "--temperature=0", "--fast")
+    assert code == 0 and "ids a second, fast" in out  # from the start alone
+    code, _, err = predict("--input=a", "--keep=0.5")
+    assert code == 1 and err.endswith("this model writes texts: leave out --keep")
+
+
+def test_images_are_completed(predict, tmp_path):
+    config = ar.get_config("digits:tiny").lock()
+    task, variables = write_run(config, tmp_path / "run")
+    image = registry.load("digits", "test")[0]["image"]
+    files.write_image(tmp_path / "digit.png", image[..., 0])
+    code, out, _ = predict("--input=W/digit.png", "--keep=0.75", "--samples=2")
+    first, second = (files.read_image(tmp_path / f"out/completed_{i}.png")[..., :1] for i in (1, 2))
+    np.testing.assert_array_equal(first[:6], image[:6])
+    assert first.shape == (8, 8, 1) and not np.array_equal(first[6:], second[6:])
+    assert code == 0 and "completions.png" in out and "attention.png" in out
+    code, _, err = predict("--input=W/digit.png", "--length=3")
+    assert code == 1 and err.endswith("this model completes images: leave out --length")
+    figures = task.plots(variables, 1)
+    assert len(figures["attention_cross_attend"].axes) == 8 and len(figures["next"]) == 1
 
 
 def test_clips_are_autoencoded(predict, tmp_path):

@@ -15,7 +15,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from experiments.tasks.ask import Writer
 from experiments.tasks.data import Data, open_data
+from experiments.tasks.writing import draw_reading, image_reading, writer
 from perceiver_jax.ar import PerceiverAR, latent_places
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError, NonNegative, Whole
@@ -81,8 +83,13 @@ def make_task(config: ConfigDict) -> Task:
             f"bits_per_{section.unit}": bits,
         },
         predict=predict,
-        plots=functools.partial(draw, model, task_data),
+        plots=functools.partial(draw, model, task_data, config),
     )
+
+
+def ask(config: ConfigDict) -> Writer:
+    """How the model of a run goes on with a text or an image."""
+    return writer(config)
 
 
 def prepare_ids(batch, key, *, num_latents: int):
@@ -170,8 +177,11 @@ def bits(prediction, batch) -> tuple[jax.Array, jax.Array]:
     return total / jnp.log(2.0), count
 
 
-def draw(model: PerceiverAR, task_data, variables, num_examples: int):
-    """The bytes before the last latents, what comes next, and what the model thinks likeliest."""
+def draw(model: PerceiverAR, task_data, config: ConfigDict, variables, num_examples: int):
+    """The bytes before the last latents, what comes next, and what the model thinks likeliest.
+
+    Of the first example also which places its last latents read.
+    """
     batch = task_data.first_examples(num_examples)
     batch = prepare_ids(batch, None, num_latents=model.num_latents)
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, batch)
@@ -192,4 +202,10 @@ def draw(model: PerceiverAR, task_data, variables, num_examples: int):
             n: sequence_transforms.decode(x).decode(errors="replace") for n, x in parts.items()
         }
         rows.append({"example": example, **shown})
-    return {"next": rows}
+    count = int(batch["length"][0])
+    ids = np.append(batch["ids"][0][:count], batch["target"][0][count - 1])
+    reading = image_reading(config)
+    figure = draw_reading(
+        model, variables, ids, max(count + 1 - model.num_latents, 1), reading and reading[1]
+    )
+    return {"next": rows, "attention_cross_attend": figure}

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from scipy import signal
 
 from perceiver_jax import files
+from perceiver_jax.ar import PerceiverAR
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.data import on_device, transforms
 from perceiver_jax.data.transforms import Example
@@ -84,6 +85,26 @@ class Questions:
     read: Callable[[Sequence[str], int], Example]
     example: Example
     answer: Callable[[Any, Mapping[str, Any]], dict[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """A model that goes on with a sequence.
+
+    Attributes:
+      model: writes ids.
+      read: the ids of a text, or of all of an image file, with the start of a sequence where the
+        run has one. Raises ValueError for what cannot be read or continued.
+      allowed: bool `[num_ids]`, which ids may be written.
+      end: the id behind which nothing follows; None if there is none.
+      shape: of images `[H, W, C]`; None for texts.
+    """
+
+    model: PerceiverAR
+    read: Callable[[str], np.ndarray]
+    allowed: np.ndarray
+    end: int | None
+    shape: Sequence[int] | None
 
 
 @dataclasses.dataclass(frozen=True)

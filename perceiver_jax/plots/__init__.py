@@ -24,6 +24,13 @@ from perceiver_jax.plots.points import (
     entity_attention,
     named_entities,
 )
+from perceiver_jax.plots.sequences import (
+    completions,
+    reading_matrix,
+    reading_pixels,
+    reading_text,
+    symbol,
+)
 
 __all__ = [
     "RIGHT",
@@ -34,6 +41,7 @@ __all__ = [
     "cloud_attention",
     "cloud_image",
     "comparison",
+    "completions",
     "confusion",
     "cost_curves",
     "disparity_colours",
@@ -44,8 +52,12 @@ __all__ = [
     "named_entities",
     "prediction_grid",
     "psychometric_curve",
+    "reading_matrix",
+    "reading_pixels",
+    "reading_text",
     "reconstructions",
     "running_mean",
     "show_image",
+    "symbol",
     "training_curves",
 ]
