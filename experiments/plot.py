@@ -1,5 +1,7 @@
 """Draws what a run has learned. It needs the workdir, and the data of the evaluation.
 
+Of an evaluation (`--mode=eval`) it draws what the weights do that were evaluated.
+
     python -m experiments.plot --workdir=runs/digits      # or gs://bucket/run
 
 Which pictures it writes to <workdir>/plots depends on the experiment:
@@ -32,6 +34,7 @@ from typing import Any
 import jax
 from absl import flags, logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from configs import common
 from experiments import command, make_task
@@ -41,8 +44,15 @@ from perceiver_jax import plots
 from perceiver_jax.files import video
 from perceiver_jax.train import checkpoint, compilation
 from perceiver_jax.train.log import read_metrics, warn
-from perceiver_jax.train.start import build
-from perceiver_jax.train.workdir import METRICS, RESULT, as_json, load_config, write_atomically
+from perceiver_jax.train.start import Program, build, restore_weights
+from perceiver_jax.train.workdir import (
+    CHECKPOINTS,
+    METRICS,
+    RESULT,
+    as_json,
+    load_config,
+    write_atomically,
+)
 
 WORST = 12  # mistakes on the page
 
@@ -65,8 +75,7 @@ def draw(
     saved = as_json(config)
     config.parallel = common.parallel()  # plots are computed on one device
     task = make_task(config)
-    target = build(task, config, jax.devices()[:1]).target
-    weights, _ = checkpoint.restore_weights(workdir, target, warn=warn)
+    weights = read_weights(workdir, config, build(task, config, jax.devices()[:1]))
     variables = {"params": weights["params"], **weights["model_state"]}
     records = read_metrics(workdir / METRICS)
     figures = {"training": plots.training_curves(records)} if records else {}
@@ -88,6 +97,13 @@ def draw(
     paths.append(workdir / "plots" / "index.html")
     write_atomically(paths[-1], document)
     return paths
+
+
+def read_weights(workdir: epath.Path, config: ConfigDict, program: Program) -> dict[str, Any]:
+    """The weights of a run, or those that an evaluation began with."""
+    if not (workdir / CHECKPOINTS).exists() and config.start.weights:
+        return restore_weights(config.start.weights, config, program)[0]
+    return checkpoint.restore_weights(workdir, program.target, warn=warn)[0]
 
 
 def read_result(workdir: epath.Path) -> dict[str, Any] | None:

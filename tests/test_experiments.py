@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import jax
 import ml_collections
@@ -15,6 +16,7 @@ import pair_files
 import pytest
 from calling import call
 from clip_files import write_clips, write_tagged_clips
+from etils import epath
 from image_files import write_folder, write_tables
 from point_files import write_princeton
 from text_files import write_wordnet
@@ -363,6 +365,17 @@ def test_pictures_of_a_run(digits_run, tmp_path):
 def test_pictures_need_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         plot.draw(tmp_path, num_examples=1)
+
+
+def test_pictures_of_an_evaluation_are_of_the_weights_it_began_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(plot, "restore_weights", lambda weights, *_: ((weights, "began"), ""))
+    monkeypatch.setattr(checkpoint, "restore_weights", lambda workdir, *_, warn: ("saved", ""))
+    config, program = digits.get_config("tiny"), types.SimpleNamespace(target=None)
+    config.start.weights = "runs/other"
+    workdir = epath.Path(tmp_path)
+    assert plot.read_weights(workdir, config, program) == ("runs/other", "began")
+    (tmp_path / "checkpoints").mkdir()
+    assert plot.read_weights(workdir, config, program) == "saved"
 
 
 def test_a_config_survives_its_json(digits_run):

@@ -1,15 +1,18 @@
-"""Points: order and padding change nothing; coordinates become Fourier features."""
+"""Points: order and padding change nothing, also over 8 devices; coordinates become features."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from configs import points as configs
+from perceiver_jax import mesh
 from perceiver_jax.build import build
 from perceiver_jax.data import parse
 from perceiver_jax.modalities.points import Points, fourier_features
 from perceiver_jax.position import Fourier
+from perceiver_jax.train import sharding
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +26,7 @@ def model():
     batch = {"points": x[..., :3], "normal": x[..., 3:], "points_mask": jnp.arange(12)[None] < size}
     variables = jax.jit(lambda: model.init(jax.random.key(1), batch, train=False))()
 
-    @jax.jit
-    def run(fields, mask):
+    def gradient(fields, mask):
         def loss(variables, fields):
             logits = model.apply(variables, {**fields, "points_mask": mask}, train=False)
             return jnp.sum(jnp.sin(logits)), logits
@@ -32,11 +34,27 @@ def model():
         grads, logits = jax.grad(loss, (0, 1), has_aux=True)(variables, fields)
         return logits, *grads
 
-    def run_batch(batch):
-        fields = {name: batch[name] for name in ("points", "normal")}
-        return run(fields, batch["points_mask"])
+    def on_batches(run):
+        def run_batch(batch):
+            fields = {name: batch[name] for name in ("points", "normal")}
+            return run(fields, batch["points_mask"])
 
-    return run_batch, batch
+        return run_batch
+
+    return on_batches(jax.jit(gradient)), batch, on_batches(jax.jit(spread(gradient)))
+
+
+def spread(function):
+    """The function on 8 devices, of which 4 share the points of each cloud."""
+    section = common.parallel()
+    section.update({"model": 4, "shard_inputs": True})
+    layout = sharding.make_layout(section, jax.devices()[:8])
+
+    def on_devices(*arguments):
+        with mesh.use_layout(layout):
+            return function(*arguments)
+
+    return on_devices
 
 
 def close(a, b):
@@ -44,7 +62,7 @@ def close(a, b):
 
 
 def test_the_order_of_points_does_not_matter(model):
-    run, batch = model
+    run, batch, _ = model
     order = np.random.default_rng(0).permutation(12)
     logits, by_weights, by_fields = run(batch)
     found = run({name: x[:, order] for name, x in batch.items()})
@@ -56,12 +74,23 @@ def test_the_order_of_points_does_not_matter(model):
 
 def test_padding_does_not_matter(model):
     """Whatever is in it; the second cloud is as if it had 7 points alone."""
-    run, batch = model
+    run, batch, _ = model
     logits, by_weights, by_fields = run(batch)
     other = {name: x.at[1, 7:].set(0.3) for name, x in batch.items() if name != "points_mask"}
     close(run(batch | other), (logits, by_weights, by_fields))
     assert not any(np.any(x[1, 7:]) for x in by_fields.values())
     assert all(np.any(x[1, :7]) for x in by_fields.values())
+
+
+@pytest.mark.slow
+def test_points_over_eight_devices_in_another_order(model):
+    run, batch, spread = model
+    order = np.random.default_rng(0).permutation(12)
+    logits, by_weights, by_fields = run(batch)
+    padded = {name: x.at[1, 7:].set(0.3) for name, x in batch.items() if name != "points_mask"}
+    found = spread({name: x[:, order] for name, x in (batch | padded).items()})
+    close(found[:2], (logits, by_weights))
+    close(found[2], {name: x[:, order] for name, x in by_fields.items()})
 
 
 def test_features_are_those_of_a_grid_at_its_points():
