@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from failing_contenders import dying, failing
 
-from configs import digits
+from configs import digits, points
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import contenders, port, step
+from experiments.benchmark import contenders, port, reading, step
 from experiments.benchmark.cases import CASES, SUITES
 from experiments.benchmark.worker import Job, SkipError, answer, turn
 from perceiver_jax import flops
 from perceiver_jax.attention import softmax
+from perceiver_jax.datasets import load
 
 BEST = benchmark.Best(1e9, "given", "cpu")
 
@@ -300,3 +301,21 @@ def test_a_step_is_timed_from_where_the_config_starts():
     row = step.time_step(config.copy_and_resolve_references(), steps=1)
     assert row["parameters_trained"] == 32 + 33 * 10 < row["parameters"] == 29_104
     assert 0 < row["seconds"] < 60 and row["peak_gb"] > 0.1 and row["batch_size"] == 16
+
+
+def test_reading_counts_a_configs_examples_and_keeps_a_row_for_each_source(tmp_path):
+    row = reading.measure(points.get_config("shapes:tiny"), 10)
+    assert row["source"] == "shapes" and row["examples"] >= 10 and row["cpu_ms_per_example"] > 0
+    for source, cost in (("texts", 2), ("shapes", 3), ("shapes", 1)):
+        reading.write(tmp_path / "r.csv", row | {"source": source, "cpu_ms_per_example": cost})
+    with (tmp_path / "r.csv").open(newline="") as file:
+        found = [(r["source"], r["cpu_ms_per_example"]) for r in csv.DictReader(file)]
+    assert found == [("shapes", "1"), ("texts", "2")]
+
+
+def test_written_pairs_are_autoflows(tmp_path):
+    reading.write_pairs(tmp_path, 1)
+    source = load("autoflow", "train", data_dir=tmp_path)
+    assert len(source) == 1
+    assert source[0]["frames"].shape == (2, 448, 576, 3)
+    assert source[0]["field"].shape == (448, 576, 2)

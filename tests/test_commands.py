@@ -82,6 +82,7 @@ WRONG = [
     ("benchmark.data", ["--batch_size=0"], "--batch_size=0"),
     ("benchmark.data", ["--clips=-2"], "--clips=-2"),
     ("benchmark.data", ["--output=W/file/x.csv"], "W/file"),
+    ("benchmark.reading", ["--config=configs/digits.py", "--examples=0"], "--examples=0"),
     ("benchmark.parallel", ["--output=W", "--steps=0"], "--steps=0"),
     ("sweep", [DIGITS, "--workdir=W/x", "--vary=steps"], "--vary=steps: write FIELD=VALUE"),
     ("sweep", [DIGITS, "--workdir=W/x", "--vary=step=1,2"], "has no field 'step'"),

@@ -258,6 +258,7 @@ def test_what_hosts_must_read():
     assert line.startswith("each of 16 hosts must read 1,000 examples a second: 1.5 cores at the")
     assert "17 ms of CPU each of experiments/results/clips.csv" in reading.line("clips", 1, 10)
     assert "the host must read" in reading.line("clips", 1, 10)
+    assert "each of experiments/results/reading.csv" in reading.line("autoflow", 1, 10)
     assert "'mine:Data' is in no table" in reading.line("mine:Data", 1, 10)
 
 

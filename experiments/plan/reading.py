@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
-# By `config.data.source`: the table, its column, and what a unit of it is in seconds.
+# By `config.data.source`: the table, its column, and what a unit of it is in seconds. `OTHERS` has
+# a row for each of its sources.
 MEASURED = {
     "imagenet2012": ("data_pipeline.csv", "cpu_us_per_image", 1e-6),
     "clips": ("clips.csv", "cpu_ms_per_clip", 1e-3),
 }
-MEASURE = "measure it: python -m experiments.benchmark.data --help"
+OTHERS = "reading.csv"
+MEASURE = "measure it: python -m experiments.benchmark.reading --help"
 
 
 class Reading(NamedTuple):
@@ -23,16 +25,15 @@ class Reading(NamedTuple):
 
 def measured(source: str) -> Reading | None:
     """What reading from a source costs; None where no table says."""
-    if source not in MEASURED:
-        return None
-    table, column, unit = MEASURED[source]
+    table, column, unit = MEASURED.get(source, (OTHERS, "cpu_ms_per_example", 1e-3))
     with (RESULTS / table).open(newline="", encoding="utf-8") as file:
-        (row,) = [
-            r
-            for r in csv.DictReader(file)
-            if r["readers"] == "threads:2" and r.get("pipeline", "perceiver_jax") == "perceiver_jax"
-        ][:1]
-    return Reading(float(row[column]) * unit, f"experiments/results/{table}")
+        rows = list(csv.DictReader(file))
+    if table == OTHERS:
+        rows = [row for row in rows if row["source"] == source]
+    else:
+        ours = "perceiver_jax"
+        rows = [r for r in rows if r["readers"] == "threads:2" and r.get("pipeline", ours) == ours]
+    return Reading(float(rows[0][column]) * unit, f"experiments/results/{table}") if rows else None
 
 
 def line(source: str, hosts: int, rate: float) -> str:
