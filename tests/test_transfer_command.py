@@ -103,15 +103,20 @@ def test_steps_are_equal_from_scratch_and_pretrained():
 
 
 def test_one_model_with_two_queries_is_beside_two_models(seen, tmp_path):
-    rows = list(glosses.tasks_of(tmp_path, "dict", range(1), tiny=True))
+    write_wordnet(tmp_path / "dict", count=300)
+    folder = str(tmp_path / "dict")
+    rows = list(glosses.tasks_of(tmp_path, folder, range(1), tiny=True))
     assert [(row["method"], row["task"], row["accuracy"]) for row in rows] == [
         ("one model", "noun", 0.4),
         ("one model", "verb", 0.3),
         ("two models", "noun", 0.5),
         ("two models", "verb", 0.5),
     ]
+    nouns = seen["pretrained_1_0"]
+    list(glosses.rows_of(tmp_path, folder, range(1), tiny=True))
+    assert seen["pretrained_1_0"] == nouns  # trained once for both studies
     assert seen["both_0"].data.train_source_options.shares.to_dict() == {"noun": 0.5, "verb": 0.5}
-    assert {seen[name].start.weights for name in ("both_0", "nouns_0", "verbs_0")} == {
+    assert {seen[name].start.weights for name in ("both_0", "pretrained_1_0", "verbs_0")} == {
         str(tmp_path / "pretrain")
     }
 

@@ -128,7 +128,8 @@ def tasks_of(
             both = variant == "both"
             if both:
                 config.data.train_source_options = {"shares": {"noun": 0.5, "verb": 0.5}}
-            result = run(config, workdir / f"{variant}_{seed}")
+            name = "pretrained_1" if variant == "nouns" else variant  # as of `rows_of`
+            result = run(config, workdir / f"{name}_{seed}")
             found = {s: result[f"{s}_accuracy"] for s in ("noun", "verb")} if both else {
                 variant.removesuffix("s"): result["accuracy"]
             }  # fmt: skip
