@@ -69,7 +69,8 @@ class Plan:
 
 def heading(config: str, settings: str, fields: ConfigDict) -> str:
     """The line above a report."""
-    remat = f"remat {fields.model.encoder.remat!r}, " if "encoder" in fields.model else ""
+    section = fields.model.get("encoder", fields.model)
+    remat = f"remat {section.remat!r}, " if "remat" in section else ""
     return (
         f"{config} {settings}".strip() + f": batch {fields.batch_size}, {fields.model.dtype}, "
         f"{remat}accumulate {fields.accumulate}"
