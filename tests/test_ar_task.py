@@ -12,6 +12,7 @@ from experiments import check_config
 from experiments.tasks import ar
 from perceiver_jax.build import build
 from perceiver_jax.config_types import ConfigError
+from perceiver_jax.train import start
 
 prepare = functools.partial(ar.prepare_ids, num_latents=4)
 
@@ -75,6 +76,10 @@ def test_passes_score_every_id_once():
         assert scores["scored"].sum(1).tolist() == [8, 2]
         total, count = ar.mean_of("nats", scores, batch)
         assert float(total) == pytest.approx(10 * np.log(20), rel=1e-5) and count == 10
+
+
+def test_starting_from_weights_asks_for_no_input_section():
+    start.warn_of_bands(config_file.get_config("copy:tiny"), {})
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def restore_weights(
 
 def warn_of_bands(config: ConfigDict, batch: Batch) -> None:
     """Warns where weights were trained with other Fourier positions than the model now has."""
-    if "model" not in config:  # a task that is not made from a config's model
+    if "input" not in config.get("model", {}):  # a model or a task that is made of other sections
         return
     weights, ours = config.start.weights, transfer.bands(config.model.input, batch)
     path = epath.Path(weights).expanduser()
