@@ -25,8 +25,13 @@ Eight tenths of the labelled glosses are trained on; one is the validation set, 
 evaluation is on glosses that it has trained on.
 
 `pretrain` takes about 14 minutes of one CPU core (0.16 s a step of 64); 32 bytes of a gloss are
-asked for, which holds nearly all hidden ones. The question is our own, and
-so is the recipe; there is no paper to compare with.
+asked for, which holds nearly all hidden ones. The question is our own, and so is the recipe; there
+is no paper to compare with.
+
+`experiments.transfer --study=glosses` compares both on the test glosses, three seeds: after 1,000
+steps with all labels 41.7 +- 2.2 % from `pretrain` and 40.6 +- 1.5 % from scratch; with 1 % of them
+24.3 +- 3.0 % and 26.5 +- 3.7 %. So this pretraining does not pay. Logistic regression of TF-IDF
+has 81.4 and 48.3 %. See experiments/results/README.md.
 """
 
 from configs import common
