@@ -30,6 +30,7 @@ POSITIONS = {
     "rotary": {"positions": "rotary", "input_channels": 24},
 }
 LENGTHS = [13, 8, 3]  # the last is shorter than N
+KEY = jax.random.key(0)
 
 
 @functools.cache
@@ -183,3 +184,35 @@ def test_an_input_longer_than_the_context_is_refused():
     batch = {"ids": jnp.zeros((1, 14), jnp.int32), "length": jnp.array([4])}
     with pytest.raises(ValueError, match="14 ids are more than max_length=13"):
         model.apply(variables, batch, train=False)
+
+
+def largest_array(jaxpr):
+    """Numbers in the largest array of a traced function."""
+    sizes = [0]
+    for eqn in jaxpr.eqns:
+        sizes += [x.aval.size for x in eqn.outvars]
+        inner = jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda x: hasattr(getattr(x, "jaxpr", x), "eqns")
+        )
+        sizes += [
+            largest_array(getattr(x, "jaxpr", x))
+            for x in inner
+            if hasattr(getattr(x, "jaxpr", x), "eqns")
+        ]
+    return max(sizes)
+
+
+def test_no_array_of_a_gradient_grows_with_the_inputs_but_their_ids():
+    def traced(length, order=None):
+        model = PerceiverAR(**TINY | {"max_length": length, "num_latents": 64})
+        batch = {"ids": jnp.zeros((1, length), jnp.int32), "length": jnp.array([length])}
+        variables = jax.eval_shape(functools.partial(model.init, train=False), *(KEY, batch))
+
+        def loss(variables):
+            with cost.forced(order, chunk_bytes=2**16):
+                return jnp.sum(model.apply(variables, batch, train=False))
+
+        return largest_array(jax.make_jaxpr(jax.grad(loss))(variables).jaxpr)
+
+    assert traced(4096) == traced(8192) < 64 * 4096
+    assert traced(8192, "dense") >= 2 * 64 * 8192
