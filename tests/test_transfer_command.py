@@ -76,7 +76,7 @@ def test_the_command_compares_glosses_with_baselines_and_resumes(
 ):
     write_wordnet(tmp_path / "dict", count=600)
     flags = ["--study=glosses", f"--workdir={tmp_path / 'runs'}", f"--data_dir={tmp_path / 'dict'}"]
-    flags += [f"--output={tmp_path}", "--seeds=2", "--tiny", "--compilation_cache=none"]
+    flags += [f"--output={tmp_path}", "--seeds=2", "--tiny"]
     for _ in range(2):
         call("experiments.transfer.__main__", *flags, monkeypatch=monkeypatch, capsys=capsys)
         monkeypatch.setattr(glosses, "fit", pytest.fail)

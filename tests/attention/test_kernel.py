@@ -177,7 +177,7 @@ def test_pallas_lowers_it_for_tpus(monkeypatch):
     kernels = [(o.flops, o.cycles) for o in program if o.kind == "kernels"]
     weights = 2 * layout.padded_count * layout.tokens
     assert kernels == [
-        (2 * products * layout.depth * weights, round(work.BESIDE[name] * weights / 1024))
+        (2 * products * layout.depth * weights, round(work.BESIDE[name][0] * weights / 1024))
         for products, name in ((2, "forward_block"), (5, "backward_block"))
     ]
 
