@@ -1,16 +1,20 @@
 """What all commands share: how they read flags and how they end."""
 
+import csv
 import functools
+import io
 import os
+import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 
 from perceiver_jax.train import compilation
 from perceiver_jax.train.stop import explain
+from perceiver_jax.train.workdir import write_atomically
 
 Main = Callable[[list[str]], Any]
 
@@ -80,3 +84,13 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         if not isinstance(error, flags.Error | OSError | ValueError):
             text += f" ({frames[-1].filename}, line {frames[-1].lineno})"
         sys.exit(text)
+
+
+def write_table(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV file whose columns are those of all rows, in the order in which they appear."""
+    text = io.StringIO()
+    columns = dict.fromkeys(name for row in rows for name in row)
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_atomically(path, text.getvalue())

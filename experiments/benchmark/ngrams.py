@@ -12,7 +12,6 @@
 """
 
 import bz2
-import csv
 import lzma
 import sysconfig
 from typing import NamedTuple
@@ -116,10 +115,7 @@ def main(argv):
     for row in rows:
         print(f"{row['model']:<12}{row['bits_per_byte']:8.4f} bits per byte")
     if chosen.output:
-        with user_path(chosen.output).open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        command.write_table(user_path(chosen.output), rows)
 
 
 if __name__ == "__main__":

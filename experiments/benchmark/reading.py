@@ -11,7 +11,6 @@ row, in place of an earlier one of the same source.
 """
 
 import csv
-import io
 import os
 import pathlib
 import shlex
@@ -31,7 +30,7 @@ from perceiver_jax import files
 from perceiver_jax.datasets import load
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import sharding
-from perceiver_jax.train.workdir import git_commit, write_atomically
+from perceiver_jax.train.workdir import git_commit
 
 
 def write_pairs(folder: pathlib.Path, count: int) -> None:
@@ -76,11 +75,7 @@ def write(path: pathlib.Path, row: dict[str, Any]) -> None:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             rows = [old for old in csv.DictReader(file) if old["source"] != row["source"]]
-    text = io.StringIO()
-    table = csv.DictWriter(text, row, lineterminator="\n")
-    table.writeheader()
-    table.writerows(sorted([*rows, row], key=lambda row: row["source"]))
-    write_atomically(path, text.getvalue())
+    command.write_table(path, sorted([*rows, row], key=lambda row: row["source"]))
 
 
 def define_flags(values: flags.FlagValues) -> None:

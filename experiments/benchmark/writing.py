@@ -7,7 +7,6 @@ prompt of 3/4 M, so no window fills up. A whole pass computes the keys and value
 all latents, for each id.
 """
 
-import csv
 import functools
 import os
 import statistics
@@ -106,10 +105,7 @@ def main(argv):
             rows.append(names | {"way": way, "ids_per_second": round(rate, 1)} | where)
             print(f"{size:<18}{way:<14}{rate:9.1f} ids a second", flush=True)
     if chosen.output:
-        with user_path(chosen.output).open("w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        command.write_table(user_path(chosen.output), rows)
 
 
 if __name__ == "__main__":

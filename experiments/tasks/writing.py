@@ -124,14 +124,12 @@ def draw_reading(
     # Attention to the inputs does not depend on other latents: one in each row is enough.
     one = model.clone(num_latents=1)
     maps = jax.jit(lambda v, batch: attention_maps(one, v, batch))(variables, batch)
-    weights = np.asarray(maps[CROSS_ATTEND]["input"], np.float32)[:, :, 0].mean(
-        axis=1
-    )  # [n, L - 1]
+    weights = np.asarray(maps[CROSS_ATTEND]["input"], np.float32)  # [n, heads, 1, L - 1]
+    weights = weights[:, :, 0].mean(axis=1)
     if shape is not None:
         image = np.frombuffer(decode(ids[1:]), np.uint8).reshape(shape)
-        seen = np.pad(
-            weights[:, 1:], ((0, 0), (0, 1))
-        )  # without the start; the last value is unseen
+        # Without the start; the last value of an image is only predicted.
+        seen = np.pad(weights[:, 1:], ((0, 0), (0, 1)))
         return plots.reading_pixels(image, seen, places)
     symbols = [symbol(x) for x in ids]
     picture = plots.reading_matrix if short else plots.reading_text
