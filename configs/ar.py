@@ -94,12 +94,16 @@ def copies(size: str, tiny: bool):
         config = recipe(4096, 25_000, cosine(1000))
         fields = {"dropout_rate": 0.1, "dtype": "bfloat16", "remat": "full"}
     else:
-        config = recipe(16 if size else 64, 800 if size else 2000, cosine(100), rate=2e-3)
+        config = recipe(64, 900 if size else 2000, cosine(100), rate=2e-3)
     length = min(length, 32) if tiny else length
     latents = 1024 if long and not tiny else length // 2
+    shortest = length // 2 + 1
+    if size == "512":
+        fields["num_cross_attend_heads"] = 1  # all frequencies of the places in one product
+        shortest = length * 7 // 8 + 1  # less of what the latents are asked is random
     config.data = common.reading(
         "mirrored",
-        train=f"byte_ids(ends=True) | crop_ids({length}, {length // 2 + 1}) | {KEEP}",
+        train=f"byte_ids(ends=True) | crop_ids({length}, {shortest}) | {KEEP}",
         evaluate=f"byte_ids(ends=True) | last_ids({length}) | {KEEP}",
         eval_split="test[:1024]",
     )
