@@ -86,11 +86,27 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         sys.exit(text)
 
 
-def write_table(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes a CSV file whose columns are those of all rows, in the order in which they appear."""
+def read_table(path: pathlib.Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_table(
+    path: pathlib.Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
+) -> None:
+    """Writes a CSV file, whole or not at all.
+
+    Args:
+      path: of the file.
+      rows: a row may lack columns.
+      columns: names of the columns; by default those of all rows, in the order of appearance.
+    """
     text = io.StringIO()
-    columns = dict.fromkeys(name for row in rows for name in row)
-    table = csv.DictWriter(text, columns, lineterminator="\n")
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_atomically(path, text.getvalue())

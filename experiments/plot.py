@@ -23,7 +23,6 @@ Which pictures it writes to <workdir>/plots depends on the experiment:
                        beside its baselines, all of the above, and the worst mistakes
 """
 
-import csv
 import json
 import os
 import pathlib
@@ -131,10 +130,7 @@ def write_local(path: pathlib.Path, figure: Any) -> pathlib.Path:
         video.write_mp4(path, **figure._asdict())
     elif isinstance(figure, list):
         path = path.with_suffix(".csv")
-        with path.open("w", newline="") as file:
-            table = csv.DictWriter(file, figure[0])
-            table.writeheader()
-            table.writerows(figure)
+        command.write_table(path, figure)
     else:
         path = path.with_suffix(".png")
         figure.savefig(path, dpi=150)

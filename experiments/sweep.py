@@ -17,7 +17,6 @@ vary `steps`. The best run has the highest --metric, with --lowest the lowest, o
 the fields that vary: a folder of another config is refused.
 """
 
-import csv
 import itertools
 import json
 import pathlib
@@ -191,10 +190,7 @@ def main(argv):
         warn(f"the best is chosen on config.data.eval_split={split!r}: its score is too good")
     row = best(rows, chosen.metric, lowest=chosen.lowest)
     path = workdir / "sweep.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
-        writer.writeheader()
-        writer.writerows(rows)
+    command.write_table(path, rows)
     settings = ", ".join(f"{field} {row[field]}" for field in found[0].values)
     print(f"best {chosen.metric} {row[chosen.metric]:.4g}: {settings} ({workdir / row['folder']})")
     print(path)

@@ -8,7 +8,7 @@ import pytest
 from calling import call
 from text_files import write_wordnet
 
-from experiments import check_config
+from experiments import check_config, command
 from experiments.transfer import digits, glosses, table
 from perceiver_jax.config_types import ConfigError
 from perceiver_jax.datasets.arrays import Arrays
@@ -63,7 +63,7 @@ def test_the_runs_and_the_table_of_digits(seen, tmp_path):
     assert frozen.start.fresh == ("output",) and frozen.optimizer.multipliers[0][1] == 0.0
     assert frozen.data.train_source_options.to_dict() == {"examples": 30, "draw": 2}
     assert seen["whole_30_2"].optimizer.multipliers == () and not seen["scratch_10_0"].start.weights
-    table.write(rows, tmp_path / "transfer.csv")
+    command.write_table(tmp_path / "transfer.csv", rows)
     written = read(tmp_path / "transfer.csv")
     assert [row["method"] for row in written[:4]] == ["neighbour", "scratch", "whole", "frozen"]
     assert float(written[0]["accuracy"]) > 0.3

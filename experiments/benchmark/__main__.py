@@ -55,10 +55,8 @@ benchmark_sweep.png for `sweep`. It replaces files of an earlier run:
 
 # One file, because the help, the flags, the turns and the columns describe each other.
 
-import csv
 import datetime
 import functools
-import io
 import os
 import pathlib
 import platform
@@ -78,7 +76,7 @@ from experiments.benchmark.worker import Job, Program, Worker
 from perceiver_jax import plots
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train.log import duration, with_prefix
-from perceiver_jax.train.workdir import git_commit, write_atomically
+from perceiver_jax.train.workdir import git_commit
 
 Contender = Callable[[Job], Program]
 Plan = Sequence[tuple[Job, Mapping[str, Contender]]]
@@ -243,12 +241,9 @@ def write(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> list[pathl
     paths = []
     for suite in dict.fromkeys(row["suite"] for row in rows):
         mine = [row for row in rows if row["suite"] == suite]
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows({name: shown(value) for name, value in row.items()} for row in mine)
         paths.append(folder / f"benchmark_{suite}.csv")
-        write_atomically(paths[-1], text.getvalue())
+        rounded = [{name: shown(value) for name, value in row.items()} for row in mine]
+        command.write_table(paths[-1], rounded, COLUMNS)
         sizes = {row.get("inputs") for row in mine if "median_seconds" in row}
         if suite in CURVES and len(sizes) > 2:
             paths.append(folder / f"benchmark_{suite}.png")

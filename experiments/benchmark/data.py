@@ -19,7 +19,6 @@ file.
 
 import concurrent.futures
 import contextlib
-import csv
 import importlib.util
 import itertools
 import json
@@ -234,10 +233,7 @@ def bench_clips(count: int, output: pathlib.Path | None) -> None:
     for row in rows:
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ")
     if output:
-        with output.open("w", newline="") as file:
-            table = csv.DictWriter(file, rows[0])
-            table.writeheader()
-            table.writerows(rows)
+        command.write_table(output, rows)
 
 
 def cpu_seconds() -> float:
@@ -296,11 +292,11 @@ def main(argv: list[str]) -> None:
         rate, cpu = max(rate for rate, _ in measured), min(cpu for _, cpu in measured)
         each = " ".join(f"{rate:.0f}" for rate, _ in measured)
         print(f"{name:<36}{readers:<12}{rate:>9.0f}{cpu:>14.0f}   {each}")
-        results.append([name, readers, cores, round(size), round(rate), round(cpu), each])
+        head = "pipeline readers cores jpeg_bytes images_per_second cpu_us_per_image all_runs"
+        row = (name, readers, cores, round(size), round(rate), round(cpu), each)
+        results.append(dict(zip(head.split(), row, strict=True)))
     if output:
-        with output.open("w", newline="") as file:
-            head = "pipeline readers cores jpeg_bytes images_per_second cpu_us_per_image all_runs"
-            csv.writer(file).writerows([head.split(), *results])
+        command.write_table(output, results)
 
 
 if __name__ == "__main__":

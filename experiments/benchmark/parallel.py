@@ -10,7 +10,6 @@ huge input on each device, by the number of devices. Nothing is timed, so the de
 virtual, as above. Dropout is off, because `pmap` draws its own random numbers on each device.
 """
 
-import csv
 import functools
 import pathlib
 from collections.abc import Callable, Iterable
@@ -198,14 +197,11 @@ def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
         "hardware": f"{jax.device_count()} {jax.devices()[0].device_kind} devices, float32",
         "software": f"jax {jax.__version__}",
     }
-    writer = None
-    with path.open("w", newline="") as file:
-        for row in rows:
-            print(row, flush=True)
-            if writer is None:
-                writer = csv.DictWriter(file, row | origin, lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(row | origin)
+    done = []
+    for row in rows:
+        print(row, flush=True)
+        done.append(row | origin)
+        command.write_table(path, done)
 
 
 def define_flags(values: flags.FlagValues) -> None:

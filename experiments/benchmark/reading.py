@@ -10,7 +10,6 @@ many generated pairs as AutoFlow's files (448 x 576, PNG and .flo) and reads tho
 row, in place of an earlier one of the same source.
 """
 
-import csv
 import os
 import pathlib
 import shlex
@@ -71,10 +70,7 @@ def measure(config: ConfigDict, examples: int) -> dict[str, Any]:
 
 def write(path: pathlib.Path, row: dict[str, Any]) -> None:
     """Puts a row into a table, in place of that of the same source."""
-    rows = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [old for old in csv.DictReader(file) if old["source"] != row["source"]]
+    rows = [old for old in command.read_table(path) if old["source"] != row["source"]]
     command.write_table(path, sorted([*rows, row], key=lambda row: row["source"]))
 
 

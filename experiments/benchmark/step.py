@@ -11,7 +11,6 @@ memory: on a CPU that of the whole process, with starting and compiling, so meas
 process; else that of the fullest device.
 """
 
-import csv
 import resource
 import tempfile
 import time
@@ -29,7 +28,7 @@ from perceiver_jax import flops
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import multipliers, sharding
 from perceiver_jax.train.start import build, start
-from perceiver_jax.train.workdir import git_commit
+from perceiver_jax.train.workdir import git_commit, hardware
 
 
 def time_step(config: ConfigDict, *, steps: int) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def time_step(config: ConfigDict, *, steps: int) -> dict[str, Any]:
         "gflop": round(flops.executed(program.train_step, program.target, put) / 1e9, 1),
         "seconds": round(min(seconds[1:]), 3),
         "peak_gb": round(peak_bytes() / 1e9, 2),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": hardware(),
         "commit": git_commit(),
     }
 
@@ -97,12 +96,7 @@ def main(argv):
     print(", ".join(f"{name} {value}" for name, value in row.items()))
     if chosen.output:
         path = user_path(chosen.output)
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        command.write_table(path, [*command.read_table(path), row])
 
 
 if __name__ == "__main__":

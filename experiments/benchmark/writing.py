@@ -8,7 +8,6 @@ all latents, for each id.
 """
 
 import functools
-import os
 import statistics
 import time
 
@@ -21,7 +20,7 @@ from experiments import command
 from perceiver_jax import inference
 from perceiver_jax.ar import PerceiverAR
 from perceiver_jax.files.paths import user_path
-from perceiver_jax.train.workdir import git_commit
+from perceiver_jax.train.workdir import git_commit, hardware
 
 SIZES = ("256:64:3:128", "1024:64:3:128", "1024:256:6:256", "8192:256:6:256")
 
@@ -96,12 +95,11 @@ def main(argv):
     """The command."""
     del argv
     chosen, rows = flags.FLAGS, []
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     for size in chosen.sizes:
         rates = measure(size, chosen.turns, chosen.ids)
         names = dict(zip(("M", "N", "layers", "width"), size.split(":"), strict=True))
         for way, rate in rates.items():
-            where = {"device": device, "commit": git_commit()[:10]}
+            where = {"device": hardware(), "commit": git_commit()[:10]}
             rows.append(names | {"way": way, "ids_per_second": round(rate, 1)} | where)
             print(f"{size:<18}{way:<14}{rate:9.1f} ids a second", flush=True)
     if chosen.output:

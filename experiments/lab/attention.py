@@ -17,7 +17,6 @@ cover 4x4 pixels, of which the digit has a share.
 
 import csv
 import functools
-import io
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import command
 from experiments.lab.rows import Row, read
 from perceiver_jax import maps
 from perceiver_jax.build import build
@@ -36,7 +36,7 @@ from perceiver_jax.datasets import registry
 from perceiver_jax.datasets.generated import sea
 from perceiver_jax.train import checkpoint
 from perceiver_jax.train.log import say, warn
-from perceiver_jax.train.workdir import git_commit, load_config, write_atomically
+from perceiver_jax.train.workdir import git_commit, load_config
 
 FILE = "lab_attention.csv"
 STUDY, MODELS, SETTINGS = "sea", ("pixels", "stem"), ("base", "labels_shuffled")
@@ -92,13 +92,8 @@ def measured(workdir: pathlib.Path) -> dict[tuple[str, ...], Mapping[str, Any]]:
 
 def write(path: pathlib.Path, rows: Mapping[tuple[str, ...], Mapping[str, Any]]) -> None:
     """Writes the table."""
-    text = io.StringIO(newline="")
-    names = (*KEYS, *NUMBERS, "commit")
-    writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for place, row in rows.items():
-        writer.writerow({**dict(zip(KEYS, place, strict=True)), **row})
-    write_atomically(path, text.getvalue())
+    whole = [dict(zip(KEYS, place, strict=True)) | row for place, row in rows.items()]
+    command.write_table(path, whole, (*KEYS, *NUMBERS, "commit"))
 
 
 def join(rows: Iterable[Row], workdir: pathlib.Path) -> list[Row]:

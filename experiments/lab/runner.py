@@ -13,14 +13,11 @@ killed is begun anew, or goes on from its checkpoint, when somebody next comes t
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import datetime
 import functools
 import hashlib
-import io
 import json
-import os
 import pathlib
 import statistics
 import subprocess
@@ -33,7 +30,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import lab, lab_change
-from experiments import check_config, make_task
+from experiments import check_config, command, make_task
 from experiments.lab import permuted
 from experiments.lab.studies import RATES, RULE, STUDIES, TUNING_SEED, Study, Tuning
 from perceiver_jax.files.paths import user_path
@@ -44,6 +41,7 @@ from perceiver_jax.train.workdir import (
     InUse,
     as_json,
     git_commit,
+    hardware,
     lock_file,
     write_atomically,
 )
@@ -248,7 +246,7 @@ class Runner:
             "seed": job.seed,
             "steps": config.steps,
             "learning_rate": config.optimizer.learning_rate,
-            "command": command(job, config, self.workdir, tiny=self.tiny),
+            "command": command_of(job, config, self.workdir, tiny=self.tiny),
             "commit": self.commit,
             "config_hash": config_hash(config),
             "software": f"jax {jax.__version__}, flax {flax.__version__}",
@@ -276,12 +274,11 @@ class Runner:
             except Diverged as error:
                 print(error)
                 row["status"] = "diverged"
-        device = jax.devices()[0].device_kind
         return row | {
             "parameters": sum(x.size for x in jax.tree.leaves(program.target.params)),
             "flops": task.flops_per_example,
             "seconds": round(time.monotonic() - began, 2),
-            "hardware": f"{len(jax.devices())} x {device}, {cores()} of {os.cpu_count()} cores",
+            "hardware": hardware(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 
@@ -345,11 +342,7 @@ class Runner:
 
     def rows(self, study: str) -> list[dict[str, str]]:
         """A study's rows."""
-        path = self.table(study)
-        if not path.exists():
-            return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return command.read_table(self.table(study))
 
     def append(self, study: str, row: Mapping[str, Any]) -> None:
         """Adds a row; the table is always whole. New metrics become new columns."""
@@ -357,11 +350,7 @@ class Runner:
             rows = [*self.rows(study), row]
             names = dict.fromkeys(name for found in rows for name in found)
             metrics = [name for name in names if name not in (*FIRST, *LAST)]
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, [*FIRST, *metrics, *LAST], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            write_atomically(self.table(study), text.getvalue())
+            command.write_table(self.table(study), rows, [*FIRST, *metrics, *LAST])
 
     def report(self, job: Job, row: Mapping[str, Any], left: Sequence[Job]) -> None:
         """Prints a line on a job that is done, and when the rest will be."""
@@ -475,7 +464,7 @@ def tuning_folder(tuning: Tuning, model: str, rate: float) -> str:
     return f"tuning/{tuning.name}/{model}/{rate:g}"
 
 
-def command(job: Job, config: ConfigDict, workdir: pathlib.Path, *, tiny: bool) -> str:
+def command_of(job: Job, config: ConfigDict, workdir: pathlib.Path, *, tiny: bool) -> str:
     """The command line that trains the same thing by itself."""
     return (
         f"{RUN}{job.variant}{':tiny' * tiny} --config.seed={job.seed} "
@@ -516,8 +505,3 @@ def waiting(path: pathlib.Path) -> Iterator[None]:
             except InUse:
                 time.sleep(0.05)
         yield
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

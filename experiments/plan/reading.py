@@ -1,8 +1,9 @@
 """What the hosts must read for a step to have its batch in time, beside what was measured."""
 
-import csv
 import pathlib
 from typing import NamedTuple
+
+from experiments import command
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 
@@ -26,8 +27,7 @@ class Reading(NamedTuple):
 def measured(source: str) -> Reading | None:
     """What reading from a source costs; None where no table says."""
     table, column, unit = MEASURED.get(source, (OTHERS, "cpu_ms_per_example", 1e-3))
-    with (RESULTS / table).open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = command.read_table(RESULTS / table)
     if table == OTHERS:
         rows = [row for row in rows if row["source"] == source]
     else:

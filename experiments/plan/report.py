@@ -1,12 +1,12 @@
 """A plan as text for people and as a row of a table."""
 
-import csv
 import dataclasses
 import pathlib
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import command
 from experiments.plan import reading, work
 from experiments.plan.chips import GIB, Chip, Roofline, roofline
 from experiments.plan.program import Step
@@ -232,17 +232,10 @@ def instructions(plan: Plan) -> dict[str, str]:
 
 def write(path: pathlib.Path, new: dict[str, Any]) -> None:
     """Writes a row into a CSV file; replaces an earlier row with the same `KEY`."""
-    rows = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    rows = command.read_table(path)
     new = {name: str(value) for name, value in new.items()}
-    names = list(dict.fromkeys(name for r in [*rows, new] for name in r))
     same = [i for i, r in enumerate(rows) if all(r[name] == new[name] for name in KEY)]
     rows = [r for i, r in enumerate(rows) if i not in same]
     rows.insert(same[0] if same else len(rows), new)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    command.write_table(path, rows)

@@ -24,7 +24,7 @@ from absl import flags
 
 from experiments import command
 from experiments.transfer import digits, glosses
-from experiments.transfer.table import draw, write
+from experiments.transfer.table import draw
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import compilation
 
@@ -61,7 +61,7 @@ def main(argv):
     try:
         for row in rows_of(workdir, chosen.data_dir, range(chosen.seeds), tiny=chosen.tiny):
             rows.append(row)
-            write(rows, output / f"{name}.csv")
+            command.write_table(output / f"{name}.csv", rows)
     finally:  # an interrupted study shows what is there
         if rows and curve:
             draw(rows, curve).savefig(output / f"{name}.png", dpi=150)

@@ -1,6 +1,5 @@
 """What the studies of transfer share: a run, and the table and the figure of the rows."""
 
-import csv
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -51,14 +50,6 @@ def keep(path: pathlib.Path, compute: Callable[[], Mapping[str, Any]]) -> Mappin
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(epath.Path(path), json.dumps(found))
     return json.loads(path.read_text())
-
-
-def write(rows: Sequence[Row], path: pathlib.Path) -> None:
-    """Writes the table as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def draw(rows: Sequence[Row], curve: Curve) -> Figure:

@@ -249,10 +249,10 @@ def automatic_readers(source: Any) -> str:
     so hosts of hundreds of cores get `MOST_THREADS`.
     """
     in_memory = getattr(source, "in_memory", False)
-    return "threads:1" if in_memory else f"threads:{min(_cores(), MOST_THREADS)}"
+    return "threads:1" if in_memory else f"threads:{min(cores(), MOST_THREADS)}"
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

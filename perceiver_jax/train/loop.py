@@ -39,6 +39,7 @@ from perceiver_jax.train.workdir import (
     as_json,
     check_config,
     git_commit,
+    hardware,
     lock,
     write_atomically,
 )
@@ -301,12 +302,10 @@ def write_result(
     """Writes `result.json` and returns its contents; None replaces numbers not finite."""
     rate = timer.overall() * config.batch_size
     numbers = metrics | {"step": step, "seconds": timer.seconds, "examples_per_second": rate}
-    devices = jax.devices()
-    kind = devices[0].device_kind
     result = {
         **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
         "commit": git_commit(),
-        "device": f"{len(devices)} x {kind}" + f", {os.cpu_count()} cores" * (kind == "cpu"),
+        "device": hardware(),
     }
     if jax.process_index() == 0:
         write_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")

@@ -340,13 +340,13 @@ def test_describe(source):
 
 def test_readers_by_default(source, monkeypatch):
     """One thread for arrays; a thread for each core that decodes; the batches stay the same."""
-    monkeypatch.setattr(pipeline, "_cores", lambda: 3)
+    monkeypatch.setattr(pipeline, "cores", lambda: 3)
     assert pipeline.automatic_readers(source) == "threads:1"
     want = train(source, 3)
     assert_same(train(source, 3, readers="auto"), want)
     source.in_memory = False
     assert pipeline.automatic_readers(source) == "threads:3"
-    monkeypatch.setattr(pipeline, "_cores", lambda: 224)  # a batch for each would fill the memory
+    monkeypatch.setattr(pipeline, "cores", lambda: 224)  # a batch for each would fill the memory
     assert pipeline.automatic_readers(source) == "threads:64"
-    monkeypatch.setattr(pipeline, "_cores", lambda: 3)
+    monkeypatch.setattr(pipeline, "cores", lambda: 3)
     assert_same(train(source, 3, readers="auto"), want)
