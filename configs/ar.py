@@ -100,7 +100,7 @@ def copies(size: str, tiny: bool):
     shortest = length // 2 + 1
     if size == "512":
         fields["num_cross_attend_heads"] = 1  # all frequencies of the places in one product
-        shortest = length * 7 // 8 + 1  # less of what the latents are asked is random
+        shortest = length * 7 // 8 + 1  # fewer targets are random
     config.data = common.reading(
         "mirrored",
         train=f"byte_ids(ends=True) | crop_ids({length}, {shortest}) | {KEEP}",

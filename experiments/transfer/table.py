@@ -1,4 +1,4 @@
-"""What the studies of transfer share: a run, and the table and the figure of the rows."""
+"""What the studies of transfer share: a run, its kept results, and the figure of the rows."""
 
 import json
 import pathlib
