@@ -27,8 +27,9 @@ from experiments.plan.search import flags_of
 from perceiver_jax import flops
 from perceiver_jax.files.paths import user_path
 from perceiver_jax.train import multipliers, sharding
+from perceiver_jax.train.loop import hardware
 from perceiver_jax.train.start import build, start
-from perceiver_jax.train.workdir import git_commit, hardware
+from perceiver_jax.train.workdir import git_commit
 
 
 def time_step(config: ConfigDict, *, steps: int) -> dict[str, Any]:

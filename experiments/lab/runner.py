@@ -41,7 +41,6 @@ from perceiver_jax.train.workdir import (
     InUse,
     as_json,
     git_commit,
-    hardware,
     lock_file,
     write_atomically,
 )
@@ -278,7 +277,7 @@ class Runner:
             "parameters": sum(x.size for x in jax.tree.leaves(program.target.params)),
             "flops": task.flops_per_example,
             "seconds": round(time.monotonic() - began, 2),
-            "hardware": hardware(),
+            "hardware": loop.hardware(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 

@@ -28,7 +28,6 @@ from etils import epath
 from ml_collections import ConfigDict
 
 import perceiver_jax
-from perceiver_jax.data.pipeline import cores
 from perceiver_jax.pretrained import formats
 from perceiver_jax.train import distributed
 
@@ -262,12 +261,6 @@ def compare(theirs: Any, ours: Any, name: str = "config") -> list[str]:
         if gone or new:  # of long lists only these
             return [f"{name}: without {gone!r}, with {new!r}"]
     return [f"{name}: {theirs!r} -> {ours!r}"]
-
-
-def hardware() -> str:
-    """The devices and the processor's cores, such as "8 x TPU v5e, 112 of 224 cores"."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}, {cores()} of {os.cpu_count()} cores"
 
 
 def git_commit() -> str:
