@@ -21,7 +21,7 @@ from absl import flags
 from configs import points as configs
 from experiments import command
 from experiments.lab.rows import interval
-from experiments.transfer.table import run, write
+from experiments.transfer.table import run
 from perceiver_jax import metrics
 from perceiver_jax.datasets import points
 from perceiver_jax.files.paths import user_path
@@ -119,7 +119,7 @@ def main(argv):
     path = user_path(chosen.output) / "shapes.csv"
     for row in rows_of(workdir, chosen.data_dir, range(chosen.seeds)):
         rows.append(row | origin)
-        write(rows, path)
+        command.write_table(path, rows)
     print(*summary(rows), path, sep="\n")
 
 
