@@ -1,12 +1,13 @@
 """WordNet's glosses: masked pretraining against none, and two tasks in one model or in two.
 
-`glosses`: `configs/wordnet.py:pretrain` once, on the texts of all glosses. Then 1 %, 10 % and 100 %
-of the nouns' training glosses, other ones for each seed, train `configs/wordnet.py:finetune`
-(`pretrained`) and `nouns` (`scratch`) for the same number of steps. Beside them stand logistic
+`glosses`: `configs/wordnet.py:words` and `:pretrain` once each, on the texts of all glosses. Then
+1 %, 10 % and 100 % of the nouns' training glosses, other ones for each seed, train
+`configs/wordnet.py:nouns` for the same number of steps from the weights of the first (`masked
+words`), of the second (`masked bytes`), and from none (`scratch`). Beside them stand logistic
 regression of the numbers of bytes (`bytes`) and of TF-IDF of words (`tfidf`), both of scikit-learn
 on the same glosses, and the class that is most frequent (`majority`).
 
-`tasks`: from the same pretraining, nouns and verbs with a model each (`two models`) and with one
+`tasks`: from the weights of `words`, nouns and verbs with a model each (`two models`) and with one
 model and two queries (`one model`), which sees half as many examples of each.
 
 All are evaluated on the same test glosses.
@@ -32,7 +33,7 @@ from perceiver_jax.datasets.wordnet import Subjects
 from perceiver_jax.train.workdir import git_commit
 
 STEPS = {0.01: 200, 0.1: 400, 1.0: 1000}  # by the share of the labels
-METHODS = {"scratch": "nouns", "pretrained": "finetune"}
+METHODS = {"scratch": "", "masked words": "words", "masked bytes": "pretrain"}  # the pretraining
 BASELINES: Mapping[str, Callable[[], Pipeline]] = {
     "tfidf": lambda: make_pipeline(
         TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
@@ -49,7 +50,8 @@ CURVE = Curve(
     title="share of the labels",
     ticks={share: f"{share:.0%}" for share in STEPS},
     styles={
-        "pretrained": "C0o-",
+        "masked words": "C0o-",
+        "masked bytes": "C4D-",
         "scratch": "C1s-",
         "tfidf": "C2^--",
         "bytes": "C3v--",
@@ -58,15 +60,18 @@ CURVE = Curve(
 )
 
 
-def pretraining(data_dir: str, *, tiny: bool) -> ConfigDict:
-    """The config of the masked model, one for all seeds."""
-    config = wordnet.get_config("pretrain:tiny" if tiny else "pretrain")
+def pretrained(variant: str, workdir: pathlib.Path, data_dir: str, *, tiny: bool) -> str:
+    """Trains a masked model, one for all seeds, unless it is there; its folder. '' is of none."""
+    if not variant:
+        return ""
+    config = wordnet.get_config(f"{variant}:tiny" if tiny else variant)
     config.data.data_dir = data_dir
-    return config
+    run(config, workdir / variant)
+    return str(workdir / variant)
 
 
 def tuning(
-    variant: str, steps: int, seed: int, pretrained: str, data_dir: str, *, tiny: bool
+    variant: str, steps: int, seed: int, weights: str, data_dir: str, *, tiny: bool
 ) -> ConfigDict:
     """The config of a run of `configs/wordnet.py`, evaluated on the test glosses at its end."""
     config = wordnet.get_config(f"{variant}:tiny" if tiny else variant)
@@ -75,8 +80,8 @@ def tuning(
     if not tiny:
         config.steps = config.checkpoint_every = steps
         config.optimizer.schedule.warmup_steps = steps // 10
-    if pretrained:
-        config.start.weights, config.start.fresh = pretrained, ("^output/",)
+    if weights:
+        config.start.weights, config.start.fresh = weights, ("^output/",)
     return config
 
 
@@ -84,8 +89,6 @@ def rows_of(
     workdir: pathlib.Path, data_dir: str, seeds: Sequence[int], *, tiny: bool = False
 ) -> Iterator[Row]:
     """Trains what is not there yet, and yields a row for each method, share and seed."""
-    folder = workdir / "pretrain"
-    run(pretraining(data_dir, tiny=tiny), folder)
     test = Subjects("test", data_dir)
     for seed in seeds:
         for share, steps in STEPS.items():
@@ -97,10 +100,10 @@ def rows_of(
                 result = keep(path, functools.partial(fit, build(), train, test))
                 yield {"method": method, **row, "steps": "", **result}
             for method, variant in METHODS.items():
-                start = str(folder) if method == "pretrained" else ""
-                config = tuning(variant, steps, seed, start, data_dir, tiny=tiny)
+                weights = pretrained(variant, workdir, data_dir, tiny=tiny)
+                config = tuning("nouns", steps, seed, weights, data_dir, tiny=tiny)
                 config.data.train_source_options = draw
-                result = run(config, workdir / f"{method}_{share:g}_{seed}")
+                result = run(config, workdir / f"{variant or method}_{share:g}_{seed}")
                 names = ("accuracy", "seconds", "commit")
                 row |= {"steps": config.steps} | {name: result[name] for name in names}
                 yield {"method": method, **row}
@@ -120,15 +123,14 @@ def tasks_of(
     workdir: pathlib.Path, data_dir: str, seeds: Sequence[int], *, tiny: bool = False
 ) -> Iterator[Row]:
     """Trains what is not there yet, and yields a row for each model and seed."""
-    folder, steps = workdir / "pretrain", STEPS[1.0]
-    run(pretraining(data_dir, tiny=tiny), folder)
+    weights, steps = pretrained("words", workdir, data_dir, tiny=tiny), STEPS[1.0]
     for seed in seeds:
         for variant in ("both", "nouns", "verbs"):
-            config = tuning(variant, steps, seed, str(folder), data_dir, tiny=tiny)
+            config = tuning(variant, steps, seed, weights, data_dir, tiny=tiny)
             both = variant == "both"
             if both:
                 config.data.train_source_options = {"shares": {"noun": 0.5, "verb": 0.5}}
-            name = "pretrained_1" if variant == "nouns" else variant  # as of `rows_of`
+            name = "words_1" if variant == "nouns" else variant  # as of `rows_of`
             result = run(config, workdir / f"{name}_{seed}")
             found = {s: result[f"{s}_accuracy"] for s in ("noun", "verb")} if both else {
                 variant.removesuffix("s"): result["accuracy"]

@@ -76,6 +76,17 @@ def query_hidden(example: Example, rng: np.random.Generator, count: Size) -> Exa
     return {**example, "indices": np.sort(order[-count:]).astype(np.int32)}
 
 
+@transform
+def hide_one(example: Example, rng: np.random.Generator) -> Example:
+    """Writes `_` over one of the `words` int [n, 3] of `text`, and makes its number the `label`.
+
+    A row of `words` is where the word starts and stops in the text, and its number.
+    """
+    start, stop, label = rng.choice(example["words"])
+    text = example["text"][:start] + b"_" + example["text"][stop:]
+    return {**example, "text": text, "label": np.int32(label)}
+
+
 def _words(text: bytes) -> list[tuple[int, int]]:
     """(start, stop) of each word, or of each character of a run that is too long for one."""
     spans = []

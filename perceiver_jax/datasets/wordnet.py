@@ -2,6 +2,7 @@
 
 source_options = {"speech": ("noun",)}                          a gloss and its subject
 source_options = {"speech": ("noun",), "question": "relation"}  how two glosses are related
+source_options = {"speech": ("noun",), "question": "word"}      which word of a gloss is hidden
 """
 
 import zlib
@@ -15,6 +16,7 @@ from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.options import check_reader
 from perceiver_jax.datasets.wordnet_files import FILES, SPLITS, check_split, read
 from perceiver_jax.datasets.wordnet_relations import Relations
+from perceiver_jax.datasets.wordnet_words import Words
 
 
 class Subjects:
@@ -76,8 +78,8 @@ class Subjects:
         return self.name
 
 
-READERS = {"subject": Subjects, "relation": Relations}
-Question = Literal["subject", "relation"]
+READERS = {"subject": Subjects, "relation": Relations, "word": Words}
+Question = Literal["subject", "relation", "word"]
 
 
 def check_options(*, question: Question = "subject", **options) -> None:
@@ -88,12 +90,14 @@ def check_options(*, question: Question = "subject", **options) -> None:
 
 def load(
     split: str, *, data_dir: str = "", question: Question = "subject", **options
-) -> Subjects | Relations:
-    """Reads the files of `data_dir`; the other options are of `Subjects` or `Relations`."""
+) -> Subjects | Relations | Words:
+    """Reads the files of `data_dir`; the other options are those of the question's reader."""
     return READERS[question](split, data_dir, **options)
 
 
 def spec(question: Question = "subject", **_) -> Example:
     """An example of fake text."""
+    if question == "word":
+        return {"text": fake.TEXT, "words": np.array([[0, len(fake.TEXT), 0]])}
     names = ("text",) if question == "subject" else ("first", "second")
     return dict.fromkeys(names, fake.TEXT) | {"label": np.int32(0)}
