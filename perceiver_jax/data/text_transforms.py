@@ -81,7 +81,12 @@ def hide_one(example: Example, rng: np.random.Generator) -> Example:
     """Writes `_` over one of the `words` int [n, 3] of `text`, and makes its number the `label`.
 
     A row of `words` is where the word starts and stops in the text, and its number.
+
+    Raises:
+      ValueError: the source gives no `words`.
     """
+    if "words" not in example:
+        raise ValueError(f"hide_one: no `words` among the example's fields {sorted(example)}")
     start, stop, label = rng.choice(example["words"])
     text = example["text"][:start] + b"_" + example["text"][stop:]
     return {**example, "text": text, "label": np.int32(label)}

@@ -65,6 +65,16 @@ def hide(text, share, seed=0):
     return example["hidden"], example["text_mask"]
 
 
+def test_one_of_the_listed_words_is_hidden_and_asked_for():
+    line = parse("hide_one | keep('text', 'label')")
+    example = {"text": b"a small dog", "words": np.array([[2, 7, 30], [8, 11, 4]], np.int32)}
+    found = [line(example, np.random.default_rng(seed)) for seed in range(20)]
+    assert {(e["text"], int(e["label"])) for e in found} == {(b"a _ dog", 30), (b"a small _", 4)}
+    assert found[0]["label"].dtype == np.int32
+    with pytest.raises(ValueError, match=r"hide_one: no `words` among .* \['text'\]"):
+        line({"text": b"a small dog"}, np.random.default_rng(0))
+
+
 def test_hidden_bytes_are_asked_for_before_others():
     line = "first_window(200) | hide_words(0.3) | query_hidden({}) | keep('hidden', 'indices')"
     for count in (60, 200, 20):

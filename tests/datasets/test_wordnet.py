@@ -67,6 +67,22 @@ def test_other_lines_are_named(tmp_path, line, message):
         load(tmp_path)
 
 
+def test_words_of_the_vocabulary_are_found_in_glosses(tmp_path):
+    (tmp_path / "data.noun").write_text(
+        '02084071 05 n 01 dog 0 000 | a Dog-like animal; "dogs are animals"\n'
+        "00001740 03 n 01 entity 0 000 | that which is\n"
+    )
+    source = load(tmp_path, "all", question="word")
+    assert (len(source), repr(source)) == (1, "wordnet[all] words of noun")
+    found = [(source[0]["text"][a:b], source.label_names[n]) for a, b, n in source[0]["words"]]
+    words = ("dog", "like", "animal", "dogs", "animals")
+    assert found == [(b"Dog", "dog"), *((word.encode(), word) for word in words[1:])]
+    assert len(source.label_names) == 2048 == len(set(source.label_names))
+    (tmp_path / "data.noun").write_text("00001740 03 n 01 entity 0 000 | that which is\n")
+    with pytest.raises(ValueError, match="no gloss has one of the 2048 words"):
+        load(tmp_path, "all", question="word")
+
+
 def test_wrong_options_and_missing_files_are_told(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.noun of WordNet: unpack https"):
         load(tmp_path)

@@ -73,6 +73,33 @@ def test_input_and_output_share_one_table(small):
     assert np.count_nonzero(np.abs(seen).max(axis=(0, 1))) > 200  # through the input, all of them
 
 
+@pytest.mark.parametrize("window", [1, 4, 7])
+def test_a_window_joins_the_ids_around_each_and_no_padding(window):
+    module = text.Bytes(text.Embedding(channels=8), max_length=12, window=window)
+    ids = jax.random.randint(jax.random.key(0), (2, 12), text.NUM_RESERVED, text.NUM_IDS)
+    mask = jnp.asarray(np.arange(12) < np.array([[12], [9]]))
+    variables = module.init(jax.random.key(1), {"text": ids, "text_mask": mask}, train=False)
+    tokens = module.apply(variables, {"text": ids, "text_mask": mask}, train=False).content
+    params = variables["params"]
+    embedded = params["embedding"]["table"][ids]
+    seen = (embedded - embedded.mean(-1, keepdims=True)) / np.sqrt(
+        embedded.var(-1, keepdims=True) + 1e-6
+    )
+    before = (window - 1) // 2
+    expected = np.zeros(tokens.shape)
+    for b, i in np.ndindex(2, 12):
+        total = params["window"]["bias"]
+        for k in range(window):
+            j = i + k - before
+            if 0 <= j < 12 and mask[b, j]:
+                total = total + seen[b, j] @ params["window"]["kernel"][k]
+        expected[b, i] = embedded[b, i] + np.maximum(total, 0) + params["positions"][i]
+    np.testing.assert_allclose(tokens, expected, atol=2e-5)
+    short = {"text": ids[1:, :9], "text_mask": mask[1:, :9]}
+    cut = module.apply(variables, short, train=False).content
+    np.testing.assert_allclose(cut, tokens[1:, :9], atol=1e-6)
+
+
 def test_a_masked_byte_is_no_byte_and_a_masked_query_reads_nothing(small):
     apply, batch, variables = small
 
