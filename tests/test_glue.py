@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 from tfds_files import write_glue
 
 from configs import glue, wordnet
-from experiments import check_config, make_task
+from experiments import ask, check_config, make_task
 from experiments.tasks.judge import Judge
 from perceiver_jax import pretrained
 from perceiver_jax.build import build
@@ -123,6 +123,14 @@ def test_fake_data_stand_for_a_mixture():
     config.data.source = "blank:mixture"
     task = make_task(config)
     assert task.example["text"].shape == (1, 160) and not task.whole_metrics
+
+
+def test_a_hidden_word_is_asked_for_by_an_underscore():
+    questions = ask(wordnet.get_config("words:tiny"))
+    text = questions.read(["a small _ that barks"], 0)["text"].tobytes()
+    assert text.strip(b"\0") == b"a small _ that barks" and len(questions.classes["word"]) == 2048
+    with pytest.raises(ValueError, match="write `_` in the text"):
+        questions.read(["a small dog"], 0)
 
 
 def test_the_recipe_is_that_of_the_paper():

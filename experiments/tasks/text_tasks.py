@@ -126,7 +126,7 @@ def ask(config: ConfigDict) -> Questions:
         chances = jax.nn.softmax(logits[:, 0])
         return {"probability": chances, "number": judge.answer(logits, batch)}
 
-    zeros = jax.tree.map(np.zeros_like, read(["a"] * next(iter(counts.values())), 0))
+    zeros = jax.tree.map(np.zeros_like, read(["_"] * next(iter(counts.values())), 0))
     return Questions(classes, read, zeros, answer)
 
 

@@ -80,13 +80,16 @@ def query_hidden(example: Example, rng: np.random.Generator, count: Size) -> Exa
 def hide_one(example: Example, rng: np.random.Generator) -> Example:
     """Writes `_` over one of the `words` int [n, 3] of `text`, and makes its number the `label`.
 
-    A row of `words` is where the word starts and stops in the text, and its number.
+    A row of `words` is where the word starts and stops in the text, and its number. A text without
+    `words`, which somebody asks about, has its `_` already.
 
     Raises:
-      ValueError: the source gives no `words`.
+      ValueError: there are neither `words` nor a `_`.
     """
     if "words" not in example:
-        raise ValueError(f"hide_one: no `words` among the example's fields {sorted(example)}")
+        if b"_" in _bytes(example, "text"):
+            return example
+        raise ValueError("hide_one: write `_` in the text in place of the word that is asked for")
     start, stop, label = rng.choice(example["words"])
     text = example["text"][:start] + b"_" + example["text"][stop:]
     return {**example, "text": text, "label": np.int32(label)}

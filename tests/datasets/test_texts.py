@@ -71,7 +71,9 @@ def test_one_of_the_listed_words_is_hidden_and_asked_for():
     found = [line(example, np.random.default_rng(seed)) for seed in range(20)]
     assert {(e["text"], int(e["label"])) for e in found} == {(b"a _ dog", 30), (b"a small _", 4)}
     assert found[0]["label"].dtype == np.int32
-    with pytest.raises(ValueError, match=r"hide_one: no `words` among .* \['text'\]"):
+    asked = {"text": b"a _ dog", "label": 0}
+    assert line(asked, np.random.default_rng(0)) == asked
+    with pytest.raises(ValueError, match="write `_` in the text in place of the word"):
         line({"text": b"a small dog"}, np.random.default_rng(0))
 
 
