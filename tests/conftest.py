@@ -5,6 +5,7 @@ compiled without optimisation, also in processes that tests start, and each prog
 in a cache that all of them share. Set JAX_COMPILATION_CACHE_DIR to keep the cache between sessions.
 """
 
+import gc
 import os
 import pathlib
 from importlib.metadata import version
@@ -99,6 +100,19 @@ def compilation_cache(tmp_path_factory):
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Forgets the compiled programs of a process before the next one would crash it.
+
+    Each is mapped into memory several times, and Linux allows 65,530 mappings.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

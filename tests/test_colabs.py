@@ -18,7 +18,14 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def notebooks():
+    """All of them; those marked slow train configs that `test_experiments.py` trains too."""
+    slow = ("perceiver_ar", "points", "text_tasks")
+    for path in NOTEBOOKS:
+        yield pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in slow))
+
+
+@pytest.mark.parametrize("path", [*notebooks()])
 def test_notebooks_run(path, monkeypatch, tmp_path):
     monkeypatch.setenv("PERCEIVER_JAX_QUICK", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
