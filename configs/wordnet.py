@@ -53,7 +53,7 @@ LENGTH, CHANNELS = 160, 128  # 95 % of the glosses are not longer
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
     config = common.base(
-        batch_size=256 if name == "words" else 64,  # of 64, words are learned half as fast
+        batch_size=256 if name == "words" else 64,  # of 64, what is learned transferred less
         steps={"pretrain": 5000, "words": 2200}.get(name, 3000),
     )
     config.eval_every = config.checkpoint_every = {"pretrain": 2500, "words": 1100}.get(name, 1000)
