@@ -582,7 +582,7 @@ def test_the_papers_configs_fit(name):
     chip, _ = chips.read_topology(topology)
     assert step.memory.peak < chip.hbm_bytes / chip.devices
     if name == "imagenet:fourier":  # it keeps the inputs of 48 layers, 0.8 GiB, and little else
-        assert step.memory.peak < 2.5 * 2**30
+        assert step.memory.peak < 3 * 2**30
         assert step.traffic.collectives["all-reduce"].count <= 4
         kernels = [o.times for o in step.operations if o.kind == "kernels"]
         assert sorted(kernels) == [1, 1, 48, 48, 48]  # splash attention runs forward twice
