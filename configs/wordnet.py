@@ -48,15 +48,19 @@ from perceiver_jax.datasets.wordnet_vocabulary import WORDS
 
 VARIANTS = ("nouns", "words", "pretrain", "finetune", "verbs", "both", "pairs")
 LENGTH, CHANNELS = 160, 128  # 95 % of the glosses are not longer
+# Batch size, steps, steps between evaluations, and learning rate; of the others the last row.
+TRAINING = {
+    "words": (256, 2200, 1100, 2e-3),  # what is learned in batches of 64 transferred less
+    "pretrain": (64, 5000, 2500, 2e-3),
+    "": (64, 3000, 1000, 1e-3),
+}
 
 
 def get_config(variant: str = ""):
     name, tiny = common.parse(variant, VARIANTS)
-    config = common.base(
-        batch_size=256 if name == "words" else 64,  # of 64, what is learned transferred less
-        steps={"pretrain": 5000, "words": 2200}.get(name, 3000),
-    )
-    config.eval_every = config.checkpoint_every = {"pretrain": 2500, "words": 1100}.get(name, 1000)
+    batch_size, steps, every, learning_rate = TRAINING.get(name, TRAINING[""])
+    config = common.base(batch_size=batch_size, steps=steps)
+    config.eval_every = config.checkpoint_every = every
     config.model = {
         "dtype": "float32",
         "embedding": {"module": "text.Embedding", "channels": CHANNELS, "init_scale": 0.1},
@@ -87,9 +91,7 @@ def get_config(variant: str = ""):
     else:
         speech = {"verbs": ("verb",), "both": ("noun", "verb")}.get(name, ("noun",))
         classify(config, speech)
-    config.optimizer = common.adamw(
-        2e-3 if name in ("pretrain", "words") else 1e-3, warmup_steps=200
-    )
+    config.optimizer = common.adamw(learning_rate, warmup_steps=200)
     if tiny:
         return common.shrink(config)
     if name == "finetune":

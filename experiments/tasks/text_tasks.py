@@ -126,6 +126,7 @@ def ask(config: ConfigDict) -> Questions:
         chances = jax.nn.softmax(logits[:, 0])
         return {"probability": chances, "number": judge.answer(logits, batch)}
 
+    # A text that every line reads, also one that asks for the word in the place of "_".
     zeros = jax.tree.map(np.zeros_like, read(["_"] * next(iter(counts.values())), 0))
     return Questions(classes, read, zeros, answer)
 

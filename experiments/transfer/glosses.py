@@ -33,7 +33,8 @@ from perceiver_jax.datasets.wordnet import Subjects
 from perceiver_jax.train.workdir import git_commit
 
 STEPS = {0.01: 200, 0.1: 400, 1.0: 1000}  # by the share of the labels
-METHODS = {"scratch": "", "masked words": "words", "masked bytes": "pretrain"}  # the pretraining
+# By method, the variant of `configs/wordnet.py` that pretrains it.
+METHODS = {"scratch": "", "masked words": "words", "masked bytes": "pretrain"}
 BASELINES: Mapping[str, Callable[[], Pipeline]] = {
     "tfidf": lambda: make_pipeline(
         TfidfVectorizer(sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
@@ -61,9 +62,7 @@ CURVE = Curve(
 
 
 def pretrained(variant: str, workdir: pathlib.Path, data_dir: str, *, tiny: bool) -> str:
-    """Trains a masked model, one for all seeds, unless it is there; its folder. '' is of none."""
-    if not variant:
-        return ""
+    """Trains a masked model, one for all seeds, unless it is there, and returns its folder."""
     config = wordnet.get_config(f"{variant}:tiny" if tiny else variant)
     config.data.data_dir = data_dir
     run(config, workdir / variant)
@@ -89,6 +88,10 @@ def rows_of(
     workdir: pathlib.Path, data_dir: str, seeds: Sequence[int], *, tiny: bool = False
 ) -> Iterator[Row]:
     """Trains what is not there yet, and yields a row for each method, share and seed."""
+    weights = {
+        variant: pretrained(variant, workdir, data_dir, tiny=tiny) if variant else ""
+        for variant in METHODS.values()
+    }
     test = Subjects("test", data_dir)
     for seed in seeds:
         for share, steps in STEPS.items():
@@ -100,8 +103,7 @@ def rows_of(
                 result = keep(path, functools.partial(fit, build(), train, test))
                 yield {"method": method, **row, "steps": "", **result}
             for method, variant in METHODS.items():
-                weights = pretrained(variant, workdir, data_dir, tiny=tiny)
-                config = tuning("nouns", steps, seed, weights, data_dir, tiny=tiny)
+                config = tuning("nouns", steps, seed, weights[variant], data_dir, tiny=tiny)
                 config.data.train_source_options = draw
                 result = run(config, workdir / f"{variant or method}_{share:g}_{seed}")
                 names = ("accuracy", "seconds", "commit")

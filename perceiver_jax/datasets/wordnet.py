@@ -5,7 +5,6 @@ source_options = {"speech": ("noun",), "question": "relation"}  how two glosses 
 source_options = {"speech": ("noun",), "question": "word"}      which word of a gloss is hidden
 """
 
-import zlib
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from perceiver_jax.config_types import Range, Whole, check
 from perceiver_jax.data.transforms import Example
 from perceiver_jax.datasets import fake
 from perceiver_jax.datasets.options import check_reader
-from perceiver_jax.datasets.wordnet_files import FILES, SPLITS, check_split, read
+from perceiver_jax.datasets.wordnet_files import FILES, read_split
 from perceiver_jax.datasets.wordnet_relations import Relations
 from perceiver_jax.datasets.wordnet_words import Words
 
@@ -53,16 +52,12 @@ class Subjects:
           FileNotFoundError: a file is not there; says where to get it.
           ValueError: an unknown split, or a line that is not of this format.
         """
-        check_split(split)
         self.name = f"wordnet[{split}] {' '.join(speech)}"
         numbers = {number: f"{s}.{name}" for s in speech for number, name in FILES[s].items()}
         self.label_names = tuple(numbers[number] for number in sorted(numbers))
         labels = {number: label for label, number in enumerate(sorted(numbers))}
         found = [
-            (synset.gloss, labels[synset.file])
-            for part in speech
-            for synset in read(data_dir, part)
-            if zlib.crc32(synset.gloss) % 10 in SPLITS[split]
+            (synset.gloss, labels[synset.file]) for synset in read_split(data_dir, speech, split)
         ]
         kept = np.random.default_rng(draw).random(len(found)) < share
         self.texts = [found[row][0] for row in np.flatnonzero(kept)]

@@ -10,7 +10,8 @@ Reference: Fellbaum (1998), WordNet: An Electronic Lexical Database.
 """
 
 import pathlib
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from perceiver_jax.files.paths import user_path
@@ -78,6 +79,19 @@ def read(data_dir: str, speech: str) -> Iterator[Synset]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path} of WordNet: {OBTAIN}")
     return _lines(path, FILES[speech])
+
+
+def read_split(data_dir: str, speech: Iterable[str], split: str) -> Iterator[Synset]:
+    """The synsets of several parts of speech whose glosses are in a split, by their checksums.
+
+    Raises:
+      FileNotFoundError, ValueError: as of `read`; also ValueError where there is no such split.
+    """
+    check_split(split)
+    for part in speech:
+        for synset in read(data_dir, part):
+            if zlib.crc32(synset.gloss) % 10 in SPLITS[split]:
+                yield synset
 
 
 def _lines(path: pathlib.Path, numbers) -> Iterator[Synset]:

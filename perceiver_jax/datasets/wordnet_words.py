@@ -5,13 +5,12 @@ words instead of bytes: what a text is about says more about its words than abou
 """
 
 import re
-import zlib
 from typing import Literal
 
 import numpy as np
 
 from perceiver_jax.data.transforms import Example
-from perceiver_jax.datasets.wordnet_files import SPLITS, check_split, read
+from perceiver_jax.datasets.wordnet_files import read_split
 from perceiver_jax.datasets.wordnet_vocabulary import WORDS
 
 WORD = re.compile(rb"[a-z]+")
@@ -49,12 +48,9 @@ class Words:
           FileNotFoundError: a file is not there; says where to get it.
           ValueError: an unknown split, a line that is not of this format, or no gloss with a word.
         """
-        check_split(split)
         self.name = f"wordnet[{split}] words of {' '.join(speech)}"
         self.items = []
-        for synset in (found for part in speech for found in read(data_dir, part)):
-            if zlib.crc32(synset.gloss) % 10 not in SPLITS[split]:
-                continue
+        for synset in read_split(data_dir, speech, split):
             found = [
                 (*match.span(), NUMBER[match[0]])
                 for match in WORD.finditer(synset.gloss.lower())
