@@ -42,12 +42,12 @@ ARITHMETIC, MEMORY, LAUNCH = 0.7, 0.85, 3e-6
 
 # Cycles beside the products: per 1,024 weights, and per block. These are bundles that the compiler
 # made for v5e in bfloat16; nothing was measured on a TPU, and other chips and shapes are taken as
-# alike. Of the kernel of cross-attention: what makes up the 6.6 and 10.7 cycles of its inner loops
+# alike. Of the kernel of cross-attention: what makes up the 7.2 and 10.7 cycles of its inner loops
 # for the Fourier classifier (docs/performance.md). Of splash attention: fitted to blocks of 512
 # with heads of 128 (7.6 and 11.3 cycles) or 32 channels (7.7 and 11.5), of 256 with heads of 32 and
 # 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36).
 BESIDE = {
-    "forward_block": (6.6 - 3.5, 0),
+    "forward_block": (7.2 - 5.25, 0),
     "backward_block": (10.7 - 8.7, 0),
     "splash_mha_fwd": (1.75, 480),
     "splash_mha_dkv": (0, 420),

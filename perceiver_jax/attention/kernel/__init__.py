@@ -14,8 +14,8 @@ is such a logit, of the gradients of the sums, and the gradient of left such a s
 pass has the same form.
 
 In half precision the matrix unit multiplies bfloat16 numbers. Logits still are exact to float32 in
-the rows and places, as three bfloat16 parts hold a float32 number; weights are rounded for all sums
-but the denominator and those by place.
+the rows and places, as three bfloat16 parts hold a float32 number. For the sums by content and by
+row a weight has two parts where there is little content, else it is rounded.
 
 Shapes: B examples, N rows of weights (all heads), c channels; a grid of O rows of X tokens.
 

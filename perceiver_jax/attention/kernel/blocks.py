@@ -1,7 +1,8 @@
 """What the kernels compute of one block of tokens, for one slice of queries after another.
 
 Both functions take references to blocks in vector memory, by name: x of the inputs, out of the
-outputs, which stay there from block to block (`sums` says which). Logits have base 2.
+outputs, which stay there from block to block (`sums` says which). `forward_block` has memory of its
+own for the logits of a slice. Logits have base 2.
 """
 
 import math
@@ -17,8 +18,12 @@ from perceiver_jax.attention.softmax import MASKED
 LOG2E = math.log2(math.e)  # logits are times this: the exponential unit has base 2
 
 
-def forward_block(tiling: Tiling, x: dict, out: dict) -> None:
-    """Adds a block to the sums, under a running max."""
+def forward_block(tiling: Tiling, x: dict, out: dict, kept: jax.Array) -> None:
+    """Adds a block to the sums, under a running max.
+
+    A vector of lanes after another: the compiler keeps whole rows of weights in memory several
+    times over.
+    """
     right, scale = _right(x), x["r"][0]
     group, step = pl.program_id(1), pl.program_id(2)
 
@@ -29,18 +34,28 @@ def forward_block(tiling: Tiling, x: dict, out: dict) -> None:
 
     pl.when(step == 0)(lambda: _clear(out["sums"]))
 
+    chunks = [slice(i, i + LANES) for i in range(0, tiling.lanes, LANES)]
+
     def add(at):
-        logits = (_dot(x["left"][0, 0, at], right, 1, 0) + x["inner"][0, at]) * scale
+        left, most = x["left"][0, 0, at], None
+        for c in chunks:
+            logits = (_dot(left, right[:, c], 1, 0) + x["inner"][0, at, c]) * scale[:, c]
+            kept[:, c] = logits
+            most = logits if most is None else jnp.maximum(most, logits)
         old = out["max"][0, at]
-        new = jnp.maximum(old, jnp.max(logits, axis=1, keepdims=True))
-        weights, decay = jnp.exp2(logits - new[:, :1]), jnp.exp2(old - new)
-        scaled = weights * scale
+        new = jnp.maximum(old, jnp.max(most, axis=1, keepdims=True))
+        decay = jnp.exp2(old - new)
         out["max"][0, at] = out["then"][0, 0, at] = new
-        parts = [weights[:, i : i + LANES] for i in range(0, tiling.lanes, LANES)]
-        out["denominator"][0, at] = out["denominator"][0, at] * decay + sum(parts[1:], parts[0])
-        out["inner"][0, at] = out["inner"][0, at] * decay[:, :1] + scaled
-        found = _dot(scaled.astype(right.dtype), right, 1, 1)
-        out["sums"][0, 0, at] = out["sums"][0, 0, at] * decay[:, :1] + found
+        denominator = out["denominator"][0, at] * decay
+        sums = out["sums"][0, 0, at] * decay[:, :1]
+        for c in chunks:
+            weights = jnp.exp2(kept[:, c] - new)
+            scaled = weights * scale[:, c]
+            denominator += weights
+            out["inner"][0, at, c] = out["inner"][0, at, c] * decay + scaled
+            for part in _parts(tiling, scaled):
+                sums += _dot(part, right[:, c], 1, 1)
+        out["denominator"][0, at], out["sums"][0, 0, at] = denominator, sums
 
     _for_queries(tiling, add)
 
@@ -94,6 +109,15 @@ def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
         precision=precision,
         preferred_element_type=jnp.float32,
     )
+
+
+def _parts(tiling: Tiling, weights: jax.Array) -> list[jax.Array]:
+    """Numbers of the factors' dtype whose sum is the weights; see `Tiling.copies`."""
+    if tiling.copies == 1:
+        return [weights.astype(tiling.dtype)]
+    bits = jax.lax.bitcast_convert_type(weights, jnp.int32) & -(2**16)  # the half that bfloat16 has
+    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    return [high.astype(tiling.dtype), (weights - high).astype(tiling.dtype)]
 
 
 def _for_queries(t: Tiling, function: Callable) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -59,7 +59,8 @@ def _forward(tiling, a, rows, inner, content, r, mask):
         "inner": t.fold_places(inner * LOG2E),
     }
     outputs = {"max": LANES, "denominator": LANES, "inner": t.lanes, "sums": t.depth, "then": LANES}
-    found = _call(t, blocks.forward_block, inputs, outputs, products=2)
+    slice_of_logits = pltpu.VMEM((t.queries, t.lanes), jnp.float32)
+    found = _call(t, blocks.forward_block, inputs, outputs, 1 + t.copies, [slice_of_logits])
     decay = jnp.exp2(found["then"][..., :1] - found["max"][:, None, :, :1])
     by_content, by_row = t.split_sums(found["sums"] * decay)
     result = GridSums(
@@ -129,13 +130,15 @@ def _call(
     inputs: dict[str, jax.Array],
     outputs: dict[str, int],
     products: int,
+    scratch: Sequence = (),
 ) -> dict[str, jax.Array]:
-    """Runs `block(tiling, inputs, outputs)` for every example, group and step.
+    """Runs `block(tiling, inputs, outputs, *scratch)` for every example, group and step.
 
     Args:
       inputs: by name.
       outputs: by name, the size of the axis that belongs to neither tokens nor queries.
       products: how many matrix products a block takes, each K multiplications a weight.
+      scratch: memory of the block's own.
     """
     t = tiling
     batch = max(len(x) for name, x in inputs.items() if name != "indicator")
@@ -163,14 +166,16 @@ def _call(
     shapes = {name: shape(name, size) for name, size in outputs.items()}
 
     def run(*references):
-        x = dict(zip(inputs, references, strict=False))
-        block(t, x, dict(zip(outputs, references[len(inputs) :], strict=True)))
+        references = iter(references)
+        x, out = ({name: next(references) for name in names} for names in (inputs, outputs))
+        block(t, x, out, *references)
 
     found = pl.pallas_call(
         run,
         grid=(batch, t.groups, t.steps),
         in_specs=[spec(name, x.shape) for name, x in inputs.items()],
         out_specs=[spec(name, x) for name, x in shapes.items()],
+        scratch_shapes=scratch,
         out_shape=[jax.ShapeDtypeStruct(x, jnp.float32) for x in shapes.values()],
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary", "arbitrary"),

@@ -71,7 +71,10 @@ class Tiling:
 
     @property
     def copies(self) -> int:
-        """Parts of a: two where they cost nothing."""
+        """Parts of a, and of weights for their sums: two if there is little content.
+
+        Much content is rounded in the logits, so that exact sums would gain nothing.
+        """
         return 2 if self.half and 2 * self.channels < SUBLANES else 1
 
     @property
