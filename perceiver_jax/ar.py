@@ -38,6 +38,7 @@ from perceiver_jax.config_types import (
     Size,
     Widening,
 )
+from perceiver_jax.dropout import SPLIT, Dropout, bernoulli
 from perceiver_jax.layers import MLP, Attention, LinearWeights, NormWeights, linear, squared_relu
 from perceiver_jax.perceiver import REMAT_POLICIES
 from perceiver_jax.position import rotate, sinusoids
@@ -116,11 +117,11 @@ class CausalLayer(nn.Module):
         self.norm_attention = NormWeights()
         self.norm_mlp = NormWeights()
         self.mlp = MLP(self.widening, self.dropout_rate, dtype, squared_relu)
-        self.dropout = nn.Dropout(self.dropout_rate)
+        self.dropout = Dropout(self.dropout_rate)
 
     def feed_forward(self, x: jax.Array, attended: jax.Array, train: bool) -> jax.Array:
         """Behind the attention: dropout and residual, then the MLP and its residual."""
-        x = x + self.dropout(attended, deterministic=not train)
+        x = x + self.dropout(attended, train=train)
         return x + self.mlp(layer_norm(x, *self.norm_mlp(x.shape[-1])), train=train)
 
 
@@ -346,7 +347,7 @@ class PerceiverAR(nn.Module):
         mask = None
         if train and self.input_dropout_rate:
             keep = 1 - self.input_dropout_rate
-            mask = jax.random.bernoulli(self.make_rng("dropout"), keep, ids.shape)
+            mask = bernoulli(self, keep, ids.shape)
         own = jnp.take_along_axis(ids, jnp.maximum(places.query, 0), axis=1)
         inputs = ids if keys_values is None else keys_values
         return self.finish(self.read(own, places, inputs, mask, train), places.query, train)
@@ -397,7 +398,7 @@ class PerceiverAR(nn.Module):
         scan = nn.scan(
             lambda layer, z, cache: layer.extend(z, places, cache, slot),
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
+            split_rngs=SPLIT | {"params": True},
             length=self.num_layers,
         )
         z, cache = scan(self.layers, z, cache)
@@ -433,7 +434,7 @@ class PerceiverAR(nn.Module):
         scan = nn.scan(
             lambda layer, z, _: (apply_layer(layer, z), None),
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
+            split_rngs=SPLIT | {"params": True},
             length=self.num_layers,
         )
         return scan(self.layers, z, None)[0]

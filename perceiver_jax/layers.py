@@ -37,6 +37,7 @@ from perceiver_jax.attention.softmax import (
     scale,
     softmax_state,
 )
+from perceiver_jax.dropout import SPLIT, Dropout, bernoulli
 from perceiver_jax.tokens import Tokens, token_sets
 
 
@@ -129,7 +130,7 @@ class Attention(nn.Module):
         batch = max(query.shape[0], key.shape[0])
         shape = (batch, self.num_heads, query.shape[2], key.shape[2])
         keep = 1 - self.dropout_rate
-        return jax.random.bernoulli(self.make_rng("dropout"), keep, shape) / keep
+        return bernoulli(self, keep, shape) / keep
 
     def heads(self, x: jax.Array, weights: Linear) -> jax.Array:
         """Projects `[B, T, C]` to `[B, H, T, channels / H]`."""
@@ -174,7 +175,7 @@ class MLP(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.gelu
 
     def setup(self):
-        self.dropout = nn.Dropout(self.dropout_rate)
+        self.dropout = Dropout(self.dropout_rate)
 
     @nn.compact
     def weights(self, channels: int) -> tuple[Linear, Linear]:
@@ -190,7 +191,7 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """`[B, T, C]` -> `[B, T, C]`."""
         x = linear(self.hidden(x), self.weights(x.shape[-1])[1], self.dtype)
-        return self.dropout(x, deterministic=not train)
+        return self.dropout(x, train=train)
 
 
 class _Layer(nn.Module):
@@ -232,7 +233,7 @@ class CrossAttention(_Layer):
 
     def setup(self):
         super().setup()
-        self.dropout = nn.Dropout(self.dropout_rate)
+        self.dropout = Dropout(self.dropout_rate)
         self.norm_queries = NormWeights()
         self.norm_inputs = NormWeights()
 
@@ -309,7 +310,7 @@ class CrossAttention(_Layer):
                 decoding, (decoding.out, head), decoding.params, decoding.data, train
             )
         block, variables = self.unbind()
-        keys = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
+        keys = {name: self.make_rng(name) for name in SPLIT if self.has_rng(name)}
 
         def decode_local(shared, params, data):
             variables, layers, keys = shared
@@ -344,7 +345,7 @@ class CrossAttention(_Layer):
                     nn.remat(decode_chunk, prevent_cse=False)(block, chunk),
                 ),
                 variable_broadcast="params",
-                split_rngs={"params": False, "dropout": True},
+                split_rngs=SPLIT | {"params": False},
                 length=count,
             )
             _, outputs = scan(self, None, chunks)  # [n, B, m, F]
@@ -356,7 +357,7 @@ class CrossAttention(_Layer):
         self, x: jax.Array, q: jax.Array | None, train: bool, head: Head | FusedHead = ()
     ) -> jax.Array:
         """Behind the attention: dropout, the residual, the MLP, the head."""
-        x = self.dropout(x, deterministic=not train)
+        x = self.dropout(x, train=train)
         if self.query_residual:
             x = x + q
         normed = layer_norm(x, *self.norm_mlp(x.shape[-1]))
@@ -380,5 +381,5 @@ class SelfAttention(_Layer):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         normed = layer_norm(x, *NormWeights(name="norm_attention")(x.shape[-1]))
         attended = self.attention(normed, normed, train=train)
-        x = x + nn.Dropout(self.dropout_rate)(attended, deterministic=not train)
+        x = x + Dropout(self.dropout_rate)(attended, train=train)
         return x + self.mlp(layer_norm(x, *self.norm_mlp(x.shape[-1])), train=train)

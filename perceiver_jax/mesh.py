@@ -91,6 +91,11 @@ def local_rows(batch: Any) -> Any:
     return jax.tree.map(cut, batch)
 
 
+def first_row(rows: int) -> jax.Array | int:
+    """The number in the whole batch of the first of this device's rows."""
+    return jax.lax.axis_index(axis) * rows if (axis := batch_axis()) else 0
+
+
 def local_batch_size(batch: int) -> int:
     """How many examples of an array of `batch` examples one device has."""
     layout = _layout.get()

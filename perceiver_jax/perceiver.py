@@ -22,6 +22,7 @@ from perceiver_jax.attention import platforms
 from perceiver_jax.attention.cost import dense_forced
 from perceiver_jax.attention.folding import Head
 from perceiver_jax.config_types import Channels, Layers, Positive, Rate, Size, Widening
+from perceiver_jax.dropout import SPLIT
 from perceiver_jax.layers import CrossAttention, SelfAttention, apply_head
 from perceiver_jax.tokens import Tokens, token_sets
 
@@ -74,7 +75,7 @@ class LatentTransformer(nn.Module):
             scan = nn.scan(
                 lambda layer, z, _: (apply_layer(layer, z), None),
                 variable_axes={"params": 0},
-                split_rngs={"params": True, "dropout": True},
+                split_rngs=SPLIT | {"params": True},
                 length=self.num_layers,
             )
             return scan(layer, z, None)
@@ -83,7 +84,7 @@ class LatentTransformer(nn.Module):
             apply_block = nn.scan(
                 apply_block,
                 variable_broadcast="params",
-                split_rngs={"params": False, "dropout": True},
+                split_rngs=SPLIT | {"params": False},
                 length=self.num_repeats,
             )
         return apply_block(self.layers, latents, None)[0]

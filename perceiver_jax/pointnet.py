@@ -17,6 +17,7 @@ from flax import linen as nn
 from perceiver_jax import mesh
 from perceiver_jax.baselines import readout
 from perceiver_jax.config_types import Channels, Rate
+from perceiver_jax.dropout import Dropout
 
 
 class PointNet(nn.Module):
@@ -51,7 +52,7 @@ class PointNet(nn.Module):
         x = jnp.max(jnp.where(present[..., None], x, 0), axis=1)  # ReLU: no value is below 0
         for i, width in enumerate(self.pooled_widths):
             x = self.layer(x, width, train, f"pooled_{i}")
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        x = Dropout(self.dropout_rate)(x, train=train)
         return readout(self.output, x, self.dtype)
 
     def layer(

@@ -17,6 +17,7 @@ from flax.core import FrozenDict
 
 from perceiver_jax.attention.folding import Head
 from perceiver_jax.config_types import Channels, Fraction, Padding, Positive
+from perceiver_jax.dropout import bernoulli
 from perceiver_jax.layers import LinearWeights
 from perceiver_jax.modalities.shared import plain_init
 from perceiver_jax.tokens import Tokens
@@ -68,10 +69,10 @@ class Inputs(nn.Module):
                 result[name] = masked.replace(mask=tokens.mask)
             elif train and (rate > 0 or drop_rate > 0):
                 shape = (tokens.content.shape[0], tokens.num_tokens)  # [B, M]
-                chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
+                chosen = bernoulli(self, rate, shape)
                 if drop_rate > 0:
                     whole = (shape[0], 1)
-                    chosen |= jax.random.bernoulli(self.make_rng("dropout"), drop_rate, whole)
+                    chosen |= bernoulli(self, drop_rate, whole)
                 present = jnp.ones(shape, bool) if tokens.mask is None else tokens.mask
                 result[name] = visible.replace(mask=present & ~chosen)
                 result[f"{name}:masked"] = masked.replace(mask=present & chosen)
@@ -86,7 +87,7 @@ class Inputs(nn.Module):
             content = jnp.zeros((1, *content.shape[1:]), content.dtype)
         elif train and rate > 0:
             shape = (content.shape[0], 1, 1)
-            chosen = jax.random.bernoulli(self.make_rng("dropout"), rate, shape)
+            chosen = bernoulli(self, rate, shape)
             content = jnp.where(chosen, 0, content)
         return tokens.replace(content=content)
 

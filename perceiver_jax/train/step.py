@@ -2,7 +2,8 @@
 
 They do not depend on devices, files or configs; `sharding` compiles them, `loop` calls them. Under
 `jax.pmap` each device runs them on its own rows of the batch, and `psum` sums over devices. Under
-`jax.jit` the gradient does so too where that changes nothing but rounding (`is_by_row`).
+`jax.jit` the gradient does so too where that changes nothing but rounding (`is_by_row`). Dropout is
+drawn by row (`perceiver_jax.dropout`), so it does not depend on the devices.
 """
 
 import functools
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from perceiver_jax import dropout
 from perceiver_jax.mesh import all_gather, can_map_rows, local_key, local_rows, map_rows, psum
 from perceiver_jax.train.multipliers import Multipliers, frozen_in_evaluation, merge, split
 from perceiver_jax.train.state import TrainState
@@ -45,8 +47,8 @@ def make_train_step(
     The loss is the mean of the per-example losses over the examples that `mask` keeps. With
     `accumulate = k` the prepared batch is cut into k microbatches, computed one after another. The
     gradient is that of the whole batch, with two differences: each microbatch draws its own
-    dropout, and batch norm normalizes (and updates its averages by) one microbatch at a time. Under
-    `pmap` each device draws its own dropout; all else is as under `jit`.
+    dropout, and batch norm normalizes (and updates its averages by) one microbatch at a time. A
+    module that draws from Flax's own stream does so on each device by itself under `pmap`.
 
     Args:
       task: supplies model, prepare, loss and metrics.
@@ -62,7 +64,7 @@ def make_train_step(
     """
     check_metric_names(task)
 
-    def microbatch_loss(trained, frozen, model_state, batch, key, count):
+    def microbatch_loss(trained, frozen, model_state, batch, keys, count):
         """The microbatch's share of the mean loss; its new model state and metric sums."""
         params = merge(frozen, trained)
         with frozen_in_evaluation(params, multipliers):
@@ -70,7 +72,7 @@ def make_train_step(
                 {"params": params, **model_state},
                 batch,
                 train=True,
-                rngs={} if key is None else {"dropout": key},
+                rngs=keys,
                 mutable=list(model_state),
             )
         loss, _ = masked_loss(task, prediction, batch)
@@ -82,8 +84,9 @@ def make_train_step(
 
     def summed_gradient(batch, trained, frozen, model_state, key, count):
         """Of the whole batch. Sums over devices once; a compiler would in each layer's backward."""
+        keys = {dropout.ROWS: key, dropout.FLAX: local_key(key)}
         (loss, (model_state, sums)), grads = gradient(
-            trained, frozen, model_state, batch, local_key(key), count
+            trained, frozen, model_state, batch, keys, count
         )
         loss, sums, grads = psum((loss, sums, grads))
         return loss, model_state, sums, grads
@@ -125,8 +128,8 @@ def make_train_step(
 def is_by_row(loss: Callable, batch: Batch, trained, frozen, model_state, key, count) -> bool:
     """Whether devices with their own rows compute the loss of the whole batch, but for rounding.
 
-    They do not where the model draws random numbers, for each device would draw its own, and where
-    a batch norm knows nothing of other devices. Both are found by tracing the model once more.
+    They do not where a module draws for all rows at once, from Flax's own stream, and where a batch
+    norm knows nothing of other devices. Both are found by tracing the model once more.
     """
     lone = []
 
@@ -135,11 +138,11 @@ def is_by_row(loss: Callable, batch: Batch, trained, frozen, model_state, key, c
             lone.append(context.module)
         return next_function(*args, **kwargs)
 
-    def forward(batch, trained, frozen, model_state, count):
+    def forward(batch, trained, frozen, model_state, key, count):
         with nn.intercept_methods(call):
-            loss(trained, frozen, model_state, batch, None, count)
+            loss(trained, frozen, model_state, batch, {dropout.ROWS: key}, count)
 
-    shapes = jax.eval_shape(lambda *x: x, batch, trained, frozen, model_state, count)
+    shapes = jax.eval_shape(lambda *x: x, batch, trained, frozen, model_state, key, count)
     try:
         jax.eval_shape(functools.partial(map_rows, forward), *shapes)
     except flax.errors.InvalidRngError:
@@ -150,12 +153,13 @@ def is_by_row(loss: Callable, batch: Batch, trained, frozen, model_state, key, c
 def accumulated(gradient: Callable, parts: int) -> Callable:
     """Returns `gradient` of a whole batch, summed over microbatches one after another."""
 
-    def accumulated_gradient(trained, frozen, model_state, batch, key, count):
+    def accumulated_gradient(trained, frozen, model_state, batch, keys, count):
         def body(carry, microbatch_and_index):
             model_state, grads = carry
             microbatch, index = microbatch_and_index
+            own = {name: jax.random.fold_in(key, index) for name, key in keys.items()}
             (loss, (model_state, sums)), new = gradient(
-                trained, frozen, model_state, microbatch, jax.random.fold_in(key, index), count
+                trained, frozen, model_state, microbatch, own, count
             )
             return (model_state, jax.tree.map(jnp.add, grads, new)), (loss, sums)
 

@@ -49,13 +49,13 @@ def run(program, *, steps=3):
 
 @pytest.fixture(scope="module")
 def one_device():
-    task = toy.make_task(noise=0.1, batch_norm=True)
+    task = toy.make_task(noise=0.1, batch_norm=True, dropout=0.3)
     return task, run(program_of(task, jax.devices()[:1], accumulate=2, tuning=TUNING))
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_all_devices_are_one_device(one_device, way):
-    """With batch norm, noise on the whole batch, microbatches, and parameters not all trained."""
+    """With batch norm, dropout, noise, microbatches, and parameters not all trained."""
     task, (state, metrics, sums) = one_device
     program = program_of(task, accumulate=2, tuning=TUNING, **WAYS[way])
     ours, our_metrics, our_sums = run(program)
@@ -78,37 +78,39 @@ def collectives(program, batch):
     return hlo.traffic(text).collectives["all-reduce"].bytes
 
 
-def test_gradients_are_summed_once():
-    """Not in the loop over microbatches, nor in the one over layers."""
-    batch = toy.examples(32, 0)
-    large = {"accumulate": 4, "tuning": {"batch_size": 32}}
-    program = program_of(toy.make_task(batch_norm=True), **large)
-    parameters = sum(x.size for x in jax.tree.leaves(program.target.params))
-    once = collectives(program, batch)
-    assert 4 * parameters <= once < 1.5 * 4 * parameters
-    drawing = program_of(toy.make_task(batch_norm=True, dropout=0.5), **large)
-    assert collectives(drawing, batch) > 2 * once
-
-
 class Alone(toy.Net):
     """A model of someone who never thought of devices."""
 
     @nn.compact
     def __call__(self, batch, train):
-        x = nn.BatchNorm(use_running_average=not train)(nn.Dense(8, use_bias=False)(batch["point"]))
+        x = nn.Dense(8, use_bias=False)(batch["point"])
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(2, name="head")(x)
 
 
-@pytest.mark.parametrize("model", [toy.Net(dropout=0.5), Alone()])
+def test_gradients_are_summed_once():
+    """Not in the loop over microbatches, nor in the one over layers."""
+    batch = toy.examples(32, 0)
+    large = {"accumulate": 4, "tuning": {"batch_size": 32}}
+    program = program_of(toy.make_task(batch_norm=True, dropout=0.5), **large)
+    parameters = sum(x.size for x in jax.tree.leaves(program.target.params))
+    once = collectives(program, batch)
+    assert 4 * parameters <= once < 1.5 * 4 * parameters
+
+
+@pytest.mark.parametrize("model", [Alone(dropout=0.5), Alone(batch_norm=True)])
 def test_what_is_not_by_row_is_as_on_one_device(model):
-    """Dropout is drawn for the whole batch, and its statistics are those of all devices."""
+    """Flax's dropout is drawn for the whole batch, and statistics are those of all devices."""
     task = dataclasses.replace(toy.make_task(), model=model)
     alone, all_devices = (run(program_of(task, d), steps=1) for d in (jax.devices()[:1], None))
     toy.assert_equal(all_devices[0], alone[0], rtol=1e-3, atol=1e-5)
 
 
-def test_pmap_draws_dropout_for_each_device():
-    task = toy.make_task(dropout=0.5, depth=1)
+@pytest.mark.parametrize("model", [toy.Net(dropout=0.5, depth=1), Alone(dropout=0.5)])
+def test_pmap_draws_dropout_for_each_device(model):
+    task = dataclasses.replace(toy.make_task(), model=model)
     program = program_of(task, mode="pmap")
     row = toy.examples(1, 0)
     batch = {name: np.repeat(value, 16, axis=0) for name, value in row.items()}

@@ -9,6 +9,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from perceiver_jax import mesh
+from perceiver_jax.dropout import SPLIT, Dropout
 from perceiver_jax.train import sharding
 from perceiver_jax.train.task import Task
 
@@ -24,7 +25,7 @@ class Layer(nn.Module):
     def __call__(self, x, train):
         h = nn.LayerNorm(name="norm")(x)
         h = nn.tanh(nn.Dense(self.width, name="dense")(h))
-        return x + nn.Dropout(self.dropout, deterministic=not train)(h), None
+        return x + Dropout(self.dropout)(h, train=train), None
 
 
 class Net(nn.Module):
@@ -44,7 +45,7 @@ class Net(nn.Module):
         stack = nn.scan(
             Layer,
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
+            split_rngs=SPLIT | {"params": True},
             in_axes=nn.broadcast,
             length=self.depth,
         )
