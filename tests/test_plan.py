@@ -202,7 +202,7 @@ ENTRY %main (x: bf16[16,16,50176], y: bf16[8,96,896]) -> f32[16,512,128] {
   %y = bf16[8,96,896]{2,1,0} parameter(1)
   %pallas_call.9 = (f32[16,512,128]{2,1,0}, f32[16,512,896]{2,1,0}) custom-call(%x, %y), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={}}, metadata={op_name="jit(total)/jvp(forward_block)/pallas_call" stack_frame_id=35}, backend_config={"custom_call_config": {"body": "TUzvUg==", "cost_estimate": {
 "bytes_accessed":278478848,
-"flops":184146722816,
+"flops":276220084224,
 "remote_bytes_transferred":0,
 "transcendentals":411041792
 }, "serialization_format": 1, "needs_layout_passes": true}}
@@ -233,9 +233,9 @@ def test_splash_attention_takes_the_cycles_that_the_compiler_made_for_it():
 
 def test_the_kernel_takes_the_cycles_that_the_compiler_made_for_it():
     forward, backward, other = work.operations(KERNELS)
-    assert (forward.kind, forward.flops, forward.moved) == ("kernels", 184146722816, 278478848)
+    assert (forward.kind, forward.flops, forward.moved) == ("kernels", 276220084224, 278478848)
     weights, v5e = 411041792, chips.CHIPS["v5e"]
-    for call, cycles in ((forward, 6.6), (backward, 10.7)):  # per 1,024 weights, see the docs
+    for call, cycles in ((forward, 7.2), (backward, 10.7)):  # per 1,024 weights, see the docs
         found = work.estimate([call], v5e)
         assert found.kernels == pytest.approx(cycles * weights / 1024 / v5e.clock, rel=0.01)
         assert (found.seconds, found.unknown) == (found.kernels, 0)

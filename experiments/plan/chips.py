@@ -30,7 +30,8 @@ class Chip:
       link_rate: bytes per second that the chip can send, over all its links together.
       devices: JAX devices on a chip: of v2 and v3, each core is one.
       slices: examples of topologies.
-      clock: cycles per second; 0 where the compiler tells no cycles.
+      clock: cycles per second.
+      tells_cycles: whether the compiler does, for each instruction.
       options: for `topologies.get_topology_desc`.
     """
 
@@ -40,8 +41,9 @@ class Chip:
     link_rate: float
     devices: int
     slices: tuple[str, ...]
-    clock: float = 0.0
+    clock: float
     options: tuple[tuple[str, Any], ...] = ()
+    tells_cycles: bool = True
 
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "16x16")
@@ -61,7 +63,7 @@ CHIPS = {
     "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9, 1, FLAT, 1.5e9),
     "v5p": Chip(459e12, 95 * GIB, 2765e9, 600e9, 1, ("2x2x1", "2x2x2", "2x2x4", "4x4x4"), 1.75e9),
     "v6e": Chip(918e12, 32e9, 1638e9, 400e9, 1, FLAT, 1.75e9),
-    "h100": Chip(989e12, 84942979072, 3352e9, 450e9, 1, ("1", "8")),
+    "h100": Chip(989e12, 84942979072, 3352e9, 450e9, 1, ("1", "8"), 1.83e9, tells_cycles=False),
 }
 
 # An H100 SXM as XLA describes the GPU that it compiles for (NVIDIA's data sheet; the limits of

@@ -136,7 +136,11 @@ def one_after_the_other(plan: Plan) -> list[str]:
     read = f"input: {reading.line(plan.source, plan.step.hosts, plan.batch / seconds)}"
     if not found:
         return ["", read]
-    ways = "the compiler's count of cycles" if plan.chip.clock else "rates that good kernels reach"
+    ways = (
+        "the compiler's count of cycles"
+        if plan.chip.tells_cycles
+        else "rates that good kernels reach"
+    )
     left_out = f"{found.unknown:,} without an estimate" if found.unknown else "all estimated"
     return [
         "",

@@ -7,7 +7,7 @@ memory and a launch, at rates that good kernels reach; a call of cuDNN counts wi
 
 Compilers do not count the cycles of a Pallas kernel. Those of `perceiver_jax.attention.kernel`, and
 JAX's splash attention, take the longer of what they move and what they compute: their products at
-the peak, then `BESIDE`.
+the peak, then `BESIDE`. On a GPU the instructions of the former are counted, `INSTRUCTIONS`.
 """
 
 import dataclasses
@@ -52,6 +52,11 @@ BESIDE = {
     "splash_mha_fwd": (1.75, 480),
     "splash_mha_dkv": (0, 420),
 }
+# Of the kernel of cross-attention on an H100: instructions that a warp issues for a block of 64
+# queries and 32 columns, in the machine code that the compiler made. A multiprocessor issues four
+# in a cycle, one of each of a block's four warps.
+INSTRUCTIONS = {"forward_program": 419, "backward_program": 415, "token_program": 659}
+BLOCK, PROCESSORS = 64 * 32, 132
 MATRIX_UNIT = 128  # channels: heads of splash attention take as long as the next multiple
 
 
@@ -117,9 +122,11 @@ def estimate(found: list[Operation], chip: Chip) -> Estimate:
     seconds, unknown = {"products": 0.0, "moving": 0.0, "rest": 0.0, "kernels": 0.0}, 0
     for each in found:
         if each.kind == "kernels":
+            shares = (1.0, 1.0) if chip.tells_cycles else (ARITHMETIC, MEMORY)
             compute = each.flops * chip.devices / chip.flops + each.cycles / chip.clock
-            one = max(compute, each.moved * chip.devices / chip.hbm_rate)
-        elif chip.clock:
+            memory = each.moved * chip.devices / chip.hbm_rate
+            one = max(compute / shares[0], memory / shares[1])
+        elif chip.tells_cycles:
             unknown += each.times * (each.cycles is None)
             one = (each.cycles or 0) / chip.clock
         else:
@@ -130,8 +137,11 @@ def estimate(found: list[Operation], chip: Chip) -> Estimate:
 
 
 def _kernel(run: hlo.Run) -> Operation | None:
-    """A call of a Pallas kernel that `BESIDE` knows."""
+    """A call of a Pallas kernel that `BESIDE` or `INSTRUCTIONS` knows."""
     text = run.instruction.rest
+    program = re.search(rf'op_name="[^"]*\b({"|".join(INSTRUCTIONS)})', text)
+    if "__gpu$xla.gpu.triton" in text and program:
+        return Operation("kernels", run.times, _issued(run, program[1]), 0.0, run.moved)
     name = re.search(rf'op_name="[^"]*\b({"|".join(BESIDE)})', text)
     if "tpu_custom_call" not in text or not name:
         return None
@@ -142,6 +152,15 @@ def _kernel(run: hlo.Run) -> Operation | None:
     by_weight, by_block = BESIDE[name[1]]
     cycles = round(by_weight * weights / 1024 + by_block * blocks)
     return Operation("kernels", run.times, cycles, flops, moved)
+
+
+def _issued(run: hlo.Run, program: str) -> int:
+    """Cycles of a kernel on a GPU, from its tokens `[b, C, O, X]` and products `[b, O, N]`."""
+    operands = run.instruction.rest.partition("operand_layout_constraints=")[2]
+    arrays = [hlo.dimensions(shape) for shape in re.findall(r"\w+\[[\d,]*\]", operands)]
+    (_, _, rows, columns), (_, _, queries) = arrays[0], arrays[3]
+    weights = hlo.dimensions(run.instruction.shape)[0] * rows * columns * queries
+    return round(INSTRUCTIONS[program] * weights / BLOCK / PROCESSORS)
 
 
 def _stated(run: hlo.Run, _) -> tuple[float, int, int, int] | None:

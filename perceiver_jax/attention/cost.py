@@ -17,7 +17,12 @@ from perceiver_jax import mesh
 from perceiver_jax.attention import platforms
 from perceiver_jax.attention.blockwise import forced_chunk_bytes
 from perceiver_jax.attention.factored import is_grid
-from perceiver_jax.attention.kernel.tiling import Tiling, choose_tiling
+from perceiver_jax.attention.kernel.tiling import (
+    GpuTiling,
+    Tiling,
+    choose_gpu_tiling,
+    choose_tiling,
+)
 from perceiver_jax.tokens import Tokens
 
 
@@ -29,6 +34,8 @@ class ContractionOrder(NamedTuple):
 
 
 ABSORB = ContractionOrder("absorb", "absorb")
+
+KERNELS = {"kernel": "tpu", "gpu_kernel": "gpu"}  # the platforms that `forced` names
 
 MAX_LANES_A_TOKEN = 1.5  # of the kernel; a grid that needs more wastes too many
 MIN_WEIGHTS = 2**20  # of an example; where there are fewer, there is little to gain
@@ -43,8 +50,8 @@ def forced(
     """Overrules the choice of order for functions *traced* inside; for tests and benchmarks.
 
     Args:
-      order: 'dense' is the textbook formula; a `ContractionOrder`, without a kernel; 'kernel' where
-        its shapes fit, interpreted where there is no TPU; None chooses.
+      order: 'dense' is the textbook formula; a `ContractionOrder`, without a kernel; 'kernel' and
+        'gpu_kernel', a TPU's and a GPU's, where shapes fit, interpreted elsewhere; None chooses.
       chunk_bytes: in place of `platforms.CHUNK_BYTES`.
     """
     token = _forced.set(order)
@@ -71,7 +78,7 @@ def encode_order(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -
     """
     if isinstance(order := _forced.get(), ContractionOrder):
         return order
-    if order == "kernel" and is_grid(tokens):
+    if order in KERNELS and is_grid(tokens):
         return ABSORB
     (c, s, width), total = _widths(tokens), tokens.num_tokens
     _, heads, count, _ = query
@@ -84,9 +91,9 @@ def encode_order(tokens: Tokens, batch: int, query: Sequence[int], depth: int) -
 
 
 def kernel_tiling(
-    tokens: Tokens, order: ContractionOrder, rows: int, outer: int, dtype: Any
-) -> Tiling | None:
-    """How `kernel` encodes these tokens; None where XLA's program does, as everywhere off a TPU.
+    tokens: Tokens, order: ContractionOrder, rows: int, outer: int, dtype: Any, batch: int
+) -> Tiling | GpuTiling | None:
+    """How `kernel` encodes these tokens; None where XLA's program does, as on a CPU.
 
     Args:
       tokens: the many.
@@ -94,26 +101,29 @@ def kernel_tiling(
       rows: of weights, H N.
       outer: rows of the grid that a device has.
       dtype: compute dtype.
+      batch: examples that a device has.
     """
     forced, layout = _forced.get(), mesh.current_layout()
-    by_itself = forced is None and platforms.has_pallas()
-    by_kernel = (by_itself or forced == "kernel") and order == ABSORB and is_grid(tokens)
+    has_kernel = platforms.has_pallas() or platforms.has_gpu_kernel()
+    platform = KERNELS.get(forced, mesh.platform() if forced is None and has_kernel else None)
+    by_kernel = platform and order == ABSORB and is_grid(tokens)
     if not by_kernel or dtype not in (jnp.float32, jnp.bfloat16):
         return None
     if layout and not layout.local and jax.sharding.get_abstract_mesh().manual_axes:
         return None  # `sharded` cannot split what a caller has split
     inner = tokens.position.shape[-1]
-    tiling = choose_tiling(
-        rows,
-        _widths(tokens)[0],
-        (outer, inner),
-        masked=tokens.mask is not None,
-        half=dtype == jnp.bfloat16,
-        vmem=platforms.kernel_bytes(),
-    )
+    shape = rows, _widths(tokens)[0], (outer, inner)
+    half = dtype == jnp.bfloat16
+    if platform == "gpu":
+        tiling = choose_gpu_tiling(
+            *shape, half=half, batch=batch, processors=platforms.GPU_PROCESSORS
+        )
+    else:
+        masked, vmem = tokens.mask is not None, platforms.kernel_bytes()
+        tiling = choose_tiling(*shape, masked=masked, half=half, vmem=vmem)
     fills = tiling and tiling.tokens <= MAX_LANES_A_TOKEN * outer * inner
     worth = fills and rows * outer * inner >= MIN_WEIGHTS
-    return tiling if worth or forced == "kernel" else None
+    return tiling if worth or forced in KERNELS else None
 
 
 def decode_order(queries: Tokens, keys: Sequence[int], depth: int, out: int) -> ContractionOrder:

@@ -14,9 +14,9 @@ Fourier positions on a grid (y, x) separate, x_j . q = content . q + a(y) + b(x)
 sum needs only the sums of the weights over rows and columns: 258 of 261 channels cost additions.
 
 `encode` takes many tokens in chunks with an online softmax; `decode` takes many queries in chunks.
-In both, the weights of one chunk exist at a time. On a TPU `kernel` encodes grids. `cost` picks the
-order, `factored` has the products, and with sharded inputs (`sharded`) each device takes its own
-tokens or queries. Both are in one file because they share the mathematics above.
+In both, the weights of one chunk exist at a time. On TPUs and H100s `kernel` encodes grids. `cost`
+picks the order, `factored` has the products, and with sharded inputs (`sharded`) each device takes
+its own tokens or queries. Both are in one file because they share the mathematics above.
 
 Shapes as in `softmax`; C channels of a token, c of its content, p of its position; R = H N rows of
 weights; a grid has O rows (all axes but the last) of X tokens; K and V are one head's.
@@ -59,7 +59,7 @@ from perceiver_jax.attention.factored import (
     with_table,
 )
 from perceiver_jax.attention.folding import FoldedNorm, Linear, dot, exact
-from perceiver_jax.attention.kernel.tiling import Tiling
+from perceiver_jax.attention.kernel.tiling import GpuTiling, Tiling
 from perceiver_jax.attention.softmax import MASKED, SoftmaxState, merge, normalize
 from perceiver_jax.tokens import Tokens
 
@@ -110,7 +110,8 @@ def _encode_set(
     data = data | {name: x for name, x in rows if x is not None}
     heads, count = query.shape[1:3]
     encoding = _Encoding(tokens, logits, values, order, heads, heads * count, size, dtype)
-    tiling = kernel_tiling(tokens, order, heads * count, tokens.num_tokens // size, dtype)
+    outer, examples = tokens.num_tokens // size, mesh.local_batch_size(batch)
+    tiling = kernel_tiling(tokens, order, heads * count, outer, dtype, examples)
     maximum, totals, by_row = sharded.reduce_tokens(
         functools.partial(_reduce, encoding),
         (logits.params, values.params, padding_row(tokens)),
@@ -130,9 +131,9 @@ def _reduce(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tup
     """
     outer = data["content"].shape[1] // encoding.row_size
     order, dtype = encoding.order, encoding.dtype
-    if tiling := kernel_tiling(encoding.tokens, order, encoding.rows, outer, dtype):
-        return _reduce_in_kernel(encoding, tiling, params, data)
     examples = mesh.local_batch_size(batch_size(params, data))
+    if tiling := kernel_tiling(encoding.tokens, order, encoding.rows, outer, dtype, examples):
+        return _reduce_in_kernel(encoding, tiling, params, data)
     rows, width = examples * encoding.rows, encoding.row_size
     if encoding.dtype != jnp.float32:
         width = split_columns(width, tokens_at_once(rows))[0].stop
@@ -143,7 +144,7 @@ def _reduce(encoding: _Encoding, params: Any, data: dict[str, jax.Array]) -> tup
 
 
 def _reduce_in_kernel(
-    encoding: _Encoding, tiling: Tiling, params: Any, data: dict[str, jax.Array]
+    encoding: _Encoding, tiling: Tiling | GpuTiling, params: Any, data: dict[str, jax.Array]
 ) -> tuple:
     """`_reduce` by one kernel."""
     from perceiver_jax.attention.kernel.sums import (

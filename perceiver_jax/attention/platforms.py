@@ -2,7 +2,7 @@
 
 - The latents' attention: `attends_by`.
 - The stack of latent layers: `is_one_loop`.
-- The kernel of cross-attention: `has_pallas`, and memory for it, `kernel_bytes`.
+- The kernel of cross-attention: `has_pallas`, and memory for it, `kernel_bytes`; `has_gpu_kernel`.
 - Memory for chunks of weights where there is none: `chunk_bytes`.
 """
 
@@ -35,6 +35,8 @@ LANES = 128  # of a TPU's vectors; splash attention takes that many queries or k
 
 # cuDNN takes heads of 128 channels at most, from Hopper on of 256 (as JAX checks it).
 WIDE_HEADS = ("NVIDIA H", "NVIDIA GH", "NVIDIA B", "NVIDIA GB")
+# The GPUs for which its kernel was compiled: H100, H200, GH200. Their multiprocessors.
+HOPPER, GPU_PROCESSORS = ("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200"), 132
 
 
 def chunk_bytes() -> int:
@@ -45,6 +47,11 @@ def chunk_bytes() -> int:
 def has_pallas() -> bool:
     """Whether kernels are written for this TPU: that of cross-attention, splash attention."""
     return mesh.platform() == "tpu" and not mesh.device_kind().startswith(NO_PALLAS)
+
+
+def has_gpu_kernel() -> bool:
+    """Whether the kernel of cross-attention is written for this GPU."""
+    return mesh.platform() == "gpu" and mesh.device_kind().startswith(HOPPER)
 
 
 def kernel_bytes() -> int:

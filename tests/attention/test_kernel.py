@@ -36,13 +36,14 @@ def calls(monkeypatch):
     ("kind", "heads", "latents", "padded", "masked"),
     [("2 axes", 2, 1, True, True), ("3 axes", 1, 2, False, False), ("places", 1, 2, True, False)],
 )
-def test_the_layer_is_the_textbook_formula(kind, heads, latents, padded, masked, calls):
+@pytest.mark.parametrize("kernel", ["kernel", "gpu_kernel"])
+def test_the_layer_is_the_textbook_formula(kernel, kind, heads, latents, padded, masked, calls):
     rng = np.random.default_rng(0)
     inputs = make_tokens(rng, kind, padded=padded, masked=masked)
     queries = Tokens(content=random(rng, latents, 3, 5))
     block = CrossAttention(num_heads=heads, qk_channels=4, v_channels=6)
-    assert_agrees(block, queries, inputs, "kernel")
-    assert calls
+    assert_agrees(block, queries, inputs, kernel)
+    assert {type(t) for t in calls} == {tiling.Tiling if kernel == "kernel" else tiling.GpuTiling}
 
 
 def arguments(batch, few, count, channels, shape, *, half, masked, seed=0):
@@ -120,9 +121,38 @@ def test_sums_and_gradients(count, channels, shape, half, masked, allowed, monke
         assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want)
 
 
-def test_a_query_that_sees_no_token():
+# As above; in half precision each number has two parts in sums, or one of many channels.
+GPU_HALF = [2e-6, 1e-5, 1e-5, 1e-5, 1e-5, 2e-5, 1e-5, 1e-5, 4e-3, 1e-5]
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "shape", "few", "half", "masked", "splits", "allowed"),
+    [
+        (20, 3, (7, 50), 1, False, True, 1, FLOAT32),  # blocks that do not divide
+        (20, 3, (7, 50), 2, True, True, 3, GPU_HALF),  # 7 rows in 3 parts
+        (5, 8, (3, 130), 1, True, False, 1, GPU_HALF),
+        (40, 20, (3, 20), 1, True, False, 2, ONE_PART),
+    ],
+)
+def test_sums_and_gradients_on_gpus(count, channels, shape, few, half, masked, splits, allowed):
+    """Over several blocks of queries and of columns."""
+    args = arguments(2, few, count, channels, shape, half=half, masked=masked)
+    layout = tiling.GpuTiling(count, channels, shape, half, queries=16, width=16, splits=splits)
+    assert layout.columns > 1
+    ours = with_gradients(functools.partial(sums.grid_sums, layout), args)
+    for got, want, limit in zip(ours, with_gradients(formula, args), allowed, strict=True):
+        assert np.linalg.norm(got - want) <= limit * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        tiling.choose_tiling(2, 3, (2, 3), masked=True, half=False, vmem=2**24),
+        tiling.GpuTiling(2, 3, (2, 3), half=False),
+    ],
+)
+def test_a_query_that_sees_no_token(layout):
     args = arguments(1, 1, 2, 3, (2, 3), half=False, masked=True)
-    layout = tiling.choose_tiling(2, 3, (2, 3), masked=True, half=False, vmem=2**24)
     args = *args[:4], 1e-6 * args[4], jnp.zeros((1, 6), bool)  # a tiny r hides nothing
     found = jax.jit(functools.partial(sums.grid_sums, layout))(*args)
     assert np.all(found.max < -1e29)
@@ -183,6 +213,26 @@ def test_pallas_lowers_it_for_tpus(monkeypatch):
     ]
 
 
+def test_triton_lowers_it_for_gpus(monkeypatch):
+    """All three programs, without their compiler; the plan finds the work of each."""
+    monkeypatch.setattr(mesh, "platform", lambda: "gpu")
+    args = arguments(2, 1, 100, 20, (5, 70), half=True, masked=True)
+    layout = tiling.choose_gpu_tiling(100, 20, (5, 70), half=True, batch=2, processors=2)
+
+    def total(*args):
+        return sum(map(jnp.sum, sums.grid_sums(layout, *args)[1:]))
+
+    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)):
+        traced = jax.jit(jax.grad(total, range(5))).trace(*args)
+        lowered = traced.lower(lowering_platforms=("cuda",))
+    program = work.operations(lowered.as_text("hlo", debug_info=True))
+    blocks = 2 * layout.padded_count * layout.tokens / work.BLOCK
+    cycles = [blocks * n / work.PROCESSORS for n in work.INSTRUCTIONS.values()]
+    found = [o.cycles for o in program if o.kind == "kernels"]
+    assert found == pytest.approx(cycles, rel=0.01)
+
+
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("tokens", [False, True])
 def test_it_states_the_products_that_it_runs(half, tokens):
@@ -210,7 +260,7 @@ def test_where_the_kernel_is_used(monkeypatch):
 
     def fits(tokens=grid, order=ABSORB, dtype=jnp.bfloat16, count=512):
         outer = tokens.num_tokens // 224
-        return cost.kernel_tiling(tokens, order, count, outer, dtype) is not None
+        return cost.kernel_tiling(tokens, order, count, outer, dtype, 1) is not None
 
     assert not fits()  # on a CPU
     monkeypatch.setattr(mesh, "platform", lambda: "tpu")
@@ -222,16 +272,26 @@ def test_where_the_kernel_is_used(monkeypatch):
     assert not fits(tokens=make_tokens(np.random.default_rng(0), "table"))
     assert not fits(tokens=make_tokens(np.random.default_rng(0), "1 axis"))
     assert not fits(count=8)  # few weights
-    with monkeypatch.context() as older:
-        older.setattr(mesh, "device_kind", lambda: "TPU v3")
+    with monkeypatch.context() as other:
+        other.setattr(mesh, "device_kind", lambda: "TPU v3")
         assert not fits()
+        other.setattr(mesh, "platform", lambda: "gpu")
+        other.setattr(mesh, "device_kind", lambda: "NVIDIA A100-SXM4-80GB")
+        assert not fits()
+        other.setattr(mesh, "device_kind", lambda: "NVIDIA H100 80GB HBM3")
+        assert fits()
+        assert fits(dtype=jnp.float32)
+        many = grid.replace(content=jnp.zeros((1, 224 * 224, 64)))
+        assert fits(many)
+        assert not fits(many, dtype=jnp.float32)  # slow products
     for order in ("dense", ABSORB):
         with cost.forced(order):
             assert not fits()
 
 
+@pytest.mark.parametrize("kernel", ["kernel", "gpu_kernel"])
 @pytest.mark.parametrize("parallel", [{}, {"model": 2, "shard_inputs": True}])
-def test_devices_call_it_for_their_own_examples_and_tokens(parallel, calls):
+def test_devices_call_it_for_their_own_examples_and_tokens(kernel, parallel, calls):
     """3 rows do not divide by 2 devices."""
     rng = np.random.default_rng(0)
     block = CrossAttention(num_heads=1, qk_channels=4)
@@ -244,7 +304,7 @@ def test_devices_call_it_for_their_own_examples_and_tokens(parallel, calls):
 
     def both(content):
         one = jax.value_and_grad(lambda x: jnp.sum(jnp.sin(run(x))))(content)
-        with mesh.use_layout(layout), cost.forced("kernel"):
+        with mesh.use_layout(layout), cost.forced(kernel):
             return one, jax.value_and_grad(lambda x: jnp.sum(jnp.sin(run(x))))(content)
 
     one, ours = jax.jit(both)(inputs.content)

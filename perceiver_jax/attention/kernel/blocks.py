@@ -53,7 +53,7 @@ def forward_block(tiling: Tiling, x: dict, out: dict, kept: jax.Array) -> None:
             scaled = weights * scale[:, c]
             denominator += weights
             out["inner"][0, at, c] = out["inner"][0, at, c] * decay + scaled
-            for part in _parts(tiling, scaled):
+            for part in _split(tiling, scaled):
                 sums += _dot(part, right[:, c], 1, 1)
         out["denominator"][0, at], out["sums"][0, 0, at] = denominator, sums
 
@@ -111,13 +111,18 @@ def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
     )
 
 
-def _parts(tiling: Tiling, weights: jax.Array) -> list[jax.Array]:
+def _split(tiling: Tiling, weights: jax.Array) -> list[jax.Array]:
     """Numbers of the factors' dtype whose sum is the weights; see `Tiling.copies`."""
     if tiling.copies == 1:
         return [weights.astype(tiling.dtype)]
-    bits = jax.lax.bitcast_convert_type(weights, jnp.int32) & -(2**16)  # the half that bfloat16 has
-    high = jax.lax.bitcast_convert_type(bits, jnp.float32)
+    high = truncated(weights)
     return [high.astype(tiling.dtype), (weights - high).astype(tiling.dtype)]
+
+
+def truncated(x: jax.Array) -> jax.Array:
+    """The part of float32 numbers that bfloat16 has, inside a kernel."""
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32) & -(2**16)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _for_queries(t: Tiling, function: Callable) -> None:

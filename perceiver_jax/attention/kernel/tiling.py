@@ -49,7 +49,7 @@ class Tiling:
     @property
     def lanes(self) -> int:
         """W of a block."""
-        return _up(self.fold * self.shape[1], LANES)
+        return up(self.fold * self.shape[1], LANES)
 
     @property
     def groups(self) -> int:
@@ -85,22 +85,22 @@ class Tiling:
     @property
     def content_depth(self) -> int:
         """K of content and mask."""
-        return max(_up(self.copies * self.channels + self.has_absent, SUBLANES), SUBLANES)
+        return max(up(self.copies * self.channels + self.has_absent, SUBLANES), SUBLANES)
 
     @property
     def depth(self) -> int:
         """K."""
-        return self.content_depth + _up(self.row_parts * self.rows, SUBLANES)
+        return self.content_depth + up(self.row_parts * self.rows, SUBLANES)
 
     @property
     def queries(self) -> int:
         """Rows of weights at a time."""
-        return _up(-(-self.count // -(-self.count // MAX_QUERIES)), SUBLANES)
+        return up(-(-self.count // -(-self.count // MAX_QUERIES)), SUBLANES)
 
     @property
     def padded_count(self) -> int:
         """N filled up to a multiple of `queries`."""
-        return _up(self.count, self.queries)
+        return up(self.count, self.queries)
 
     @property
     def dtype(self) -> jnp.dtype:
@@ -110,7 +110,7 @@ class Tiling:
     @property
     def vmem_bytes(self) -> int:
         """An estimate for the backward pass: all blocks twice, and intermediates."""
-        count, depth, size = self.padded_count, _up(self.depth, LANES), self.dtype.itemsize
+        count, depth, size = self.padded_count, up(self.depth, LANES), self.dtype.itemsize
         blocks = 3 * 4 * count * self.lanes  # inner and its two gradients
         blocks += count * depth * (2 * size + 4) + 4 * count * LANES
         blocks += self.lanes * (self.depth * size + 4 * self.content_depth + 64)
@@ -119,14 +119,14 @@ class Tiling:
     def left(self, a: jax.Array, rows: jax.Array, *, mask: bool) -> jax.Array:
         """`[b, G, N, K]` of a `[b, N, c]` and rows `[b, N, O]`, N filled up."""
         shape = a.shape[0], self.groups, self.count
-        parts = [*_parts(a, self.copies, self.dtype)]
+        parts = [*split_parts(a, self.copies, self.dtype)]
         if self.has_absent:
             parts.append(jnp.full((*a.shape[:2], 1), float(mask), self.dtype))
-        content = _pad(jnp.concatenate(parts, axis=-1), -1, self.content_depth)[:, None]
-        rows = _pad(rows, -1, self.groups * self.rows)
+        content = pad(jnp.concatenate(parts, axis=-1), -1, self.content_depth)[:, None]
+        rows = pad(rows, -1, self.groups * self.rows)
         rows = rows.reshape(*rows.shape[:2], self.groups, self.rows).swapaxes(1, 2)
-        rows = jnp.concatenate(_parts(rows, self.row_parts, self.dtype), axis=-1)
-        rows = _pad(rows, -1, self.depth - self.content_depth)
+        rows = jnp.concatenate(split_parts(rows, self.row_parts, self.dtype), axis=-1)
+        rows = pad(rows, -1, self.depth - self.content_depth)
         content = jnp.broadcast_to(content, (*shape, self.content_depth))
         return self.fill(jnp.concatenate([content, rows], axis=-1), 2)
 
@@ -139,7 +139,7 @@ class Tiling:
             columns.append(self.fold_tokens(jnp.where(mask, 0.0, ABSENT)[:, None], ABSENT))
         batch = max(x.shape[0] for x in columns)
         columns = [jnp.broadcast_to(x, (batch, *x.shape[1:])).astype(self.dtype) for x in columns]
-        return _pad(jnp.concatenate(columns, axis=1), 1, self.content_depth)
+        return pad(jnp.concatenate(columns, axis=1), 1, self.content_depth)
 
     def indicator(self) -> np.ndarray:
         """`[steps, K of rows, W]`: which of the group's rows each token of a block is in."""
@@ -157,9 +157,9 @@ class Tiling:
     def fold_tokens(self, x: jax.Array, fill: float) -> jax.Array:
         """`[.., M]` -> `[.., tokens]`, filled up with `fill`."""
         outer, inner = self.shape
-        x = _pad(x.reshape(*x.shape[:-1], outer, inner), -2, self.groups * self.rows, fill)
+        x = pad(x.reshape(*x.shape[:-1], outer, inner), -2, self.groups * self.rows, fill)
         x = x.reshape(*x.shape[:-2], self.groups * self.steps, self.fold * inner)
-        return _pad(x, -1, self.lanes, fill).reshape(*x.shape[:-2], self.tokens)
+        return pad(x, -1, self.lanes, fill).reshape(*x.shape[:-2], self.tokens)
 
     def unfold_tokens(self, x: jax.Array) -> jax.Array:
         """The inverse of `fold_tokens`."""
@@ -171,7 +171,7 @@ class Tiling:
 
     def fold_places(self, x: jax.Array) -> jax.Array:
         """`[b, N, X]` -> `[b, N, W]` for every row of a block, N filled up."""
-        return self.fill(_pad(jnp.tile(x, (1, 1, self.fold)), -1, self.lanes), 1)
+        return self.fill(pad(jnp.tile(x, (1, 1, self.fold)), -1, self.lanes), 1)
 
     def sum_places(self, x: jax.Array) -> jax.Array:
         """The transpose of `fold_places`."""
@@ -187,7 +187,7 @@ class Tiling:
 
     def fill(self, x: jax.Array, axis: int) -> jax.Array:
         """N filled up with zeros."""
-        return _pad(x, axis, self.padded_count)
+        return pad(x, axis, self.padded_count)
 
 
 def choose_tiling(
@@ -197,16 +197,89 @@ def choose_tiling(
     fitting = []
     for fold in range(1, shape[0] + 1):
         tiling = Tiling(count, channels, shape, masked, half, vmem, fold)
-        if fold > 1 and (tiling.lanes > MAX_LANES or tiling.depth > _up(tiling.content_depth, 128)):
+        if fold > 1 and (tiling.lanes > MAX_LANES or tiling.depth > up(tiling.content_depth, 128)):
             break
-        depth = _up(tiling.depth, LANES)
+        depth = up(tiling.depth, LANES)
         every = (dataclasses.replace(tiling, steps=n) for n in range(1, tiling.groups + 1))
         every = itertools.takewhile(lambda t: t.depth <= depth, every)  # noqa: B023
         fitting += [t for t in every if t.vmem_bytes <= vmem]
     return min(fitting, key=lambda t: (t.tokens, t.groups, -t.lanes), default=None)
 
 
-def _parts(x: jax.Array, parts: int, dtype: jnp.dtype) -> list[jax.Array]:
+@dataclasses.dataclass(frozen=True)
+class GpuTiling:
+    """What a program of `gpu` has: blocks of queries and of columns, and rows that it goes through.
+
+    Sizes of blocks are powers of 2, as Triton wants, and at least 16, as tensor cores do.
+
+    Attributes: as `Tiling`, and
+      queries: of a block; a program has about 30 numbers of a query and column in registers.
+      width: columns of a block.
+      splits: parts of the rows, so that few examples keep all processors busy.
+    """
+
+    count: int
+    channels: int
+    shape: tuple[int, int]
+    half: bool
+    queries: int = 64
+    width: int = 32
+    splits: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Blocks of columns."""
+        return -(-self.shape[1] // self.width)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens with the absent ones that fill up blocks."""
+        return self.splits * self.rows * self.columns * self.width
+
+    @property
+    def rows(self) -> int:
+        """Rows of the grid that a program goes through."""
+        return -(-self.shape[0] // self.splits)
+
+    @property
+    def copies(self) -> int:
+        """Parts of a, and of weights for their sums: two if there is little content."""
+        return 2 if self.half and 2 * self.channels <= SUBLANES else 1
+
+    @property
+    def depth(self) -> int:
+        """Channels of all parts."""
+        return max(1 << (self.copies * self.channels - 1).bit_length(), SUBLANES)
+
+    @property
+    def padded_count(self) -> int:
+        """N filled up to a multiple of `queries`."""
+        return up(self.count, self.queries)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the factors of products."""
+        return jnp.dtype(jnp.bfloat16 if self.half else jnp.float32)
+
+
+def choose_gpu_tiling(
+    count: int, channels: int, shape: tuple[int, int], *, half: bool, batch: int, processors: int
+) -> GpuTiling | None:
+    """The layout for one shape; None for much content in float32, whose products are slow.
+
+    Args:
+      count, channels, shape, half: see `Tiling`.
+      batch: examples of a device.
+      processors: of a device; each should have a few programs.
+    """
+    tiling = GpuTiling(count, channels, shape, half)
+    if not half and tiling.depth > SUBLANES:
+        return None
+    programs = batch * tiling.padded_count // tiling.queries * tiling.columns
+    return dataclasses.replace(tiling, splits=min(max(4 * processors // programs, 1), shape[0]))
+
+
+def split_parts(x: jax.Array, parts: int, dtype: jnp.dtype) -> list[jax.Array]:
     """Numbers of `dtype` whose sum is x up to rounding.
 
     The compiler may drop a conversion to bfloat16 and back, but not `reduce_precision`.
@@ -221,7 +294,8 @@ def _parts(x: jax.Array, parts: int, dtype: jnp.dtype) -> list[jax.Array]:
     return found
 
 
-def _pad(x: jax.Array, axis: int, size: int, fill: float = 0) -> jax.Array:
+def pad(x: jax.Array, axis: int, size: int, fill: float = 0) -> jax.Array:
+    """x with an axis filled up to `size`."""
     if x.shape[axis] == size:
         return x
     pads = [(0, 0)] * x.ndim
@@ -229,5 +303,6 @@ def _pad(x: jax.Array, axis: int, size: int, fill: float = 0) -> jax.Array:
     return jnp.pad(x, pads, constant_values=fill)
 
 
-def _up(number: int, multiple: int) -> int:
+def up(number: int, multiple: int) -> int:
+    """The next multiple."""
     return -(-number // multiple) * multiple
