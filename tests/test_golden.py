@@ -15,15 +15,21 @@ from perceiver_jax.pretrained import convert
     ("name", "forced"),
     [
         *((name, None) for name in golden_models.FILES),
-        pytest.param("imagenet_fourier", "kernel", marks=pytest.mark.slow),
-        pytest.param("flow", "kernel", marks=pytest.mark.slow),
-        pytest.param("kinetics", "kernel", marks=pytest.mark.slow),
+        *(
+            pytest.param(name, kernel, marks=pytest.mark.slow)
+            for name in ("imagenet_fourier", "flow", "kinetics")
+            for kernel in ("kernel", "gpu_kernel")
+        ),
     ],
 )
 def test_outputs_and_gradients(name, forced, tmp_path, monkeypatch):
-    """With "kernel" all is as on a TPU, interpreted: both kernels, and the stack of latents."""
+    """With "kernel" all is as on a TPU, interpreted: both kernels, and the stack of latents.
+
+    With "gpu_kernel" as on an H100, but for cuDNN.
+    """
     if forced:
         monkeypatch.setattr(platforms, "is_one_loop", lambda: True)
+    if forced == "kernel":
         monkeypatch.setattr(platforms, "attends_by", lambda *_: "splash")
     golden, released = golden_models.vectors(name), golden_models.released(name)
     path = golden_models.write_official(name, tmp_path / "weights.pystate")

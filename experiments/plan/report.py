@@ -147,7 +147,7 @@ def one_after_the_other(plan: Plan) -> list[str]:
         f"ESTIMATED, one instruction after the other by {ways}: nearer to a real step",
         f"  products {found.products * 1e3:.1f} ms ({found.products / found.seconds:.0%})    only "
         f"moving data {found.moving * 1e3:.1f} ms    rest {found.rest * 1e3:.1f} ms",
-        *kernels(found),
+        *kernels(found, plan.chip),
         f"  step    {found.seconds * 1e3:9.1f} ms: {plan.batch / found.seconds:,.0f} examples a "
         f"second, {utilization(plan, found.seconds):.0%} of the peak in textbook FLOPs "
         f"({utilization(plan, plan.roofline.seconds):.0%} at the bound)",
@@ -156,14 +156,16 @@ def one_after_the_other(plan: Plan) -> list[str]:
     ]
 
 
-def kernels(found: work.Estimate) -> list[str]:
+def kernels(found: work.Estimate, chip: Chip) -> list[str]:
     """The line of the Pallas kernels of attention, if any runs."""
     if not found.kernels:
         return []
+    source = "products at the peak, the rest as the compiler counts on v5e"
+    if not chip.tells_cycles:
+        source = "the instructions of their machine code"
     return [
         f"  attention kernels {found.kernels * 1e3:.1f} ms "
-        f"({found.kernels / found.seconds:.0%}): products at the peak, the rest as the compiler "
-        "counts on v5e; not measured"
+        f"({found.kernels / found.seconds:.0%}): {source}; not measured"
     ]
 
 
