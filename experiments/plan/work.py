@@ -55,7 +55,7 @@ BESIDE = {
 # Of the kernel of cross-attention on an H100: instructions that a warp issues for a block of 64
 # queries and 32 columns, in the machine code that the compiler made. A multiprocessor issues four
 # in a cycle, one of each of a block's four warps.
-INSTRUCTIONS = {"forward_program": 419, "backward_program": 415, "token_program": 659}
+INSTRUCTIONS = {"forward_program": 419, "backward_program": 415, "token_program": 679}
 BLOCK, PROCESSORS = 64 * 32, 132
 MATRIX_UNIT = 128  # channels: heads of splash attention take as long as the next multiple
 

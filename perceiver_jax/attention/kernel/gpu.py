@@ -5,11 +5,12 @@ belongs to a query and a column then stays in registers: `inner`, and the sums b
 one number a query. Only the products with content take tensor cores.
 
 Programs know nothing of each other, so each has a max of its own, and XLA joins what they found.
-Gradients of tokens, where they are asked for, have programs of their own: these have a block of
-columns and some rows, and go through queries.
+Gradients of tokens, where they are asked for, have programs of their own: these have a block of a
+row, and go through queries.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -24,22 +25,22 @@ from perceiver_jax.attention.softmax import MASKED
 
 WARPS, STAGES = 4, 2  # of a program; how many rows are loaded ahead
 
+# Arrays whose blocks are cut alike. Of results, the axes of programs that would write one place.
+KINDS = {"max": "query", "denominator": "query", "ddenominator": "query", "then": "rows"}
+KINDS |= {"dcontent": "content", "drows": "rows", "dinner": "inner"}
+SHARED = {"query": ("splits", "columns"), "content": ("splits", "columns")}
+SHARED |= {"rows": ("columns",), "inner": ("splits",)}
 
-def forward(
-    tiling: GpuTiling,
-    a: jax.Array,
-    rows: jax.Array,
-    inner: jax.Array,
-    content: jax.Array,
-    r: jax.Array,
-    mask: jax.Array | None,
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The sums of `sums.grid_sums`, and the max with base 2, `[B, N filled up]`."""
-    t = tiling
+# What a program for tokens takes of each block of queries.
+FEW = ("content", "inner", "dcontent", "dinner", "max", "ddenominator")
+
+
+def forward(t: GpuTiling, values: Sequence) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """As `tpu.forward`; the max is `[B, N filled up]`."""
+    a, rows, inner, content, r, mask = values
     inputs = _tokens(t, content, r, mask) | _queries(t, a * LOG2E, rows * LOG2E, inner * LOG2E)
-    shapes = {name: "query" for name in ("max", "denominator")}
-    shapes |= {"content": "content", "rows": "rows", "then": "rows", "inner": "inner"}
-    found = _call(t, _forward_program, inputs, shapes)
+    outputs = "max", "denominator", "content", "rows", "then", "inner"
+    found = _call(t, _forward_program, inputs, outputs)
     most = jnp.max(found["max"], axis=(1, 2))  # [B, N]
     decay = jnp.exp2(found["max"] - most[:, None, None])  # [B, S, Y, N]
     places = found["inner"].reshape(*found["inner"].shape[:3], t.columns, t.width)
@@ -56,29 +57,28 @@ def forward(
 
 
 def backward(
-    tiling: GpuTiling, values: Sequence, maximum: jax.Array, cotangents: Sequence, of_tokens: bool
+    t: GpuTiling, values: Sequence, maximum: jax.Array, cotangents: Sequence, of_tokens: bool
 ) -> list[jax.Array]:
     """As `tpu.backward`."""
-    t = tiling
     a, rows, inner, content, r, mask = values
     _, ddenominator, dcontent, drows, dinner = cotangents
     few = _queries(t, dcontent, drows, dinner)
     inputs = _tokens(t, content, r, mask) | _queries(t, a * LOG2E, rows * LOG2E, inner * LOG2E)
     inputs |= {f"d{name}": x for name, x in few.items()}
     inputs |= {"max": maximum, "ddenominator": pad(ddenominator, 1, t.padded_count)}
-    shapes = {"content": "content", "rows": "rows", "inner": "inner"}
-    found = _call(t, _backward_program, inputs, shapes)
+    found = _call(t, _backward_program, inputs, ("content", "rows", "inner"))
     gradients = [
         jnp.sum(found["content"], axis=(1, 2))[:, : t.count, : t.channels],
         jnp.sum(found["rows"], axis=1).swapaxes(1, 2)[:, : t.count, : t.shape[0]],
         jnp.sum(found["inner"], axis=1)[:, : t.count, : t.shape[1]],
     ]
     if of_tokens:
-        found = _call(t, _token_program, inputs, {"tokens": "tokens", "r": "r"}, of_tokens=True)
-        parts = found["tokens"][:, : t.copies * t.channels, : t.shape[0], : t.shape[1]]
+        by_row = dataclasses.replace(t, splits=t.shape[0])  # a program for each row
+        found = _call(by_row, _token_program, inputs, ("tokens", "r"), all_queries=True)
+        parts = found["tokens"][:, : t.copies * t.channels, :, : t.shape[1]]
         parts = parts.reshape(len(parts), t.copies, t.channels, content.shape[1])
         gradients.append(jnp.sum(parts, axis=1).swapaxes(1, 2))
-        gradients.append(found["r"][:, : t.shape[0], : t.shape[1]].reshape(len(parts), -1))
+        gradients.append(found["r"][:, :, : t.shape[1]].reshape(len(parts), -1))
     return gradients
 
 
@@ -106,15 +106,13 @@ def _forward_program(t: GpuTiling, x: dict, out: dict) -> None:
 
 
 def _backward_program(t: GpuTiling, x: dict, out: dict) -> None:
-    few = {name: x[name][...] for name in ("content", "inner", "dcontent", "dinner")}
-    few |= {name: x[name][...] for name in ("max", "ddenominator")}
+    few = {name: x[name][...] for name in FEW}
 
     def body(row, carry):
         content, places = carry
-        tokens = x["tokens"][:, row]
-        by_row = x["rows"][row], x["drows"][row]
-        dlogits = _gradients(few, by_row, tokens, x["r"][row][None])[0]
-        dscaled = dlogits * x["r"][row][None]
+        tokens, scale = x["tokens"][:, row], x["r"][row][None]
+        dlogits = _gradients(few, x["rows"][row], x["drows"][row], tokens, scale)[0]
+        dscaled = dlogits * scale
         out["rows"][row] = jnp.sum(dscaled, axis=1)
         return _weighted_sum(t, dscaled, tokens, content), places + dscaled
 
@@ -123,32 +121,26 @@ def _backward_program(t: GpuTiling, x: dict, out: dict) -> None:
 
 
 def _token_program(t: GpuTiling, x: dict, out: dict) -> None:
-    def of_row(row, carry):
-        tokens, scale = x["tokens"][:, row], x["r"][row][None]
+    tokens, scale = x["tokens"][:, 0], x["r"][0][None]
 
-        def of_queries(i, carry):
-            dtokens, dr = carry
-            at = pl.ds(i * t.queries, t.queries)
-            few = {name: x[name][at] for name in ("content", "inner", "dcontent", "dinner")}
-            few |= {name: x[name][at] for name in ("max", "ddenominator")}
-            by_row = x["rows"][row, at], x["drows"][row, at]
-            dlogits, weights, product, dproduct = _gradients(few, by_row, tokens, scale)
-            dr += jnp.sum(dlogits * product / LOG2E + weights * dproduct, axis=0)
-            for left, right in ((few["content"], dlogits / LOG2E), (few["dcontent"], weights)):
-                dtokens += _dot(left.T, (right * scale).astype(left.dtype))
-            return dtokens, dr
+    def body(i, carry):
+        dtokens, dr = carry
+        at = pl.ds(i * t.queries, t.queries)
+        few = {name: x[name][at] for name in FEW}
+        found = _gradients(few, x["rows"][0, at], x["drows"][0, at], tokens, scale)
+        dlogits, weights, product, dproduct = found
+        dr += jnp.sum(dlogits * product / LOG2E + weights * dproduct, axis=0)
+        for left, right in ((few["content"], dlogits / LOG2E), (few["dcontent"], weights)):
+            dtokens += _dot(left.T, (right * scale).astype(left.dtype))
+        return dtokens, dr
 
-        zeros = jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(t.width, jnp.float32)
-        found = jax.lax.fori_loop(0, t.padded_count // t.queries, of_queries, zeros)
-        out["tokens"][:, row], out["r"][row] = found
-        return carry
-
-    jax.lax.fori_loop(0, t.rows, of_row, 0)
+    zeros = jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(t.width, jnp.float32)
+    found = jax.lax.fori_loop(0, t.padded_count // t.queries, body, zeros)
+    out["tokens"][:, 0], out["r"][0] = found
 
 
-def _gradients(few: dict, by_row: tuple, tokens: jax.Array, scale: jax.Array) -> tuple:
+def _gradients(few: dict, rows, drows, tokens: jax.Array, scale: jax.Array) -> tuple:
     """Of the logits; the weights; logits and gradients of scaled weights before `scale`."""
-    rows, drows = by_row
     product = _dot(few["content"], tokens) + rows[:, None] + few["inner"]
     dproduct = _dot(few["dcontent"], tokens) + drows[:, None] + few["dinner"]
     weights = jnp.exp2(product * scale - few["max"][:, None])
@@ -200,67 +192,73 @@ def _call(
     t: GpuTiling,
     program: Callable,
     inputs: dict[str, jax.Array],
-    outputs: dict[str, str],
+    outputs: Sequence[str],
     *,
-    of_tokens: bool = False,
+    all_queries: bool = False,
 ) -> dict[str, jax.Array]:
-    """Runs `program(t, inputs, outputs)` for every block.
+    """Runs `program(t, inputs, outputs)` for every example and block.
 
     Args:
-      inputs: by name; those with a leading d are cotangents.
-      outputs: by name, the kind of the result.
-      of_tokens: whether a program goes through all queries.
+      inputs: by name, `[B or 1, ...]`; of cotangents with a leading d.
+      outputs: names. Where programs share a place, each writes its own: see `SHARED`.
+      all_queries: whether a program has all of them, instead of a block.
     """
     batch = max(len(x) for x in inputs.values())
-    blocks = 1 if of_tokens else t.padded_count // t.queries
-    n = t.padded_count // blocks
-    total, wide = t.padded_count, t.columns * t.width
-    sizes = {  # of a block, and of the whole array
-        "query": ((None, None, None, n), (batch, t.splits, t.columns, total)),
-        "content": ((None, None, None, n, t.depth), (batch, t.splits, t.columns, total, t.depth)),
-        "rows": ((None, None, t.rows, n), (batch, t.columns, t.splits * t.rows, total)),
-        "inner": ((None, None, n, t.width), (batch, t.splits, total, wide)),
-        "tokens": ((None, t.depth, t.rows, t.width), (batch, t.depth, t.splits * t.rows, wide)),
-        "r": ((None, t.rows, t.width), (batch, t.splits * t.rows, wide)),
+    count, n = t.padded_count, t.padded_count if all_queries else t.queries
+    rows, columns = t.splits * t.rows, t.columns * t.width
+    kinds = {  # the array of an example, and a block of it
+        "query": ((count,), (n,)),
+        "content": ((count, t.depth), (n, t.depth)),
+        "rows": ((rows, count), (t.rows, n)),
+        "inner": ((count, columns), (n, t.width)),
+        "tokens": ((t.depth, rows, columns), (t.depth, t.rows, t.width)),
+        "r": ((rows, columns), (t.rows, t.width)),
     }
-    places = {  # of a block, for example, block of queries, of columns, and split of rows
-        "query": lambda b, i, y, s: (b, s, y, i),
-        "content": lambda b, i, y, s: (b, s, y, i, 0),
-        "rows": lambda b, i, y, s: (b, y, s, i),
-        "inner": lambda b, i, y, s: (b, s, i, y),
-        "tokens": lambda b, i, y, s: (b, 0, s, y),
-        "r": lambda b, i, y, s: (b, s, y),
-    }
+
+    def place(kind, i, y, s):
+        """The number of a program's block, along each axis."""
+        places = {"query": (i,), "content": (i, 0), "rows": (s, i), "inner": (i, y)}
+        return (places | {"tokens": (0, s, y), "r": (s, y)})[kind]
 
     def given(name, x):
-        kind = {"max": "query", "ddenominator": "query"}.get(name, name.removeprefix("d"))
-        drop = {"query": (1, 2), "content": (1, 2), "rows": (1,), "inner": (1,)}.get(kind, ())
-        block = [size for axis, size in enumerate(sizes[kind][0]) if axis not in drop]
+        kind = KINDS.get(name, name)
 
-        def place(b, i, y, s):
-            found = [p for axis, p in enumerate(places[kind](b, i, y, s)) if axis not in drop]
-            return (b if len(x) > 1 else 0, *found[1:])
+        def at(b, i, y, s):
+            return b if len(x) > 1 else 0, *place(kind, i, y, s)
 
-        return pl.BlockSpec(tuple(block), place)
+        return pl.BlockSpec((None, *kinds[kind][1]), at)
+
+    def found(name):
+        kind = KINDS.get(name, name)
+        whole, block = kinds[kind]
+        shared = SHARED.get(kind, ())
+
+        def at(b, i, y, s):
+            own = {"splits": s, "columns": y}
+            return b, *(own[axis] for axis in shared), *place(kind, i, y, s)
+
+        shape = batch, *(getattr(t, axis) for axis in shared), *whole
+        spec = pl.BlockSpec((None, *[None] * len(shared), *block), at)
+        return spec, jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def run(*references):
         references = iter(references)
         x, out = ({name: next(references) for name in names} for names in (inputs, outputs))
         program(t, x, out)
 
+    out_specs, out_shape = zip(*map(found, outputs), strict=True)
     kernel = pl.pallas_call(
         run,
-        grid=(batch, blocks, t.columns, t.splits),
+        grid=(batch, count // n, t.columns, t.splits),
         in_specs=[given(name, x) for name, x in inputs.items()],
-        out_specs=[pl.BlockSpec(sizes[kind][0], places[kind]) for kind in outputs.values()],
-        out_shape=[jax.ShapeDtypeStruct(sizes[k][1], jnp.float32) for k in outputs.values()],
+        out_specs=out_specs,
+        out_shape=out_shape,
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=STAGES),
         interpret=mesh.platform() != "gpu",
         name=program.__name__.removeprefix("_"),
     )
     with _for_its_device():
-        found = kernel(*inputs.values())
-    return dict(zip(outputs, found, strict=True))
+        return dict(zip(outputs, kernel(*inputs.values()), strict=True))
 
 
 def _for_its_device() -> contextlib.AbstractContextManager:

@@ -42,7 +42,7 @@ def grid_sums(
       r: `[b, M]` float32, positive.
       mask: bool `[b, M]`, False for absent tokens.
     """
-    return GridSums(*_kernel(tiling).forward(tiling, a, rows, inner, content, r, mask)[0])
+    return GridSums(*_kernel(tiling).forward(tiling, (a, rows, inner, content, r, mask))[0])
 
 
 def _kernel(tiling):
@@ -51,7 +51,7 @@ def _kernel(tiling):
 
 def _forward_rule(tiling, *arguments):
     values = [None if x is None else x.value for x in arguments]
-    result, maximum = _kernel(tiling).forward(tiling, *values)
+    result, maximum = _kernel(tiling).forward(tiling, values)
     content, r = arguments[3:5]
     tokens = () if content.perturbed or r.perturbed else None  # what a tree has is not traced
     return GridSums(*result), (values, maximum, tokens)

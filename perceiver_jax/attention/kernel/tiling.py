@@ -1,4 +1,4 @@
-"""How `kernel` lays out a grid of tokens and the two factors of its logits.
+"""How `kernel` lays out a grid of tokens and the two factors of its logits, on a TPU and a GPU.
 
 Tokens are on lanes. `fold` rows of the grid, side by side and filled up to a multiple of 128 lanes,
 are a block; `steps` blocks are a group, whose rows share one left factor. Left times right is a
@@ -22,8 +22,22 @@ MAX_LANES = 1024  # of a block of several rows
 ABSENT = -2e30  # of an absent token, far below `softmax.MASKED`, where the running max begins
 
 
+class Factors:
+    """What both layouts below compute from their fields."""
+
+    @property
+    def padded_count(self) -> int:
+        """N filled up to a multiple of `queries`."""
+        return up(self.count, self.queries)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the factors of products."""
+        return jnp.dtype(jnp.bfloat16 if self.half else jnp.float32)
+
+
 @dataclasses.dataclass(frozen=True)
-class Tiling:
+class Tiling(Factors):
     """The layout for one shape.
 
     Attributes:
@@ -96,16 +110,6 @@ class Tiling:
     def queries(self) -> int:
         """Rows of weights at a time."""
         return up(-(-self.count // -(-self.count // MAX_QUERIES)), SUBLANES)
-
-    @property
-    def padded_count(self) -> int:
-        """N filled up to a multiple of `queries`."""
-        return up(self.count, self.queries)
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Of the factors."""
-        return jnp.dtype(jnp.bfloat16 if self.half else jnp.float32)
 
     @property
     def vmem_bytes(self) -> int:
@@ -207,7 +211,7 @@ def choose_tiling(
 
 
 @dataclasses.dataclass(frozen=True)
-class GpuTiling:
+class GpuTiling(Factors):
     """What a program of `gpu` has: blocks of queries and of columns, and rows that it goes through.
 
     Sizes of blocks are powers of 2, as Triton wants, and at least 16, as tensor cores do.
@@ -250,16 +254,6 @@ class GpuTiling:
     def depth(self) -> int:
         """Channels of all parts."""
         return max(1 << (self.copies * self.channels - 1).bit_length(), SUBLANES)
-
-    @property
-    def padded_count(self) -> int:
-        """N filled up to a multiple of `queries`."""
-        return up(self.count, self.queries)
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        """Of the factors of products."""
-        return jnp.dtype(jnp.bfloat16 if self.half else jnp.float32)
 
 
 def choose_gpu_tiling(

@@ -14,17 +14,14 @@ from perceiver_jax.attention.kernel.blocks import LOG2E
 from perceiver_jax.attention.kernel.tiling import LANES, Tiling
 
 
-def forward(
-    tiling: Tiling,
-    a: jax.Array,
-    rows: jax.Array,
-    inner: jax.Array,
-    content: jax.Array,
-    r: jax.Array,
-    mask: jax.Array | None,
-) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """The sums of `sums.grid_sums`, and the max with base 2, `[B, N filled up, 128]`."""
-    t = tiling
+def forward(t: Tiling, values: Sequence) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """The fields of `sums.GridSums`; the max with base 2, `[B, N filled up, 128]`.
+
+    Args:
+      t: for these shapes.
+      values: the other arguments of `sums.grid_sums`.
+    """
+    a, rows, inner, content, r, mask = values
     inputs = _tokens(t, content, r, mask) | {
         "left": t.left(a * LOG2E, rows * LOG2E, mask=True),
         "inner": t.fold_places(inner * LOG2E),
@@ -45,18 +42,17 @@ def forward(
 
 
 def backward(
-    tiling: Tiling, values: Sequence, maximum: jax.Array, cotangents: Sequence, of_tokens: bool
+    t: Tiling, values: Sequence, maximum: jax.Array, cotangents: Sequence, of_tokens: bool
 ) -> list[jax.Array]:
     """Gradients of `a`, `rows` and `inner`; with `of_tokens` also of `content` and `r`.
 
     Args:
-      tiling: for these shapes.
-      values: the arguments of `forward`.
-      maximum: its second result.
-      cotangents: of the sums.
+      t: for these shapes.
+      values: as for `forward`.
+      maximum: the second result of `forward`.
+      cotangents: of its first.
       of_tokens: whether gradients of tokens are asked for.
     """
-    t = tiling
     a, rows, inner, content, r, mask = values
     _, ddenominator, dcontent, drows, dinner = cotangents
     inputs = _tokens(t, content, r, mask) | {
