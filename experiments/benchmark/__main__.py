@@ -57,9 +57,7 @@ benchmark_sweep.png for `sweep`. It replaces files of an earlier run:
 
 import datetime
 import functools
-import os
 import pathlib
-import platform
 import shlex
 import statistics
 import sys
@@ -75,6 +73,7 @@ from experiments.benchmark.cases import CASES, CURVES, REMAT, SUITES
 from experiments.benchmark.worker import Job, Program, Worker
 from perceiver_jax import plots
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import hardware
 from perceiver_jax.train.log import duration, with_prefix
 from perceiver_jax.train.workdir import git_commit
 
@@ -215,17 +214,6 @@ def complete(rows: Sequence[dict[str, Any]], best: Best) -> None:
             if row.get(f"{kind}_flops") and best.rate:
                 rate = row[f"{kind}_flops"] / row["median_seconds"]
                 row[f"{kind}_utilisation"] = rate / best.rate
-
-
-def hardware(device: str) -> str:
-    """The machine in words: the accelerator or the processor, and the cores in use."""
-    cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
-    if device != "cpu":
-        return f"{device}, {cores}"
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {cores}"
 
 
 def shown(value: Any) -> Any:

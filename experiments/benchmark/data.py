@@ -40,6 +40,7 @@ from perceiver_jax.data import parse, train_batches
 from perceiver_jax.datasets import load
 from perceiver_jax.datasets.generated import bounce
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import cores
 
 PLAIN = "decode | inception_crop(224) | flip | resize(224) | keep('image', 'label')"
 AUGMENTED = PLAIN.replace("flip |", "flip | randaugment(4, 5) |")
@@ -211,7 +212,7 @@ def epoch(directory: str, readers: str) -> dict[str, int | float]:
     *good, damaged = np.bincount(np.concatenate(read), minlength=len(source.paths))
     return {
         "readers": readers,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "files": len(source.paths),
         "clips": len(source),
         "lost": int(np.maximum(per_file - np.array(good), 0).sum()),
@@ -224,11 +225,11 @@ def epoch(directory: str, readers: str) -> dict[str, int | float]:
 
 def bench_clips(count: int, output: pathlib.Path | None) -> None:
     """The mode --clips."""
-    cores = len(os.sched_getaffinity(0))
+    number = cores()
     with tempfile.TemporaryDirectory() as directory:
         print(f"writing {count + 1} files ...", flush=True)
         write_clips(directory, count)
-        kinds = (f"threads:{cores}", f"workers:{cores}")
+        kinds = (f"threads:{number}", f"workers:{number}")
         rows = [in_fresh_process(epoch, directory, readers) for readers in kinds]
     for row in rows:
         print(*(f"{name} {value}" for name, value in row.items()), sep=", ")
@@ -262,8 +263,8 @@ def main(argv: list[str]) -> None:
     if chosen.clips:
         bench_clips(chosen.clips, output)
         return
-    cores = len(os.sched_getaffinity(0))
-    threads, workers = f"threads:{cores}", f"workers:{cores}"
+    number = cores()
+    threads, workers = f"threads:{number}", f"workers:{number}"
     rows = [
         ("perceiver_jax", ours, (threads, PLAIN)),
         ("perceiver_jax", ours, (workers, PLAIN)),
@@ -277,7 +278,7 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         print(f"writing {chosen.images} JPEGs ...", flush=True)
         size = in_fresh_process(write_images, directory, chosen.images)
-        print(f"{size / 1e3:.0f} kB each, {cores} cores, batches of {chosen.batch_size}")
+        print(f"{size / 1e3:.0f} kB each, {number} cores, batches of {chosen.batch_size}")
         # Round by round, so that a disturbance of the machine does not fall on one row alone.
         runs = {row: [] for row in rows}
         for _ in range(chosen.repeats):
@@ -293,7 +294,7 @@ def main(argv: list[str]) -> None:
         each = " ".join(f"{rate:.0f}" for rate, _ in measured)
         print(f"{name:<36}{readers:<12}{rate:>9.0f}{cpu:>14.0f}   {each}")
         head = "pipeline readers cores jpeg_bytes images_per_second cpu_us_per_image all_runs"
-        row = (name, readers, cores, round(size), round(rate), round(cpu), each)
+        row = (name, readers, number, round(size), round(rate), round(cpu), each)
         results.append(dict(zip(head.split(), row, strict=True)))
     if output:
         command.write_table(output, results)

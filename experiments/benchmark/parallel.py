@@ -27,6 +27,7 @@ from experiments.tasks.image import prepare_images
 from perceiver_jax import losses
 from perceiver_jax.build import build as build_model
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import hardware
 from perceiver_jax.train import sharding
 from perceiver_jax.train.start import build
 from perceiver_jax.train.state import TrainState
@@ -194,7 +195,7 @@ def write(path: pathlib.Path, rows: Iterable[dict]) -> None:
         "command": "XLA_FLAGS=--xla_force_host_platform_device_count=8 JAX_PLATFORMS=cpu "
         "python -m experiments.benchmark.parallel --output=...",
         "commit": git_commit()[:10],
-        "hardware": f"{jax.device_count()} {jax.devices()[0].device_kind} devices, float32",
+        "hardware": hardware(),
         "software": f"jax {jax.__version__}",
     }
     done = []

@@ -4,7 +4,6 @@ It has our sizes, shapes and loss, and the approximate GELU. `torch_compile` run
 `torch.compile`. bfloat16 uses `torch.autocast`: parameters stay float32, as ours do.
 """
 
-import os
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from experiments.benchmark.contenders import (
     sizes_of,
 )
 from experiments.benchmark.worker import Job, Program
+from perceiver_jax.machine import cores
 from perceiver_jax.pretrained import huggingface
 
 
@@ -52,7 +52,7 @@ def build(job: Job, *, compiled: bool) -> Program:
     subject = make_subject(job)
     require_memory(dense_bytes(subject, job), "the port")
     cuda = torch.cuda.is_available()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     torch.manual_seed(0)
     sizes = transformers.PerceiverConfig.from_dict(huggingface.config(subject.released))
     model = getattr(transformers, huggingface.ARCHITECTURES[subject.released.name])(sizes)
@@ -155,7 +155,7 @@ def phase(torch, model, answer: Callable, job: Job) -> Callable[[], None]:
 def matmul(job: Job) -> Program:
     """As `contenders.matmul`, in PyTorch."""
     torch, _ = libraries()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     size = 256 if job.tiny else 4096
     x = torch.ones((size, size), dtype=getattr(torch, job.dtype))
 

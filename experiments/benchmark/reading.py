@@ -10,7 +10,6 @@ many generated pairs as AutoFlow's files (448 x 576, PNG and .flo) and reads tho
 row, in place of an earlier one of the same source.
 """
 
-import os
 import pathlib
 import shlex
 import sys
@@ -23,11 +22,11 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import flow
 from experiments import command, make_task
-from experiments.benchmark.__main__ import hardware
 from experiments.benchmark.data import cpu_seconds
 from perceiver_jax import files
 from perceiver_jax.datasets import load
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import cores, hardware
 from perceiver_jax.train import sharding
 from perceiver_jax.train.workdir import git_commit
 
@@ -47,8 +46,8 @@ def write_pairs(folder: pathlib.Path, count: int) -> None:
 
 def measure(config: ConfigDict, examples: int) -> dict[str, Any]:
     """Reads batches until there were so many examples, after a first batch, and returns a row."""
-    cores = len(os.sched_getaffinity(0))
-    config.data.readers = f"threads:{cores}"
+    number = cores()
+    config.data.readers = f"threads:{number}"
     batches = make_task(config).train_data(0)
     try:
         next(batches)

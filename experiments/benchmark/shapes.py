@@ -25,6 +25,7 @@ from experiments.transfer.table import run
 from perceiver_jax import metrics
 from perceiver_jax.datasets import points
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import hardware
 from perceiver_jax.train import compilation
 from perceiver_jax.train.workdir import git_commit
 
@@ -112,7 +113,7 @@ def main(argv):
     command.keep_programs(workdir / compilation.FOLDER)
     origin = {
         "command": "python -m experiments.benchmark.shapes --data_dir=... --workdir=...",
-        "hardware": f"{platform.machine()}, {jax.devices()[0].device_kind}, float32",
+        "hardware": hardware(),
         "software": f"Python {platform.python_version()}, jax {jax.__version__}",
     }
     rows = []

@@ -26,8 +26,8 @@ from experiments.plan.program import blank_task
 from experiments.plan.search import flags_of
 from perceiver_jax import flops
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import hardware
 from perceiver_jax.train import multipliers, sharding
-from perceiver_jax.train.loop import hardware
 from perceiver_jax.train.start import build, start
 from perceiver_jax.train.workdir import git_commit
 

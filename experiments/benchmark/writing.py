@@ -20,7 +20,7 @@ from experiments import command
 from perceiver_jax import inference
 from perceiver_jax.ar import PerceiverAR
 from perceiver_jax.files.paths import user_path
-from perceiver_jax.train.loop import hardware
+from perceiver_jax.machine import hardware
 from perceiver_jax.train.workdir import git_commit
 
 SIZES = ("256:64:3:128", "1024:64:3:128", "1024:256:6:256", "8192:256:6:256")

@@ -34,6 +34,7 @@ from experiments import check_config, command, make_task
 from experiments.lab import permuted
 from experiments.lab.studies import RATES, RULE, STUDIES, TUNING_SEED, Study, Tuning
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import hardware
 from perceiver_jax.train import loop, start
 from perceiver_jax.train.log import duration, say, warn
 from perceiver_jax.train.stop import Diverged, Preempted, stop_on_signals
@@ -277,7 +278,7 @@ class Runner:
             "parameters": sum(x.size for x in jax.tree.leaves(program.target.params)),
             "flops": task.flops_per_example,
             "seconds": round(time.monotonic() - began, 2),
-            "hardware": loop.hardware(),
+            "hardware": hardware(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
 

@@ -23,7 +23,6 @@ One file, because the order of examples must be the same for training, evaluatio
 """
 
 import dataclasses
-import os
 import re
 import sys
 import weakref
@@ -37,6 +36,7 @@ from absl import flags
 
 from perceiver_jax.data import checks
 from perceiver_jax.data.transforms import Example, Pipeline
+from perceiver_jax.machine import cores
 
 MOST_THREADS = 64  # of readers that nobody counted
 
@@ -250,13 +250,6 @@ def automatic_readers(source: Any) -> str:
     """
     in_memory = getattr(source, "in_memory", False)
     return "threads:1" if in_memory else f"threads:{min(cores(), MOST_THREADS)}"
-
-
-def cores() -> int:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _check_size(source: Any, batch_size: int) -> None:

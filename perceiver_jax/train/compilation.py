@@ -19,6 +19,7 @@ from collections.abc import Iterator
 import jax
 
 from perceiver_jax.files.paths import user_path
+from perceiver_jax.machine import processor
 from perceiver_jax.train.log import duration
 from perceiver_jax.train.workdir import in_bucket
 
@@ -57,12 +58,7 @@ def keep_programs(folder: str | os.PathLike, given: str = "") -> None:
 
 def machine() -> str:
     """A name of this kind of CPU: programs for another may use instructions that it lacks."""
-    features = platform.processor()
-    with contextlib.suppress(OSError):
-        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        # The name of the model and what it can do, of the first core.
-        kinds = dict(line.replace("\t", "").split(":", 1) for line in lines[::-1] if ":" in line)
-        features = "".join(kinds.get(n, "") for n in ("model name", "flags", "Features"))
+    features = processor("model name", "flags", "Features")
     return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 

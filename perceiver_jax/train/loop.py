@@ -20,7 +20,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from perceiver_jax.config_types import Count, Whole
-from perceiver_jax.data.pipeline import cores
+from perceiver_jax.machine import hardware
 from perceiver_jax.train import checkpoint, distributed, multipliers, sharding
 from perceiver_jax.train.compilation import FirstStep
 from perceiver_jax.train.evaluation import Delayed, check_evaluation, evaluate_state
@@ -294,12 +294,6 @@ def print_summary(task: Task, state: TrainState, config: ConfigDict, what: str) 
 def due(step: int, every: int) -> bool:
     """Whether something done each `every` steps (0: never) is due after `step`."""
     return every > 0 and step % every == 0
-
-
-def hardware() -> str:
-    """The devices and the processor's cores, such as "8 x TPU v5e, 112 of 224 cores"."""
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}, {cores()} of {os.cpu_count()} cores"
 
 
 def write_result(
