@@ -205,7 +205,7 @@ def test_entities_name_others_in_green_and_red():
 
 
 def test_entities_attend_to_others():
-    places = np.array([[[0, 0], [1, 0], [0, 1]]], float)
+    places = np.array([[[0, 0], [1, 0], [0, 9]]], float)
     present = np.array([[True, True, False]])
     weights = np.array([[[0.2, 0.8, 0], [1, 0, 0], [0, 0, 1]]])
     axes = plots.entity_attention(places, present, weights, ["guess 3, is 4"], 3).axes
@@ -213,6 +213,7 @@ def test_entities_attend_to_others():
     assert axes[0].get_ylabel() == "guess 3, is 4"
     np.testing.assert_allclose(axes[0].collections[0].get_array(), [0.25, 1])
     np.testing.assert_array_equal(axes[1].lines[0].get_xydata(), [[1, 0]])
+    np.testing.assert_allclose([*axes[1].get_xlim(), *axes[1].get_ylim()], [-0.1, 1.1, -0.6, 0.6])
 
 
 def test_what_latents_read_is_drawn_at_its_place():

@@ -140,7 +140,7 @@ def named_entities(
             if not good:
                 axes.plot(*place[[i, truth[number, i]]].T, ":", color="grey", lw=1)
         axes.plot(*place[there].T, "o", color="black", ms=5)
-        _square(axes, f"{right} of {len(there)} right")
+        _square(axes, f"{right} of {len(there)} right", places[present])
     return figure
 
 
@@ -174,16 +174,20 @@ def entity_attention(
                 edgecolors="grey", linewidths=0.5,
             )  # fmt: skip
             axes.plot(*places[number, i], "o", mfc="none", mec=WRONG, ms=15, mew=1.5)
-            _square(axes, f"entity {i}")
+            _square(axes, f"entity {i}", places[present])
         for axes in line[len(there) :]:
             axes.set_axis_off()
         line[0].set_ylabel(titles[number], fontsize=8)
     return figure
 
 
-def _square(axes, title: str) -> None:
+def _square(axes, title: str, places: np.ndarray) -> None:
+    """One square for all panels, with room for all places `[.., 2]`."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    half = 0.6 * max(*(high - low), 1e-6)
+    x, y = (low + high) / 2
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
     axes.set_title(title, fontsize=8)
     axes.set_aspect("equal")
-    axes.margins(0.12)
     axes.set_xticks([])
     axes.set_yticks([])
