@@ -229,6 +229,10 @@ def test_splash_attention_takes_the_cycles_that_the_compiler_made_for_it():
     for operation, bundles in zip(work.operations(SPLASH), (1946, 2884), strict=True):
         seconds = work.estimate([operation], v5e).kernels
         assert seconds == pytest.approx(blocks * bundles / v5e.clock, rel=0.05)
+    long = SPLASH.replace("16,8,512,128", "16,8,2048,128")  # in blocks of 1,024
+    for operation, bundles in zip(work.operations(long), (19762, 41160), strict=True):
+        seconds = work.estimate([operation], v5e).kernels
+        assert seconds == pytest.approx(blocks * bundles / v5e.clock, rel=0.12)
 
 
 def test_the_kernel_takes_the_cycles_that_the_compiler_made_for_it():

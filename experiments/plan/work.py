@@ -16,7 +16,7 @@ import re
 
 from experiments.plan import hlo
 from experiments.plan.chips import Chip
-from perceiver_jax.attention.library import SPLASH_BLOCK
+from perceiver_jax.attention.library import choose_block
 
 # A fusion of these alone, and of arithmetic with single numbers, only moves data.
 MOVES = {
@@ -45,19 +45,22 @@ ARITHMETIC, MEMORY, LAUNCH = 0.7, 0.85, 3e-6
 # alike. Of the kernel of cross-attention: what makes up the 7.2 and 10.7 cycles of its inner loops
 # for the Fourier classifier (docs/performance.md). Of splash attention: fitted to blocks of 512
 # with heads of 128 (7.6 and 11.3 cycles) or 32 channels (7.7 and 11.5), of 256 with heads of 32 and
-# 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36).
+# 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36); forward, `LATER` is for the further
+# blocks of keys of the same queries: 2,048 latents take 5.1 in blocks of 512, 4.7 in blocks of 1,024.
 BESIDE = {
     "forward_block": (7.2 - 5.25, 0),
     "backward_block": (10.7 - 8.7, 0),
     "splash_mha_fwd": (1.75, 480),
     "splash_mha_dkv": (0, 420),
 }
+LATER = 0.4
 # Of the kernel of cross-attention on an H100: instructions that a warp issues for a block of 64
 # queries and 32 columns, in the machine code that the compiler made. A multiprocessor issues four
 # in a cycle, one of each of a block's four warps.
 INSTRUCTIONS = {"forward_program": 419, "backward_program": 415, "token_program": 679}
 BLOCK, PROCESSORS = 64 * 32, 132
 MATRIX_UNIT = 128  # channels: heads of splash attention take as long as the next multiple
+MOST_LATENTS = 1024  # of its blocks; chips that have 512 take a tenth longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +151,8 @@ def _kernel(run: hlo.Run) -> Operation | None:
     found = (_splash if name[1].startswith("splash") else _stated)(run, name[1])
     if not found:
         return None
-    flops, weights, blocks, moved = found
-    by_weight, by_block = BESIDE[name[1]]
-    cycles = round(by_weight * weights / 1024 + by_block * blocks)
-    return Operation("kernels", run.times, cycles, flops, moved)
+    flops, cycles, moved = found
+    return Operation("kernels", run.times, round(cycles), flops, moved)
 
 
 def _issued(run: hlo.Run, program: str) -> int:
@@ -163,17 +164,18 @@ def _issued(run: hlo.Run, program: str) -> int:
     return round(INSTRUCTIONS[program] * weights / BLOCK / PROCESSORS)
 
 
-def _stated(run: hlo.Run, _) -> tuple[float, int, int, int] | None:
-    """FLOPs, weights, blocks (not needed) and bytes that the kernel of cross-attention states."""
+def _stated(run: hlo.Run, name: str) -> tuple[float, float, int] | None:
+    """FLOPs, further cycles and bytes, from what the kernel of cross-attention states."""
     cost = re.search(r'"cost_estimate": ?\{([^}]*)\}', run.instruction.rest)
     if not cost:
         return None
     stated = {name: int(n) for name, n in re.findall(r'"(\w+)": ?"?(\d+)', cost[1])}
-    return stated["flops"], stated["transcendentals"], 0, stated["bytes_accessed"]
+    cycles = BESIDE[name][0] * stated["transcendentals"] / 1024
+    return stated["flops"], cycles, stated["bytes_accessed"]
 
 
-def _splash(run: hlo.Run, name: str) -> tuple[float, int, int, int] | None:
-    """FLOPs, weights, blocks and bytes of splash attention, from its heads `[B, H, N, K or V]`.
+def _splash(run: hlo.Run, name: str) -> tuple[float, float, int] | None:
+    """FLOPs, further cycles and bytes of splash attention, from its heads `[B, H, N, K or V]`.
 
     It states nothing. Forward there are two products, backward five, three of them K deep.
     """
@@ -184,9 +186,14 @@ def _splash(run: hlo.Run, name: str) -> tuple[float, int, int, int] | None:
     (batch, number, count, width), _, (*_, depth) = heads
     width, depth = (math.ceil(size / MATRIX_UNIT) * MATRIX_UNIT for size in (width, depth))
     weights = batch * number * count**2
-    products = width + depth if name.endswith("fwd") else 3 * width + 2 * depth
-    blocks = batch * number * math.ceil(count / SPLASH_BLOCK) ** 2
-    return 2.0 * weights * products, weights, blocks, run.moved
+    forward = name.endswith("fwd")
+    products = width + depth if forward else 3 * width + 2 * depth
+    block = choose_block(count, MOST_LATENTS)
+    blocks = batch * number * (count // block) * (1 if forward else count // block)
+    by_weight, by_block = BESIDE[name]
+    first = blocks * block**2
+    cycles = by_block * blocks + (by_weight * first + LATER * (weights - first)) / 1024
+    return 2.0 * weights * products, cycles, run.moved
 
 
 def _inside(instruction, beside, computations):

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from perceiver_jax import mesh
-from perceiver_jax.attention.platforms import LANES
+from perceiver_jax.attention.platforms import LANES, splash_block
 from perceiver_jax.attention.softmax import scale
 
 KEPT = "kept"  # the name of what the backward pass of a latent layer keeps in `stack`
 SPLASH_KEYS = 2048  # in vector memory, at most; of several such parts, gradients are summed later
-SPLASH_BLOCK = 512  # of queries or keys, at most; blocks of 128 take four times the cycles on v5e
 
 
 def keeps_named(primitive, *_, **params) -> bool:
@@ -38,7 +37,8 @@ def attend_splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     heads, count = query.shape[1:3]
-    block = min(_multiple(count, LANES), SPLASH_BLOCK)
+    most = splash_block(max(query.shape[-1], value.shape[-1]), query.dtype)
+    block = choose_block(count, most)
     padded = _multiple(count, block)
     arrays, segments = (query * scale(query), key, value), None
     if padded > count:
@@ -59,6 +59,16 @@ def attend_splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     )
     result = jax.vmap(lambda *heads: attend(*heads, segment_ids=segments))(*arrays)
     return result[:, :, :count]
+
+
+def choose_block(count: int, most: int) -> int:
+    """Queries or keys in a block: all, or few to pad and as many as allowed.
+
+    Blocks of 128 take four times the cycles of 512 on a v5e, so 512 is the least of several.
+    """
+    if count <= 512:
+        return _multiple(count, LANES)
+    return min(range(most, 511, -LANES), key=lambda block: _multiple(count, block))
 
 
 def attend_cudnn(

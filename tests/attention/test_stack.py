@@ -160,8 +160,16 @@ def test_kernels_of_others_are_the_formula(name, heads):
     assert_close(got, expected, 2e-5)
 
 
-def test_splash_attention_in_bfloat16_is_as_good_as_the_formula():
-    half = on_heads(128, 32, 16, jnp.bfloat16)
+def test_blocks_of_splash_attention_pad_little():
+    blocks = [library.choose_block(n, 1024) for n in (100, 512, 600, 784, 1100, 2048)]
+    assert blocks == [128, 512, 640, 896, 640, 1024]
+    assert [library.choose_block(n, 512) for n in (200, 784, 2048)] == [256, 512, 512]
+
+
+@pytest.mark.parametrize(("kind", "count"), [("TPU v4", 128), ("TPU v5 lite", 600)])
+def test_splash_attention_in_bfloat16_is_as_good_as_the_formula(kind, count, monkeypatch):
+    monkeypatch.setattr(mesh, "device_kind", lambda: kind)
+    half = on_heads(count, 32, 16, jnp.bfloat16)
     exact = attend(*(x.astype(jnp.float32) for x in half))
 
     def error(function):
