@@ -45,8 +45,8 @@ ARITHMETIC, MEMORY, LAUNCH = 0.7, 0.85, 3e-6
 # alike. Of the kernel of cross-attention: what makes up the 7.2 and 10.7 cycles of its inner loops
 # for the Fourier classifier (docs/performance.md). Of splash attention: fitted to blocks of 512
 # with heads of 128 (7.6 and 11.3 cycles) or 32 channels (7.7 and 11.5), of 256 with heads of 32 and
-# 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36); forward, `LATER` is for the further
-# blocks of keys of the same queries: 2,048 latents take 5.1 in blocks of 512, 4.7 in blocks of 1,024.
+# 160 (17.5 and 21.2), and of 128 with heads of 64 (34 and 36). Forward, `LATER` is for the further
+# blocks of keys of the same queries: 2,048 latents take 5.2 in blocks of 512, 4.8 in larger ones.
 BESIDE = {
     "forward_block": (7.2 - 5.25, 0),
     "backward_block": (10.7 - 8.7, 0),
