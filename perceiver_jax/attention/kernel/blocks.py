@@ -1,7 +1,7 @@
 """What the kernels compute of one block of tokens, for one slice of queries after another.
 
 Both functions take references to blocks in vector memory, by name: x of the inputs, out of the
-outputs, which stay there from block to block (`sums` says which). `forward_block` has memory of its
+outputs, which stay there from block to block (`tpu` says which). `forward_block` has memory of its
 own for the logits of a slice. Logits have base 2.
 """
 
