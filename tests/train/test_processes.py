@@ -139,7 +139,7 @@ def test_one_run_in_two_then_four_then_one_process(tmp_path, four_devices):
     four_devices(tmp_path / "alone")
     check_same(tmp_path / "alone", tmp_path / "calm")
 
-    with Processes(run, tmp_path / "four", count=4, devices=1, DELAY="0.1") as four:
+    with Processes(run, tmp_path / "four", count=4, devices=1, DELAY="0.3") as four:
         four.until(at_step(four, 14))
         four.processes[2].terminate()
         assert four.codes() == [75] * 4
