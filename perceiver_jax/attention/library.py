@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from perceiver_jax import mesh
-from perceiver_jax.attention.platforms import LANES, splash_block
+from perceiver_jax.attention.platforms import LANES, splash_block, splash_keys
 from perceiver_jax.attention.softmax import scale
 
 KEPT = "kept"  # the name of what the backward pass of a latent layer keeps in `stack`
-SPLASH_KEYS = 2048  # in vector memory, at most; of several such parts, gradients are summed later
 
 
 def keeps_named(primitive, *_, **params) -> bool:
@@ -37,15 +36,16 @@ def attend_splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     heads, count = query.shape[1:3]
-    most = splash_block(max(query.shape[-1], value.shape[-1]), query.dtype)
-    block = choose_block(count, most)
+    kind = max(query.shape[-1], value.shape[-1]), query.dtype
+    block = choose_block(count, splash_block(*kind))
     padded = _multiple(count, block)
     arrays, segments = (query * scale(query), key, value), None
     if padded > count:
         arrays = [jnp.pad(x, ((0, 0), (0, 0), (0, padded - count), (0, 0))) for x in arrays]
         segment = (jnp.arange(padded) >= count).astype(jnp.int32)
         segments = splash.SegmentIds(segment, segment)
-    keys = block * max(n for n in range(1, SPLASH_KEYS // block + 1) if padded // block % n == 0)
+    parts = range(1, max(splash_keys(*kind) // block, 1) + 1)
+    keys = block * max(n for n in parts if padded // block % n == 0)
     sizes = dict.fromkeys(("block_q", "block_kv_compute"), block)
     sizes |= dict.fromkeys(("block_q_dkv", "block_kv_dkv_compute"), block)
     sizes |= dict.fromkeys(("block_kv", "block_kv_dkv"), keys)

@@ -1,6 +1,6 @@
 """What each platform gets, and why. The one place that tells platforms and generations apart.
 
-- The latents' attention: `attends_by`, and the blocks of splash attention, `splash_block`.
+- The latents' attention: `attends_by`; of splash attention `splash_block` and `splash_keys`.
 - The stack of latent layers: `is_one_loop`.
 - The kernel of cross-attention: `has_pallas`, and memory for it, `kernel_bytes`; `has_gpu_kernel`.
 - Memory for chunks of weights where there is none: `chunk_bytes`.
@@ -85,6 +85,14 @@ def splash_block(width: int, dtype: jax.typing.DTypeLike) -> int:
     """Latents in a block of splash attention, at most, for heads of `width` channels."""
     wide = mesh.device_kind().startswith(WIDE_BLOCKS) and dtype == jnp.bfloat16 and width <= LANES
     return 1024 if wide else 512
+
+
+def splash_keys(width: int, dtype: jax.typing.DTypeLike) -> int:
+    """Keys of splash attention in vector memory, at most: of several parts, gradients are summed.
+
+    All chips' compilers have room for these: 2,048, or 512 KiB of wider heads.
+    """
+    return 2048 if width <= LANES else 2**19 // (width * jnp.dtype(dtype).itemsize)
 
 
 def attends_by(query: jax.Array, value: jax.Array) -> Literal["blocks", "splash", "cudnn"]:

@@ -139,7 +139,8 @@ def on_heads(n, k, v, dtype=jnp.float32):
     return [jnp.asarray(rng.standard_normal((2, 3, n, c)), dtype) for c in (k, k, v)]
 
 
-HEADS = [(128, 16, 16), (130, 32, 160), (600, 24, 20)]  # of 600, two blocks of 512
+# Of 600, two blocks of 512; of wide heads each is a part of the keys by itself.
+HEADS = [(128, 16, 16), (130, 32, 160), (600, 24, 20), (600, 24, 200)]
 
 
 @pytest.mark.parametrize("heads", HEADS)
@@ -164,6 +165,7 @@ def test_blocks_of_splash_attention_pad_little():
     blocks = [library.choose_block(n, 1024) for n in (100, 512, 600, 784, 1100, 2048)]
     assert blocks == [128, 512, 640, 896, 640, 1024]
     assert [library.choose_block(n, 512) for n in (200, 784, 2048)] == [256, 512, 512]
+    assert platforms.splash_keys(200, jnp.float32) < 1024 < platforms.splash_keys(20, jnp.float32)
 
 
 @pytest.mark.parametrize(("kind", "count"), [("TPU v4", 128), ("TPU v5 lite", 600)])
