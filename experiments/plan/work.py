@@ -17,6 +17,7 @@ import re
 from experiments.plan import hlo
 from experiments.plan.chips import Chip
 from perceiver_jax.attention.library import choose_block
+from perceiver_jax.attention.platforms import GPU_PROCESSORS
 
 # A fusion of these alone, and of arithmetic with single numbers, only moves data.
 MOVES = {
@@ -58,9 +59,9 @@ LATER = 0.4
 # queries and 32 columns, in the machine code that the compiler made. A multiprocessor issues four
 # in a cycle, one of each of a block's four warps.
 INSTRUCTIONS = {"forward_program": 419, "backward_program": 415, "token_program": 679}
-BLOCK, PROCESSORS = 64 * 32, 132
+BLOCK = 64 * 32
 MATRIX_UNIT = 128  # channels: heads of splash attention take as long as the next multiple
-MOST_LATENTS = 1024  # of its blocks; chips that have 512 take a tenth longer
+MOST_LATENTS = 1024  # of a block of splash attention; with 512, as on v4, it takes a tenth longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +126,10 @@ def estimate(found: list[Operation], chip: Chip) -> Estimate:
     seconds, unknown = {"products": 0.0, "moving": 0.0, "rest": 0.0, "kernels": 0.0}, 0
     for each in found:
         if each.kind == "kernels":
-            shares = (1.0, 1.0) if chip.tells_cycles else (ARITHMETIC, MEMORY)
+            issued, read = (1.0, 1.0) if chip.tells_cycles else (ARITHMETIC, MEMORY)  # of the peaks
             compute = each.flops * chip.devices / chip.flops + each.cycles / chip.clock
             memory = each.moved * chip.devices / chip.hbm_rate
-            one = max(compute / shares[0], memory / shares[1])
+            one = max(compute / issued, memory / read)
         elif chip.tells_cycles:
             unknown += each.times * (each.cycles is None)
             one = (each.cycles or 0) / chip.clock
@@ -161,7 +162,7 @@ def _issued(run: hlo.Run, program: str) -> int:
     arrays = [hlo.dimensions(shape) for shape in re.findall(r"\w+\[[\d,]*\]", operands)]
     (_, _, rows, columns), (_, _, queries) = arrays[0], arrays[3]
     weights = hlo.dimensions(run.instruction.shape)[0] * rows * columns * queries
-    return round(INSTRUCTIONS[program] * weights / BLOCK / PROCESSORS)
+    return round(INSTRUCTIONS[program] * weights / BLOCK / GPU_PROCESSORS)
 
 
 def _stated(run: hlo.Run, name: str) -> tuple[float, float, int] | None:

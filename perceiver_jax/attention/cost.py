@@ -104,8 +104,9 @@ def kernel_tiling(
       batch: examples that a device has.
     """
     forced, layout = _forced.get(), mesh.current_layout()
-    has_kernel = platforms.has_pallas() or platforms.has_gpu_kernel()
-    platform = KERNELS.get(forced, mesh.platform() if forced is None and has_kernel else None)
+    platform = KERNELS.get(forced)
+    if forced is None and (platforms.has_pallas() or platforms.has_gpu_kernel()):
+        platform = mesh.platform()
     by_kernel = platform and order == ABSORB and is_grid(tokens)
     if not by_kernel or dtype not in (jnp.float32, jnp.bfloat16):
         return None

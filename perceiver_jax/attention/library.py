@@ -36,15 +36,15 @@ def attend_splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Arr
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     heads, count = query.shape[1:3]
-    kind = max(query.shape[-1], value.shape[-1]), query.dtype
-    block = choose_block(count, splash_block(*kind))
+    width, dtype = max(query.shape[-1], value.shape[-1]), query.dtype
+    block = choose_block(count, splash_block(width, dtype))
     padded = _multiple(count, block)
     arrays, segments = (query * scale(query), key, value), None
     if padded > count:
         arrays = [jnp.pad(x, ((0, 0), (0, 0), (0, padded - count), (0, 0))) for x in arrays]
         segment = (jnp.arange(padded) >= count).astype(jnp.int32)
         segments = splash.SegmentIds(segment, segment)
-    parts = range(1, max(splash_keys(*kind) // block, 1) + 1)
+    parts = range(1, max(splash_keys(width, dtype) // block, 1) + 1)
     keys = block * max(n for n in parts if padded // block % n == 0)
     sizes = dict.fromkeys(("block_q", "block_kv_compute"), block)
     sizes |= dict.fromkeys(("block_q_dkv", "block_kv_dkv_compute"), block)

@@ -39,7 +39,8 @@ WIDE_BLOCKS = ("TPU v5 lite", "TPU v6 lite")
 
 # cuDNN takes heads of 128 channels at most, from Hopper on of 256 (as JAX checks it).
 WIDE_HEADS = ("NVIDIA H", "NVIDIA GH", "NVIDIA B", "NVIDIA GB")
-# The GPUs for which its kernel was compiled: H100, H200, GH200. Their multiprocessors.
+
+# The GPUs for which the kernel of cross-attention was compiled; how many multiprocessors they have.
 HOPPER, GPU_PROCESSORS = ("NVIDIA H100", "NVIDIA H200", "NVIDIA GH200"), 132
 
 

@@ -228,7 +228,7 @@ def test_triton_lowers_it_for_gpus(monkeypatch):
         lowered = traced.lower(lowering_platforms=("cuda",))
     program = work.operations(lowered.as_text("hlo", debug_info=True))
     blocks = 2 * layout.padded_count * layout.tokens / work.BLOCK
-    cycles = [blocks * n / work.PROCESSORS for n in work.INSTRUCTIONS.values()]
+    cycles = [blocks * n / work.GPU_PROCESSORS for n in work.INSTRUCTIONS.values()]
     found = [o.cycles for o in program if o.kind == "kernels"]
     assert found == pytest.approx(cycles, rel=0.01)
 

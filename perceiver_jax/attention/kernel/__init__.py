@@ -20,5 +20,6 @@ row a weight has two parts where there is little content, else it is rounded.
 Shapes: B examples, N rows of weights (all heads), c channels; a grid of O rows of X tokens.
 
 `sums` has the function and its gradient. `tpu` lays out arrays and calls what runs on the chip,
-`blocks`; `gpu` is all of it for a GPU. All but `tiling` import Pallas, which takes long.
+`blocks`; `gpu` is all of it for a GPU. These import Pallas, which takes long. `tiling` has the
+layouts, `arithmetic` what both kernels compute with.
 """

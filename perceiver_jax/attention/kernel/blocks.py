@@ -5,17 +5,15 @@ outputs, which stay there from block to block (`tpu` says which). `forward_block
 own for the logits of a slice. Logits have base 2.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from perceiver_jax.attention.kernel.arithmetic import LOG2E, dot, split_weights
 from perceiver_jax.attention.kernel.tiling import LANES, Tiling
 from perceiver_jax.attention.softmax import MASKED
-
-LOG2E = math.log2(math.e)  # logits are times this: the exponential unit has base 2
 
 
 def forward_block(tiling: Tiling, x: dict, out: dict, kept: jax.Array) -> None:
@@ -39,7 +37,7 @@ def forward_block(tiling: Tiling, x: dict, out: dict, kept: jax.Array) -> None:
     def add(at):
         left, most = x["left"][0, 0, at], None
         for c in chunks:
-            logits = (_dot(left, right[:, c], 1, 0) + x["inner"][0, at, c]) * scale[:, c]
+            logits = (dot(left, right[:, c]) + x["inner"][0, at, c]) * scale[:, c]
             kept[:, c] = logits
             most = logits if most is None else jnp.maximum(most, logits)
         old = out["max"][0, at]
@@ -53,8 +51,8 @@ def forward_block(tiling: Tiling, x: dict, out: dict, kept: jax.Array) -> None:
             scaled = weights * scale[:, c]
             denominator += weights
             out["inner"][0, at, c] = out["inner"][0, at, c] * decay + scaled
-            for part in _split(tiling, scaled):
-                sums += _dot(part, right[:, c], 1, 1)
+            for part in split_weights(tiling, scaled):
+                sums += dot(part, right[:, c], 1, 1)
         out["denominator"][0, at], out["sums"][0, 0, at] = denominator, sums
 
     _for_queries(tiling, add)
@@ -71,7 +69,7 @@ def backward_block(tiling: Tiling, x: dict, out: dict) -> None:
 
     def add(at):
         left, dleft = x["left"][0, 0, at], x["dleft"][0, 0, at]
-        both = _dot(jnp.concatenate([left, dleft], axis=0), right, 1, 0)  # right is loaded once
+        both = dot(jnp.concatenate([left, dleft], axis=0), right)  # right is loaded once
         product = both[: tiling.queries] + x["inner"][0, at]
         dproduct = both[tiling.queries :] + x["dinner"][0, at]
         weights = jnp.exp2(product * scale - x["max"][0, at, :1])
@@ -79,12 +77,12 @@ def backward_block(tiling: Tiling, x: dict, out: dict) -> None:
         dscaled = dlogits * scale
         out["inner"][0, at] += dscaled
         dscaled = dscaled.astype(right.dtype)
-        out["sums"][0, 0, at] += _dot(dscaled, right, 1, 1)
+        out["sums"][0, 0, at] += dot(dscaled, right, 1, 1)
         if "dr" in out:
             by_logit = jnp.sum(dlogits * product, axis=0, keepdims=True)
             out["dr"][0] += by_logit / LOG2E + jnp.sum(weights * dproduct, axis=0, keepdims=True)
             scaled = (weights * scale).astype(right.dtype)
-            found = _dot(left, dscaled, 0, 0) / LOG2E + _dot(dleft, scaled, 0, 0)
+            found = dot(left, dscaled, 0, 0) / LOG2E + dot(dleft, scaled, 0, 0)
             out["dcontent"][0] += found[: tiling.content_depth]
 
     _for_queries(tiling, add)
@@ -97,32 +95,6 @@ def _right(x: dict) -> jax.Array:
 def _clear(*references) -> None:
     for reference in references:
         reference[...] = jnp.zeros_like(reference)
-
-
-def _dot(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
-    """Matrix product over these axes, with float32 sums; of float32 numbers at full precision."""
-    precision = "highest" if x.dtype == jnp.float32 else "default"
-    return jax.lax.dot_general(
-        x,
-        y,
-        (((x_axis,), (y_axis,)), ((), ())),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _split(tiling: Tiling, weights: jax.Array) -> list[jax.Array]:
-    """Numbers of the factors' dtype whose sum is the weights; see `Tiling.copies`."""
-    if tiling.copies == 1:
-        return [weights.astype(tiling.dtype)]
-    high = truncated(weights)
-    return [high.astype(tiling.dtype), (weights - high).astype(tiling.dtype)]
-
-
-def truncated(x: jax.Array) -> jax.Array:
-    """The part of float32 numbers that bfloat16 has, inside a kernel."""
-    bits = jax.lax.bitcast_convert_type(x, jnp.int32) & -(2**16)
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _for_queries(t: Tiling, function: Callable) -> None:

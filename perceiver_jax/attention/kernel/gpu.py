@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from perceiver_jax import mesh
-from perceiver_jax.attention.kernel.blocks import LOG2E, truncated
+from perceiver_jax.attention.kernel.arithmetic import LOG2E, dot, split_weights
 from perceiver_jax.attention.kernel.tiling import ABSENT, GpuTiling, pad, split_parts
 from perceiver_jax.attention.softmax import MASKED
 
@@ -88,7 +88,7 @@ def _forward_program(t: GpuTiling, x: dict, out: dict) -> None:
     def body(row, carry):
         most, denominator, content, places = carry
         tokens, scale = x["tokens"][:, row], x["r"][row][None]
-        logits = (_dot(left, tokens) + x["rows"][row][:, None] + inner) * scale
+        logits = (dot(left, tokens) + x["rows"][row][:, None] + inner) * scale
         logits = jnp.where(scale > 0, logits, ABSENT)
         new = jnp.maximum(most, jnp.max(logits, axis=1))
         weights, decay = jnp.exp2(logits - new[:, None]), jnp.exp2(most - new)
@@ -131,7 +131,7 @@ def _token_program(t: GpuTiling, x: dict, out: dict) -> None:
         dlogits, weights, product, dproduct = found
         dr += jnp.sum(dlogits * product / LOG2E + weights * dproduct, axis=0)
         for left, right in ((few["content"], dlogits / LOG2E), (few["dcontent"], weights)):
-            dtokens += _dot(left.T, (right * scale).astype(left.dtype))
+            dtokens += dot(left.T, (right * scale).astype(left.dtype))
         return dtokens, dr
 
     zeros = jnp.zeros(tokens.shape, jnp.float32), jnp.zeros(t.width, jnp.float32)
@@ -141,8 +141,8 @@ def _token_program(t: GpuTiling, x: dict, out: dict) -> None:
 
 def _gradients(few: dict, rows, drows, tokens: jax.Array, scale: jax.Array) -> tuple:
     """Of the logits; the weights; logits and gradients of scaled weights before `scale`."""
-    product = _dot(few["content"], tokens) + rows[:, None] + few["inner"]
-    dproduct = _dot(few["dcontent"], tokens) + drows[:, None] + few["dinner"]
+    product = dot(few["content"], tokens) + rows[:, None] + few["inner"]
+    dproduct = dot(few["dcontent"], tokens) + drows[:, None] + few["dinner"]
     weights = jnp.exp2(product * scale - few["max"][:, None])
     weights = jnp.where(scale > 0, weights, 0.0)
     return weights * (dproduct * scale + few["ddenominator"][:, None]), weights, product, dproduct
@@ -150,17 +150,7 @@ def _gradients(few: dict, rows, drows, tokens: jax.Array, scale: jax.Array) -> t
 
 def _weighted_sum(t: GpuTiling, weights: jax.Array, tokens: jax.Array, start: jax.Array):
     """`start [n, C]` plus weights `[n, w]` times the transpose of tokens `[C, w]`."""
-    if t.copies == 1:
-        return start + _dot(weights.astype(tokens.dtype), tokens.T)
-    high = truncated(weights)
-    for part in (high, weights - high):
-        start += _dot(part.astype(tokens.dtype), tokens.T)
-    return start
-
-
-def _dot(x: jax.Array, y: jax.Array) -> jax.Array:
-    precision = "highest" if x.dtype == jnp.float32 else "default"
-    return jnp.dot(x, y, precision=precision, preferred_element_type=jnp.float32)
+    return sum((dot(part, tokens.T) for part in split_weights(t, weights)), start)
 
 
 def _queries(t: GpuTiling, a: jax.Array, rows: jax.Array, inner: jax.Array) -> dict:

@@ -10,7 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from perceiver_jax import mesh
 from perceiver_jax.attention.kernel import blocks
-from perceiver_jax.attention.kernel.blocks import LOG2E
+from perceiver_jax.attention.kernel.arithmetic import LOG2E
 from perceiver_jax.attention.kernel.tiling import LANES, Tiling
 
 
